@@ -1,0 +1,1 @@
+"""Federated learning: training sessions, their rounds, and the devices that take part."""

@@ -1,0 +1,61 @@
+# Each target works on a fresh clone with Python 3.11+ and make: the environment is made on the way.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: run demo test check format lock bench clean system-packages
+
+run: $(STAMP)
+	$(BIN)/village up
+
+demo: $(STAMP)
+	$(BIN)/village demo $(DEMO)
+
+test: $(STAMP) system-packages
+	$(BIN)/pytest $(TESTS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/domain/test_event_catalogue.py
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(STAMP)
+	{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > $(VENV)/constraints.txt
+	mv $(VENV)/constraints.txt constraints.txt
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks $(BENCH)
+
+clean:
+	rm -rf $(VENV) .village .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=...") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,demo,bench]'
+	touch $@
+
+# Debian keeps from starting a server of its own when postgresql-15 is installed for the tests.
+system-packages:
+	@set -e; missing=""; \
+	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	test -x /usr/lib/postgresql/15/bin/postgres || missing="$$missing postgresql-15"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	  echo "not installed:$$missing (needs root and apt-get); the tests that use them are skipped"; exit 0; \
+	fi; \
+	mkdir -p /etc/postgresql-common/createcluster.d; \
+	echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.d/village-tests.conf; \
+	apt-get update -qq; \
+	for package in $$missing; do \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$package >/dev/null \
+	    || echo "could not install $$package"; \
+	done

@@ -1,0 +1,1 @@
+"""The village command: the only composition root."""

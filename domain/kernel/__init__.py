@@ -1,0 +1,38 @@
+"""The shared kernel: what every bounded context is made of."""
+
+from .aggregate import Aggregate, Created, Event, Value, event
+from .errors import AggregateNotFound, AlreadyExists, Conflict, Forbidden, NotFound, Refusal
+from .event_log import EventLog, Opener, command
+from .fact import Fact
+from .ids import derive
+from .saga import Saga
+from .scope import CommandScope, new_scope, scope, within
+from .time import Instant
+from .write import CursorMove, Receipt
+
+__all__ = [
+    "Aggregate",
+    "AggregateNotFound",
+    "AlreadyExists",
+    "CommandScope",
+    "Conflict",
+    "Created",
+    "CursorMove",
+    "Event",
+    "EventLog",
+    "Fact",
+    "Forbidden",
+    "Instant",
+    "NotFound",
+    "Opener",
+    "Receipt",
+    "Refusal",
+    "Saga",
+    "Value",
+    "command",
+    "derive",
+    "event",
+    "new_scope",
+    "scope",
+    "within",
+]

@@ -1,0 +1,56 @@
+"""Rehydration: stored rows folded into an aggregate, without the library's per-event checks."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+from uuid import UUID
+
+from eventsourcing.domain import decorated_funcs
+from eventsourcing.persistence import StoredEvent
+
+from .aggregate import Aggregate
+from .errors import UnreadableEvent
+from .mapper import Codec, codec_of, decode_event
+
+_plans: dict[str, tuple[Codec, Callable[..., None], tuple[str, ...]]] = {}
+
+
+def rehydrate(stream: UUID, rows: Sequence[StoredEvent]) -> Aggregate | None:
+    """The aggregate whose whole stream these rows are, or None for no rows.
+
+    Raises:
+        UnreadableEvent: a version is missing, or a row does not fit its class.
+    """
+    if not rows:
+        return None
+    first = decode_event(rows[0].topic, stream, rows[0].originator_version, rows[0].state)
+    if not codec_of(rows[0].topic).opens:
+        raise UnreadableEvent(f"stream {stream} does not begin with the fact that opens it")
+    aggregate = cast(Aggregate, first.mutate(None))
+    for version, row in enumerate(rows[1:], start=rows[0].originator_version + 1):
+        if row.originator_version != version:
+            raise UnreadableEvent(f"stream {stream} lacks version {version}")
+        codec, evolve, names = _plans.get(row.topic) or _plan(row.topic)
+        fields = codec.decode(row.state)
+        evolve(aggregate, **{name: getattr(fields, name) for name in names})
+    aggregate.version = rows[-1].originator_version
+    return aggregate
+
+
+def evolve_with(aggregate: Any, event: Any) -> None:
+    """Apply one decoded event to an aggregate in place."""
+    _, evolve, names = _plans.get(type(event).TOPIC) or _plan(type(event).TOPIC)
+    evolve(aggregate, **{name: getattr(event, name) for name in names})
+    aggregate.version = event.originator_version
+
+
+def _plan(topic: str) -> tuple[Codec, Callable[..., None], tuple[str, ...]]:
+    codec = codec_of(topic)
+    function = decorated_funcs.get(codec.kind)
+    if function is None:
+        return _plans.setdefault(topic, (codec, _unchanged, ()))
+    wanted = function.__code__.co_varnames[1 : function.__code__.co_argcount + function.__code__.co_kwonlyargcount]
+    return _plans.setdefault(topic, (codec, function, tuple(name for name in codec.names if name in wanted)))
+
+
+def _unchanged(_: Any) -> None:
+    """An event without an evolve method leaves the state as it is."""

@@ -1,0 +1,167 @@
+"""The mapper: domain events to JSON bytes and back, by one strict, cached msgspec codec per topic."""
+
+import dataclasses
+import typing
+from datetime import datetime
+from types import UnionType
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from eventsourcing.domain import CanInitAggregate
+from eventsourcing.persistence import Mapper, StoredEvent
+from eventsourcing.utils import TopicError, resolve_topic
+
+from .errors import UnreadableEvent, UnrecordableEvent
+from .time import Instant
+
+_ENVELOPE = frozenset({"originator_id", "originator_version", "originator_topic", "timestamp"})
+_SCALARS = (str, int, bool, float, UUID, type(None))
+
+
+class _Version(msgspec.Struct):
+    class_version: int = 1
+
+
+class Codec:
+    """How one event class is written and read. Fields are in the order of the class."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        hints = typing.get_type_hints(kind, include_extras=True)
+        self.kind = kind
+        self.topic: str = kind.TOPIC
+        self.names = tuple(field.name for field in dataclasses.fields(kind) if field.name not in _ENVELOPE)
+        self.fields = {name: _recordable(hints[name], f"{self.topic}.{name}") for name in self.names}
+        self.version: int = kind.class_version
+        versioned = [("class_version", int)] if self.version > 1 else []
+        self.shape = msgspec.defstruct(
+            "State", [*self.fields.items(), *versioned], frozen=True, forbid_unknown_fields=True
+        )
+        self.decoder = msgspec.json.Decoder(self.shape)
+        self.opens = issubclass(kind, CanInitAggregate)
+        self.originator_topic = self.topic.rpartition(".")[0]
+
+    def encode(self, values: dict[str, Any]) -> bytes:
+        """JSON bytes of an event's fields, proved to be read back as they are.
+
+        Raises:
+            UnrecordableEvent: a value would not come back equal (wrong type, NaN, infinity, naive datetime).
+        """
+        state = [values[name] for name in self.names]
+        if self.version > 1:
+            state.append(self.version)
+        original = self.shape(*state)
+        try:
+            encoded = msgspec.json.encode(original)
+            if self.decoder.decode(encoded) == original:
+                return encoded
+        except (msgspec.MsgspecError, TypeError, ValueError) as error:
+            raise UnrecordableEvent(f"{self.topic}: {error}") from error
+        raise UnrecordableEvent(f"{self.topic}: not read back as written: {encoded.decode()}")
+
+    def decode(self, state: bytes) -> Any:
+        """The fields of a stored event, upcast to the present version of its class.
+
+        Raises:
+            UnreadableEvent: the bytes do not fit the class.
+        """
+        try:
+            if self.version > 1 and (found := msgspec.json.decode(state, type=_Version).class_version) < self.version:
+                return self._upcast(msgspec.json.decode(state), found)
+            return self.decoder.decode(state)
+        except (msgspec.MsgspecError, KeyError) as error:
+            raise UnreadableEvent(f"{self.topic}: {error}") from error
+
+    def _upcast(self, values: dict[str, Any], found: int) -> Any:
+        for version in range(found, self.version):
+            getattr(self.kind, f"upcast_v{version}_v{version + 1}")(values)
+        return msgspec.convert(values | {"class_version": self.version}, self.shape)
+
+
+_codecs: dict[str, Codec] = {}
+
+
+def codec_of(topic: str) -> Codec:
+    """The codec of a topic, made once.
+
+    Raises:
+        UnreadableEvent: no imported class has this topic.
+    """
+    try:
+        return _codecs[topic]
+    except KeyError:
+        pass
+    try:
+        kind = resolve_topic(topic)
+    except TopicError as error:
+        raise UnreadableEvent(f"unknown topic {topic!r}") from error
+    if getattr(kind, "TOPIC", None) != topic:
+        raise UnreadableEvent(f"{topic!r} is not an event of this village")
+    return _codecs.setdefault(topic, Codec(kind))
+
+
+class StrictMapper(Mapper[UUID]):
+    """Plugged into the library by `MAPPER_TOPIC`. The envelope is not part of the state."""
+
+    def to_stored_event(self, domain_event: Any) -> StoredEvent:
+        codec = codec_of(type(domain_event).TOPIC)
+        values = vars(domain_event)
+        return StoredEvent(
+            originator_id=values["originator_id"],
+            originator_version=values["originator_version"],
+            topic=codec.topic,
+            state=codec.encode(values),
+        )
+
+    def to_domain_event(self, stored_event: StoredEvent) -> Any:
+        return decode_event(
+            stored_event.topic, typing.cast(UUID, stored_event.originator_id), stored_event.originator_version,
+            stored_event.state,
+        )  # fmt: skip
+
+
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+def decode_event(topic: str, stream: UUID, version: int, state: bytes, recorded_at: datetime = _EPOCH) -> Any:
+    """The domain event a row of the log holds; its `timestamp` is the envelope's `recorded_at`."""
+    codec = codec_of(topic)
+    fields = codec.decode(state)
+    event = object.__new__(codec.kind)
+    values = event.__dict__
+    for name in codec.names:
+        values[name] = getattr(fields, name)
+    values["originator_id"] = stream
+    values["originator_version"] = version
+    values["timestamp"] = recorded_at
+    if codec.opens:
+        values["originator_topic"] = codec.originator_topic
+    return event
+
+
+def _recordable(hint: Any, where: str) -> Any:
+    """The type itself, checked once per class: only what JSON gives back exactly may be recorded."""
+    if hint is Instant or hint in _SCALARS:
+        return hint
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is list:
+        return list[_recordable(arguments[0], where)]  # type: ignore[misc]
+    if origin is dict and arguments[0] is str:
+        return dict[str, _recordable(arguments[1], where)]  # type: ignore[misc]
+    if origin in (typing.Union, UnionType):
+        for argument in arguments:
+            _recordable(argument, where)
+        return hint
+    if origin is typing.Literal and all(type(item) is str for item in arguments):
+        return hint
+    if isinstance(hint, type) and _is_value(hint):
+        for name, inner in typing.get_type_hints(hint, include_extras=True).items():
+            _recordable(inner, f"{where}.{name}")
+        return hint
+    raise TypeError(f"{where}: an event cannot carry {hint!r} (a datetime is an Instant)")
+
+
+def _is_value(hint: type) -> bool:
+    if issubclass(hint, msgspec.Struct):
+        return bool(hint.__struct_config__.frozen and hint.__struct_config__.forbid_unknown_fields)
+    return dataclasses.is_dataclass(hint) and hint.__dataclass_params__.frozen  # type: ignore[attr-defined]

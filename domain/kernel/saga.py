@@ -1,0 +1,31 @@
+"""The saga base: a process manager that is itself an aggregate, deciding the next step from facts."""
+
+from typing import Any, ClassVar, Self
+from uuid import UUID
+
+from .aggregate import Aggregate
+from .fact import Fact
+
+
+class Saga(Aggregate, context="sagas"):
+    """Reacts to facts of other contexts by commanding services; all it causes is one transaction with its cursor.
+
+    Its id derives from the event that starts it, and the ids of everything it causes derive from (saga id, step),
+    so handling a fact twice is the same as once. It never refuses a fact: it opens what is missing or parks.
+    """
+
+    listens: ClassVar[tuple[type[Any], ...]] = ()
+
+    @classmethod
+    def route(cls, fact: Fact) -> UUID | None:
+        """The id of the saga this fact belongs to, or None when it belongs to none."""
+        raise NotImplementedError
+
+    @classmethod
+    def start(cls, fact: Fact) -> Self | None:
+        """A new saga for a fact whose saga does not exist yet, or None when this fact starts none."""
+        raise NotImplementedError
+
+    def on(self, fact: Fact, village: Any) -> None:
+        """Decide the next step: call services of the village, trigger own events."""
+        raise NotImplementedError

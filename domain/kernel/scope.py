@@ -1,0 +1,75 @@
+"""The command scope: who asks for what, why and when. Set at the edge, read in the caller's thread."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from .ports import system_clock
+
+
+@dataclass(frozen=True, slots=True)
+class CommandScope:
+    """The envelope every event of one command shares.
+
+    `idempotency_key` is scoped by actor and method; `body_hash` (SHA-256 of the request) tells whether a
+    repeated key carries the same request.
+    """
+
+    actor: str
+    now: datetime
+    command_id: UUID
+    correlation_id: UUID
+    causation_id: UUID | None = None
+    idempotency_key: str | None = None
+    body_hash: bytes = b""
+
+
+_current: ContextVar[CommandScope | None] = ContextVar("command_scope", default=None)
+
+
+def new_scope(
+    actor: str,
+    *,
+    now: datetime | None = None,
+    command_id: UUID | None = None,
+    correlation_id: UUID | None = None,
+    causation_id: UUID | None = None,
+    idempotency_key: str | None = None,
+    body_hash: bytes = b"",
+) -> CommandScope:
+    """A scope for one command; ids that are not given are new, and a command correlates with itself."""
+    command_id = command_id or uuid4()
+    return CommandScope(
+        actor=actor,
+        now=now or system_clock(),
+        command_id=command_id,
+        correlation_id=correlation_id or command_id,
+        causation_id=causation_id,
+        idempotency_key=idempotency_key,
+        body_hash=body_hash,
+    )
+
+
+@contextmanager
+def within(scope: CommandScope) -> Iterator[CommandScope]:
+    """Run the commands inside the block under this scope."""
+    token = _current.set(scope)
+    try:
+        yield scope
+    finally:
+        _current.reset(token)
+
+
+def current_scope() -> CommandScope | None:
+    """The scope of the running command, or None outside of one."""
+    return _current.get()
+
+
+def scope() -> CommandScope:
+    """The scope of the running command. Calling a command outside of one is our mistake."""
+    current = _current.get()
+    assert current is not None, "a command runs inside `with within(new_scope(...))`"
+    return current

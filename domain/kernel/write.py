@@ -1,0 +1,80 @@
+"""What a command hands to the recorder: events, expectations, cursor moves and the answer, all or nothing."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+
+from .scope import CommandScope
+
+MAX_EVENTS_PER_COMMAND = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One event to append.
+
+    `version` is the exact version it was decided at, or None for ANY (facts that commute). An `opener` is
+    written only when its stream does not exist yet.
+    """
+
+    stream: UUID
+    version: int | None
+    topic: str
+    state: bytes
+    event_id: UUID
+    opener: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CursorMove:
+    """Compare-and-set of a consumer's cursor: it moves only if it still stands at `old`."""
+
+    name: str
+    partition: int
+    old: int
+    new: int
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """A command's answer: the position a reader can wait for, the id of what was made, and what else it tells."""
+
+    position: int
+    id: UUID | None = None
+    extra: dict[str, Any] = {}
+
+    def answer(self) -> dict[str, Any]:
+        """The answer as a flat JSON object."""
+        return {"position": self.position, "id": None if self.id is None else str(self.id), **self.extra}
+
+
+@dataclass(slots=True)
+class Write:
+    """One command's transaction."""
+
+    scope: CommandScope
+    method: str
+    appends: list[Append]
+    id: UUID | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    cursors: tuple[CursorMove, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a write. `versions` are the ones assigned (0 for an opener that was not needed);
+    `replayed` says that an earlier command with the same idempotency key had given this answer.
+    """
+
+    receipt: Receipt
+    versions: tuple[int, ...] = ()
+    replayed: bool = False
+
+
+class Recorder(Protocol):
+    """The port the event log writes and reads through; infrastructure/event_store answers it."""
+
+    def write(self, write: Write) -> Written: ...
+
+    def answer_of(self, scope: CommandScope, method: str) -> Receipt | None: ...

@@ -1,0 +1,1 @@
+"""Sagas: the only place where contexts meet to act."""

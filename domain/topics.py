@@ -1,0 +1,1 @@
+"""Every context imported, so that every stored topic resolves: import this before reading the log."""

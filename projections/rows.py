@@ -1,0 +1,173 @@
+"""The one way to write a read model: a frozen row, the keys a fact touches, and a pure evolve."""
+
+import typing
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import cached_property
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+from psycopg import sql
+
+from domain.kernel.fact import Fact
+
+Key = Any
+"""A row's key: the value of its key column, or a tuple when it has several."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One row of a read model. Its fields are the table's columns, in order; lists and dicts become jsonb."""
+
+
+R = TypeVar("R", bound=Row)
+
+_COLUMN_TYPES = {
+    int: "bigint",
+    str: "text",
+    bool: "boolean",
+    float: "double precision",
+    UUID: "uuid",
+    datetime: "timestamptz",
+}
+
+
+class ReadModel(Generic[R]):
+    """A table folded from facts. The same `evolve` serves live batches, rebuilds, as-of views and tests.
+
+    Subclasses name the table (created by a migration), its row type, its key columns and the events they listen
+    to. Raise `version` when `evolve` or `keys` changes meaning: the table is then rebuilt.
+    """
+
+    name: ClassVar[str]
+    table: ClassVar[str]
+    row: ClassVar[type[Row]]
+    key: ClassVar[tuple[str, ...]]
+    version: ClassVar[int] = 1
+    listens: ClassVar[tuple[type[Any], ...]]
+
+    def keys(self, fact: Fact) -> Iterable[Key]:
+        """The keys of the rows this fact may change."""
+        raise NotImplementedError
+
+    def evolve(self, row: R | None, fact: Fact, key: Key) -> R | None:
+        """The row after the fact; None deletes it (or leaves it absent). Pure."""
+        raise NotImplementedError
+
+    @cached_property
+    def topics(self) -> frozenset[str]:
+        """The stored topics of the events listened to."""
+        return frozenset(event.TOPIC for event in self.listens)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Column names in row order."""
+        return self.row.__struct_fields__
+
+    @cached_property
+    def types(self) -> tuple[str, ...]:
+        """Postgres types in row order."""
+        hints = typing.get_type_hints(self.row)
+        return tuple(_column_type(hints[name]) for name in self.columns)
+
+    @cached_property
+    def single_key(self) -> bool:
+        return len(self.key) == 1
+
+    def key_of(self, row: R) -> Key:
+        """The key of a row."""
+        values = tuple(getattr(row, name) for name in self.key)
+        return values[0] if self.single_key else values
+
+    def fold(self, rows: dict[Key, R | None], facts: Iterable[Fact]) -> None:
+        """Fold facts into rows in place; a key that was never loaded counts as absent."""
+        for fact in facts:
+            for key in self.keys(fact):
+                rows[key] = self.evolve(rows.get(key), fact, key)
+
+    def read(self, record: Sequence[Any]) -> R:
+        """A row from a database record in column order."""
+        return typing.cast(R, self.row(*record))
+
+    # SQL, composed once per table. `into` lets a rebuild write the same rows to a shadow table.
+
+    def select(self, from_table: str | None = None) -> sql.Composed:
+        """SELECT of all columns, without a WHERE."""
+        return sql.SQL("SELECT {columns} FROM {table}").format(
+            columns=_names(self.columns), table=_table(from_table or self.table)
+        )
+
+    def select_by_keys(self, from_table: str | None = None) -> sql.Composed:
+        """SELECT of the rows whose keys are given as one array per key column."""
+        arrays = sql.SQL(", ").join(sql.SQL("%s::{}[]").format(sql.SQL(self._type_of(name))) for name in self.key)
+        return sql.SQL("{select} WHERE ({key}) IN (SELECT * FROM unnest({arrays}))").format(
+            select=self.select(from_table), key=_names(self.key), arrays=arrays
+        )
+
+    def upsert(self, into: str | None = None) -> sql.Composed:
+        """INSERT ... ON CONFLICT of many rows, given as one array per column."""
+        arrays = sql.SQL(", ").join(
+            sql.SQL("%s::{}[]").format(sql.SQL("text" if kind == "jsonb" else kind)) for kind in self.types
+        )
+        chosen = sql.SQL(", ").join(
+            sql.SQL("c{}::jsonb" if kind == "jsonb" else "c{}").format(sql.SQL(str(index)))
+            for index, kind in enumerate(self.types)
+        )
+        aliases = sql.SQL(", ").join(sql.SQL(f"c{index}") for index in range(len(self.columns)))
+        others = [name for name in self.columns if name not in self.key]
+        update = sql.SQL(", ").join(
+            sql.SQL("{name} = excluded.{name}").format(name=sql.Identifier(name)) for name in others
+        )
+        return sql.SQL(
+            "INSERT INTO {table} ({columns}) SELECT {chosen} FROM unnest({arrays}) AS given ({aliases}) "
+            "ON CONFLICT ({key}) DO {action}"
+        ).format(
+            table=_table(into or self.table),
+            columns=_names(self.columns),
+            chosen=chosen,
+            arrays=arrays,
+            aliases=aliases,
+            key=_names(self.key),
+            action=sql.SQL("UPDATE SET {}").format(update) if others else sql.SQL("NOTHING"),
+        )
+
+    def delete_by_keys(self, from_table: str | None = None) -> sql.Composed:
+        """DELETE of the rows whose keys are given as one array per key column."""
+        arrays = sql.SQL(", ").join(sql.SQL("%s::{}[]").format(sql.SQL(self._type_of(name))) for name in self.key)
+        return sql.SQL("DELETE FROM {table} WHERE ({key}) IN (SELECT * FROM unnest({arrays}))").format(
+            table=_table(from_table or self.table), key=_names(self.key), arrays=arrays
+        )
+
+    def arrays(self, rows: Sequence[R]) -> list[list[Any]]:
+        """Rows as one array per column, as `upsert` takes them."""
+        columns: list[list[Any]] = [[getattr(row, name) for row in rows] for name in self.columns]
+        return [
+            [None if value is None else msgspec.json.encode(value).decode() for value in column]
+            if kind == "jsonb"
+            else column
+            for kind, column in zip(self.types, columns, strict=True)
+        ]
+
+    def key_arrays(self, keys: Sequence[Key]) -> list[list[Any]]:
+        """Keys as one array per key column."""
+        if self.single_key:
+            return [list(keys)]
+        return [list(column) for column in zip(*keys, strict=True)] if keys else [[] for _ in self.key]
+
+    def _type_of(self, column: str) -> str:
+        return self.types[self.columns.index(column)]
+
+
+def _column_type(hint: Any) -> str:
+    if typing.get_origin(hint) in (typing.Union, UnionType):
+        (hint,) = [argument for argument in typing.get_args(hint) if argument is not NoneType]
+    return _COLUMN_TYPES.get(typing.get_origin(hint) or hint, "jsonb")
+
+
+def _names(columns: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
+
+
+def _table(qualified: str) -> sql.Identifier:
+    return sql.Identifier(*qualified.split("."))

@@ -1,0 +1,145 @@
+"""Postgres for one process: a bounded connection pool per role, and migrations to the newest schema."""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any, Final, Self
+
+import alembic.command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from psycopg import Connection, connect
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+from psycopg_pool import ConnectionPool
+
+MIGRATIONS: Final = Path(__file__).resolve().parents[1] / "projections" / "migrations"
+CONNECT_TIMEOUT_S: Final = 10
+POOL_TIMEOUT_S: Final = 10.0
+# A writer that stops in the middle of a transaction holds up every reader: the server ends it.
+IDLE_IN_TRANSACTION_MS: Final = 15_000
+
+Pool = ConnectionPool[Connection[TupleRow]]
+
+
+class Role(StrEnum):
+    """What a connection may do; the grants are in the migrations."""
+
+    WRITER = "village_writer"
+    READER = "village_reader"
+    PROJECTOR = "village_projector"
+    MIGRATOR = "village_migrator"
+
+
+def conninfo_for(url: str, role: Role, *, application: str = "village") -> str:
+    """The connection string of `url` that acts as `role` from its first statement, in UTC."""
+    given = str(conninfo_to_dict(url).get("options") or "")
+    options = (
+        f"{given} -c role={role} -c timezone=UTC -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS}"
+    ).strip()
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", application)[:40]
+    return make_conninfo(url, options=options, application_name=name, connect_timeout=CONNECT_TIMEOUT_S)
+
+
+class Database:
+    """Connection pools by role, opened when first asked for; safe to share between threads."""
+
+    def __init__(self, url: str, *, pool_size: int = 8, application: str = "village") -> None:
+        self.url = url
+        self.pool_size = pool_size
+        self.application = application
+        self._pools: dict[Role, Pool] = {}
+        self._lock = Lock()
+
+    def conninfo(self, role: Role) -> str:
+        """For a connection outside the pools, such as a long LISTEN."""
+        return conninfo_for(self.url, role, application=self.application)
+
+    def connect(self, role: Role, *, autocommit: bool = True) -> Connection[TupleRow]:
+        """A new connection of the caller's own; raises `psycopg.OperationalError`."""
+        return connect(self.conninfo(role), autocommit=autocommit)
+
+    def pool(self, role: Role) -> Pool:
+        """The pool of `role`: at most `pool_size` connections, waiting at most 10 s for one (`PoolTimeout`)."""
+        with self._lock:
+            pool = self._pools.get(role)
+            if pool is None:
+                pool = self._pools[role] = ConnectionPool(
+                    self.conninfo(role),
+                    min_size=1,
+                    max_size=self.pool_size,
+                    timeout=POOL_TIMEOUT_S,
+                    max_waiting=1_000,
+                    name=f"{self.application}-{role}",
+                    check=ConnectionPool.check_connection,
+                    open=True,
+                )
+            return pool
+
+    @property
+    def writer(self) -> Pool:
+        """May append to the log and change operational tables."""
+        return self.pool(Role.WRITER)
+
+    @property
+    def reader(self) -> Pool:
+        """May only read."""
+        return self.pool(Role.READER)
+
+    @property
+    def projector(self) -> Pool:
+        """May change read models and cursors."""
+        return self.pool(Role.PROJECTOR)
+
+    @property
+    def migrator(self) -> Pool:
+        """Owns the schemas."""
+        return self.pool(Role.MIGRATOR)
+
+    def close(self) -> None:
+        """Closes every pool; connections in use close when they are given back."""
+        with self._lock:
+            pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
+            pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _alembic(url: str) -> Config:
+    config = Config(attributes={"url": url})
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def head() -> str | None:
+    """The newest revision this code knows."""
+    return ScriptDirectory.from_config(_alembic("")).get_current_head()
+
+
+def revision(url: str) -> str | None:
+    """The revision the database is at; None for an empty one."""
+    with connect(url, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+        known = connection.execute("SELECT to_regclass('alembic_version')").fetchone()
+        if known is None or known[0] is None:
+            return None
+        row: tuple[Any, ...] | None = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        return None if row is None else str(row[0])
+
+
+def migrate(url: str) -> None:
+    """Brings the database to `head`, alone under an advisory lock; does nothing when it is there already.
+
+    The connecting user must be allowed to create roles and schemas, or be a superuser.
+    """
+    if head() is not None and revision(url) != head():
+        alembic.command.upgrade(_alembic(url), "head")

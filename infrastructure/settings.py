@@ -1,0 +1,134 @@
+"""Every setting of a village, read from VILLAGE_* environment variables, with its default."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX: Final = "VILLAGE_"
+
+# Accepted because the first design named them; nothing reads them.
+UNUSED: Final = ("consul_url", "redis_url", "jaeger_url", "prometheus_port", "service_name", "service_port")
+
+MB: Final = 1_000_000
+
+Percent = Annotated[int, Field(ge=0, le=100)]
+
+
+class Settings(BaseSettings):
+    """One village's settings; immutable. Secrets are `SecretStr`, so that printing them shows nothing."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    # Where the village keeps its files, and which servers it uses; no url = start an embedded server.
+    home: Path = Path("./.village")
+    database_url: SecretStr | None = None
+    nats_url: SecretStr | None = None
+    nats_port: int = Field(0, ge=0, le=65_535, description="of the embedded server; 0 = a free one")
+    event_stream_name: str = Field("ai_village_events", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    blob_url: str | None = Field(None, description="s3://bucket/prefix or another object store; none = files in home")
+    server_user: str | None = Field(None, description="account of the embedded servers when started as root")
+
+    # The edge.
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(8420, ge=0, le=65_535, description="0 = a free one, written to home/api.url")
+    public_url: str | None = Field(None, description="what clients call the API, when behind a proxy")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    pool_size: int = Field(8, ge=1, le=100, description="connections per role and process")
+
+    # Device registry.
+    claim_expires_minutes: int = Field(1_440, ge=1, le=43_200)
+    heartbeat_seconds: int = Field(10, ge=1, le=3_600)
+
+    # Federated learning.
+    max_participants_per_round: int = Field(20, ge=1, le=10_000)
+    min_participants_per_round: int = Field(3, ge=1, le=10_000)
+    round_timeout_minutes: int = Field(10, ge=1, le=1_440)
+    differential_privacy_epsilon: float = Field(1.0, gt=0, allow_inf_nan=False)
+    secure_aggregation_enabled: bool = True
+    supported_frameworks: Annotated[tuple[str, ...], NoDecode] = ("pytorch", "tensorflow")
+    max_model_size_mb: int = Field(100, ge=1, le=10_000)
+
+    # Tokenomics.
+    initial_token_supply: int = Field(1_000_000_000, ge=0, le=90_000_000_000, description="tokens")
+    harvest_reward_rate: float = Field(10.0, ge=0, allow_inf_nan=False, description="tokens an hour")
+    fl_participation_bonus: float = Field(1.5, ge=0, allow_inf_nan=False, description="multiplier")
+    marketplace_fee_percent: float = Field(2.0, ge=0, le=100, allow_inf_nan=False)
+    payment_timeout_seconds: int = Field(30, ge=1, le=3_600)
+    retry_failed_payments: bool = True
+    max_payment_retries: int = Field(3, ge=0, le=100)
+    reward_epoch_hours: int = Field(24, ge=1, le=8_760)
+    reward_epoch_budget_tokens: int = Field(100_000, ge=0, le=1_000_000_000)
+
+    # Harvest.
+    min_battery_percent: Percent = 20
+    max_cpu_temp: float = Field(45.0, ge=-50, le=150, allow_inf_nan=False, description="degrees Celsius")
+    require_charging: bool = True
+    max_cpu_percent: float = Field(50.0, ge=0, le=100, allow_inf_nan=False)
+    thermal_throttle_temp: float = Field(55.0, ge=-50, le=150, allow_inf_nan=False, description="degrees Celsius")
+
+    # Accepted and unused.
+    consul_url: str = "http://localhost:8500"
+    redis_url: str = "redis://localhost:6379"
+    jaeger_url: str = "http://localhost:14268/api/traces"
+    prometheus_port: int = 9090
+    service_name: str = ""
+    service_port: int = 8080
+
+    @field_validator("supported_frameworks", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Lists are written with commas: pytorch,tensorflow."""
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("database_url", "nats_url", "blob_url", "server_user", "public_url", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def max_model_bytes(self) -> int:
+        """Upper bound of one uploaded model or update, in bytes."""
+        return self.max_model_size_mb * MB
+
+    @property
+    def round_timeout_ms(self) -> int:
+        """How long a round waits for its updates, in milliseconds."""
+        return self.round_timeout_minutes * 60_000
+
+
+def warnings(environ: Mapping[str, str] | None = None) -> list[str]:
+    """What in the environment has no effect: names nobody knows, and names kept only to be accepted."""
+    environ = os.environ if environ is None else environ
+    found = []
+    for variable in sorted(environ):
+        if not variable.upper().startswith(PREFIX):
+            continue
+        name = variable[len(PREFIX) :].lower()
+        if name in UNUSED:
+            found.append(f"{variable} is accepted and unused")
+        elif name not in Settings.model_fields:
+            found.append(f"{variable} is unknown")
+    return found
+
+
+def shown(settings: Settings) -> dict[str, object]:
+    """Every setting by name, fit for a screen or a log: a secret that is set shows only that it is."""
+    return {name: _shown(getattr(settings, name)) for name in Settings.model_fields}
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return "<set>"
+    if isinstance(value, str):
+        return re.sub(r"//[^/@]*@", "//***@", value)
+    return str(value) if isinstance(value, Path) else value

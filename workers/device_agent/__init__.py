@@ -1,0 +1,1 @@
+"""The process that runs on a volunteer's device: it enrols, trains and submits."""

@@ -28,48 +28,52 @@ class Settings(BaseSettings):
     home: Path = Path("./.village")
     database_url: SecretStr | None = None
     nats_url: SecretStr | None = None
-    nats_port: int = Field(0, ge=0, le=65_535, description="of the embedded server; 0 = a free one")
-    event_stream_name: str = Field("ai_village_events", pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    blob_url: str | None = Field(None, description="s3://bucket/prefix or another object store; none = files in home")
-    server_user: str | None = Field(None, description="account of the embedded servers when started as root")
+    nats_port: int = Field(default=0, ge=0, le=65_535, description="of the embedded server; 0 = a free one")
+    event_stream_name: str = Field(default="ai_village_events", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    blob_url: str | None = Field(
+        default=None, description="s3://bucket/prefix or another object store; none = files in home"
+    )
+    server_user: str | None = Field(default=None, description="account of the embedded servers when started as root")
 
     # The edge.
     api_host: str = "127.0.0.1"
-    api_port: int = Field(8420, ge=0, le=65_535, description="0 = a free one, written to home/api.url")
-    public_url: str | None = Field(None, description="what clients call the API, when behind a proxy")
+    api_port: int = Field(default=8420, ge=0, le=65_535, description="0 = a free one, written to home/api.url")
+    public_url: str | None = Field(default=None, description="what clients call the API, when behind a proxy")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    pool_size: int = Field(8, ge=1, le=100, description="connections per role and process")
+    pool_size: int = Field(default=8, ge=1, le=100, description="connections per role and process")
 
     # Device registry.
-    claim_expires_minutes: int = Field(1_440, ge=1, le=43_200)
-    heartbeat_seconds: int = Field(10, ge=1, le=3_600)
+    claim_expires_minutes: int = Field(default=1_440, ge=1, le=43_200)
+    heartbeat_seconds: int = Field(default=10, ge=1, le=3_600)
 
     # Federated learning.
-    max_participants_per_round: int = Field(20, ge=1, le=10_000)
-    min_participants_per_round: int = Field(3, ge=1, le=10_000)
-    round_timeout_minutes: int = Field(10, ge=1, le=1_440)
-    differential_privacy_epsilon: float = Field(1.0, gt=0, allow_inf_nan=False)
+    max_participants_per_round: int = Field(default=20, ge=1, le=10_000)
+    min_participants_per_round: int = Field(default=3, ge=1, le=10_000)
+    round_timeout_minutes: int = Field(default=10, ge=1, le=1_440)
+    differential_privacy_epsilon: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     secure_aggregation_enabled: bool = True
     supported_frameworks: Annotated[tuple[str, ...], NoDecode] = ("pytorch", "tensorflow")
-    max_model_size_mb: int = Field(100, ge=1, le=10_000)
+    max_model_size_mb: int = Field(default=100, ge=1, le=10_000)
 
     # Tokenomics.
-    initial_token_supply: int = Field(1_000_000_000, ge=0, le=90_000_000_000, description="tokens")
-    harvest_reward_rate: float = Field(10.0, ge=0, allow_inf_nan=False, description="tokens an hour")
-    fl_participation_bonus: float = Field(1.5, ge=0, allow_inf_nan=False, description="multiplier")
-    marketplace_fee_percent: float = Field(2.0, ge=0, le=100, allow_inf_nan=False)
-    payment_timeout_seconds: int = Field(30, ge=1, le=3_600)
+    initial_token_supply: int = Field(default=1_000_000_000, ge=0, le=90_000_000_000, description="tokens")
+    harvest_reward_rate: float = Field(default=10.0, ge=0, allow_inf_nan=False, description="tokens an hour")
+    fl_participation_bonus: float = Field(default=1.5, ge=0, allow_inf_nan=False, description="multiplier")
+    marketplace_fee_percent: float = Field(default=2.0, ge=0, le=100, allow_inf_nan=False)
+    payment_timeout_seconds: int = Field(default=30, ge=1, le=3_600)
     retry_failed_payments: bool = True
-    max_payment_retries: int = Field(3, ge=0, le=100)
-    reward_epoch_hours: int = Field(24, ge=1, le=8_760)
-    reward_epoch_budget_tokens: int = Field(100_000, ge=0, le=1_000_000_000)
+    max_payment_retries: int = Field(default=3, ge=0, le=100)
+    reward_epoch_hours: int = Field(default=24, ge=1, le=8_760)
+    reward_epoch_budget_tokens: int = Field(default=100_000, ge=0, le=1_000_000_000)
 
     # Harvest.
     min_battery_percent: Percent = 20
-    max_cpu_temp: float = Field(45.0, ge=-50, le=150, allow_inf_nan=False, description="degrees Celsius")
+    max_cpu_temp: float = Field(default=45.0, ge=-50, le=150, allow_inf_nan=False, description="degrees Celsius")
     require_charging: bool = True
-    max_cpu_percent: float = Field(50.0, ge=0, le=100, allow_inf_nan=False)
-    thermal_throttle_temp: float = Field(55.0, ge=-50, le=150, allow_inf_nan=False, description="degrees Celsius")
+    max_cpu_percent: float = Field(default=50.0, ge=0, le=100, allow_inf_nan=False)
+    thermal_throttle_temp: float = Field(
+        default=55.0, ge=-50, le=150, allow_inf_nan=False, description="degrees Celsius"
+    )
 
     # Accepted and unused.
     consul_url: str = "http://localhost:8500"

@@ -1,0 +1,155 @@
+"""What becomes of a write, given what is read under the log's lock. No I/O but one rare question."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from eventsourcing.utils import TopicError, resolve_topic
+
+from domain.kernel.errors import (
+    AggregateNotFound,
+    AlreadyExists,
+    Conflict,
+    CursorMoved,
+    IdempotencyKeyReused,
+    Refusal,
+)
+from domain.kernel.mapper import codec_of
+from domain.kernel.scope import CommandScope
+from domain.kernel.write import Append, CursorMove, Receipt, Write, Written
+
+Key = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class LogState:
+    """The log as it stands under the lock, moved on by every write that is accepted."""
+
+    began_at: int
+    position: int
+    recorded_at: datetime
+    locked_at: float
+    heads: dict[UUID, int]
+    cursors: dict[tuple[str, int], int]
+    given: dict[Key, tuple[bytes, bytes]]
+    standing: dict[UUID, dict[UUID, tuple[int, int]]]
+    """Events by command, by event id, of a flush whose commit had lost its answer."""
+    retried: bool
+    topics_since: Callable[[UUID, int], list[str]]
+    """Stored topics of a stream after a version; asked only when an exact append finds the stream ahead."""
+    appended: dict[UUID, list[tuple[int, str]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A write that stands: what to insert, at which versions, and what to answer."""
+
+    write: Write
+    kept: list[tuple[Append, int]]
+    written: Written
+
+
+def decide(write: Write, state: LogState) -> Accepted | Written | Refusal:
+    """Accept a write and move the state on, or answer why not (or what was answered before)."""
+    try:
+        if (before := _answered_before(write, state)) is not None:
+            return before
+        _check_cursors(write, state)
+        versions = _versions(write, state)
+    except Refusal as refusal:
+        return refusal
+    kept = [(append, version) for append, version in zip(write.appends, versions, strict=True) if version]
+    for append, version in kept:
+        state.heads[append.stream] = version
+        state.appended.setdefault(append.stream, []).append((version, append.topic))
+    state.position += len(kept)
+    state.cursors.update({(move.name, move.partition): move.new for move in write.cursors})
+    receipt = Receipt(state.position, write.id, write.extra)
+    if write.scope.idempotency_key is not None:
+        state.given[key_of(write)] = (write.scope.body_hash, msgspec.json.encode(receipt))
+    return Accepted(write, kept, Written(receipt, versions))
+
+
+def key_of(write: Write) -> Key:
+    """The idempotency key, scoped by principal and method."""
+    return (write.scope.actor, write.method, write.scope.idempotency_key or "")
+
+
+def given_answer(scope: CommandScope, body_hash: bytes, answer: bytes) -> Receipt:
+    """A recorded answer, if the request is the one it was given to.
+
+    Raises:
+        IdempotencyKeyReused: it is another request.
+    """
+    if bytes(body_hash) != scope.body_hash:
+        raise IdempotencyKeyReused(f"idempotency key {scope.idempotency_key!r} came with another body before")
+    return msgspec.json.decode(bytes(answer), type=Receipt)
+
+
+def _answered_before(write: Write, state: LogState) -> Written | None:
+    events = state.standing.get(write.scope.command_id)
+    if events is not None:
+        versions = tuple(events.get(append.event_id, (0, 0))[1] for append in write.appends)
+        position = max(position for position, _ in events.values())
+        return Written(Receipt(position, write.id, write.extra), versions)
+    if write.scope.idempotency_key is not None and (held := state.given.get(key_of(write))) is not None:
+        return Written(given_answer(write.scope, *held), replayed=True)
+    if state.retried and write.cursors and not write.appends and all(_stands(move, state) for move in write.cursors):
+        return Written(Receipt(state.position, write.id, write.extra))
+    return None
+
+
+def _stands(move: CursorMove, state: LogState) -> bool:
+    return state.cursors.get((move.name, move.partition), 0) == move.new
+
+
+def _check_cursors(write: Write, state: LogState) -> None:
+    for move in write.cursors:
+        found = state.cursors.get((move.name, move.partition), 0)
+        if found != move.old:
+            raise CursorMoved(f"cursor {move.name}/{move.partition} stands at {found}, not at {move.old}")
+
+
+def _versions(write: Write, state: LogState) -> tuple[int, ...]:
+    """The version each append gets; 0 for an opener whose stream exists."""
+    heads: dict[UUID, int] = {}
+    versions = []
+    for append in write.appends:
+        if append.stream not in heads:
+            heads[append.stream] = head = state.heads.get(append.stream, 0)
+            exact = [a.version for a in write.appends if a.stream == append.stream and a.version is not None]
+            if exact:
+                _check_version(append.stream, min(exact) - 1, head, state)
+        head = heads[append.stream]
+        if append.opener and head:
+            versions.append(0)
+            continue
+        if not head and not codec_of(append.topic).opens:
+            raise AggregateNotFound(f"{append.topic}: stream {append.stream} does not exist")
+        heads[append.stream] = head + 1
+        versions.append(head + 1)
+    return tuple(versions)
+
+
+def _check_version(stream: UUID, expected: int, head: int, state: LogState) -> None:
+    if expected == head:
+        return
+    if expected == 0:
+        raise AlreadyExists(f"stream {stream} exists")
+    if expected > head or not all(map(commutes, _topics_since(stream, expected, state))):
+        raise Conflict(f"stream {stream} is at version {head}, not at {expected}")
+
+
+def _topics_since(stream: UUID, version: int, state: LogState) -> list[str]:
+    own = [topic for appended, topic in state.appended.get(stream, []) if appended > version]
+    return own + state.topics_since(stream, version)
+
+
+def commutes(topic: str) -> bool:
+    """Whether events of this topic may be passed by an exact append; unknown ones may not."""
+    try:
+        return bool(resolve_topic(topic).commutes)
+    except (TopicError, AttributeError):
+        return False

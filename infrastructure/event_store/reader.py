@@ -1,0 +1,105 @@
+"""The log reader: facts in order of position, in batches that never end inside a command."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+
+from domain.kernel.fact import Fact
+from domain.kernel.mapper import decode_event
+from domain.kernel.write import MAX_EVENTS_PER_COMMAND
+
+_COLUMNS = (
+    "position, stream, version, topic, state, event_id, command_id, correlation_id, causation_id, actor, recorded_at"
+)
+_AFTER = f"SELECT {_COLUMNS} FROM log.events WHERE position > %b AND position <= %b ORDER BY position LIMIT %b"
+_REST = (
+    f"SELECT {_COLUMNS} FROM log.events WHERE position > %b AND position <= %b AND command_id = %b ORDER BY position"
+)
+_STREAMS = (
+    f"SELECT {_COLUMNS} FROM log.events WHERE stream = ANY(%b::uuid[]) AND position > %b AND position <= %b"
+    " ORDER BY position LIMIT %b"
+)
+MAX_POSITION = 2**62
+MAX_STREAM_FACTS = 100_000
+
+
+class Record(NamedTuple):
+    """A row of the log, not yet decoded."""
+
+    position: int
+    stream: UUID
+    version: int
+    topic: str
+    state: bytes
+    event_id: UUID
+    command_id: UUID
+    correlation_id: UUID
+    causation_id: UUID | None
+    actor: str
+    recorded_at: datetime
+
+    def fact(self) -> Fact:
+        """The row decoded.
+
+        Raises:
+            UnreadableEvent: the topic is unknown or the state does not fit it.
+        """
+        event = decode_event(self.topic, self.stream, self.version, self.state, self.recorded_at)
+        return Fact(
+            self.position, self.stream, self.version, self.topic, event, self.event_id, self.command_id,
+            self.correlation_id, self.causation_id, self.actor, self.recorded_at,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows after a position, whole commands only. `end` is the position to go on from."""
+
+    start: int
+    end: int
+    records: list[Record]
+
+    def facts(self, topics: Collection[str]) -> list[Fact]:
+        """The facts of these topics, decoded."""
+        return [record.fact() for record in self.records if record.topic in topics]
+
+
+class LogReader:
+    """Reads the log over a connection the caller owns (it may be inside the caller's transaction)."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    def head(self) -> int:
+        """The position of the newest fact, 0 for an empty log."""
+        row = self._connection.execute("SELECT position FROM log.events ORDER BY position DESC LIMIT 1").fetchone()
+        return 0 if row is None else int(row[0])
+
+    def after(self, position: int, limit: int = 1_000, until: int = MAX_POSITION) -> Batch:
+        """Up to `limit` rows after a position, and the rest of the last one's command (at most 4,096 more)."""
+        records = self._select(_AFTER, position, until, limit)
+        if len(records) == limit:
+            last = records[-1]
+            bound = min(until, last.position + MAX_EVENTS_PER_COMMAND)
+            records += self._select(_REST, last.position, bound, last.command_id)
+        return Batch(position, records[-1].position if records else position, records)
+
+    def all(self, until: int, start: int = 0, limit: int = 2_000) -> Iterator[Batch]:
+        """Batches from `start` to a position that exists already."""
+        position = start
+        while position < until and (batch := self.after(position, limit, until)).records:
+            yield batch
+            position = batch.end
+
+    def of_streams(self, streams: Collection[UUID], *, after: int = 0, until: int = MAX_POSITION) -> list[Record]:
+        """The rows of some streams in order of position, at most 100,000."""
+        return self._select(_STREAMS, list(streams), after, until, MAX_STREAM_FACTS)
+
+    def _select(self, statement: str, *parameters: Any) -> list[Record]:
+        with self._connection.cursor(binary=True) as cursor:
+            cursor.execute(statement, parameters, prepare=True)
+            return [Record._make(row) for row in cursor.fetchall()]

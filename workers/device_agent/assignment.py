@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from domain.federated_learning.manifest import ModelManifest, check_manifest
 
-MAX_MODEL_BYTES = 100 * 2**20
+MAX_MODEL_BYTES = 100 * 1_000_000
 """The largest model a device trains, in bytes: the seed's max_model_size_mb."""
 
 

@@ -3,10 +3,11 @@
 import os
 import statistics
 import time
-from collections.abc import Mapping
 
 import psutil
 import torch
+
+from workers.device_agent.state import Capabilities
 
 BENCHMARK_ID = "matmul-f32-v1"
 FRAMEWORKS = ["pytorch"]
@@ -14,9 +15,8 @@ CAPABILITIES = ["federated_learning"]
 
 _SIZE = 256
 _REPEATS = 15
+_SCORE_CHANGE = 0.25
 _WORK_GFLOP = 2 * _SIZE**3 / 1e9
-
-Capabilities = Mapping[str, int | str | list[str]]
 
 
 def measure_capabilities() -> Capabilities:
@@ -54,3 +54,13 @@ def compute_score() -> int:
         torch.mm(left, right)
         times.append(time.perf_counter() - started)
     return max(1, round(_WORK_GFLOP / statistics.median(times) * 1_000))
+
+
+def differs(before: Capabilities, now: Capabilities) -> bool:
+    """Whether the village should be told: anything but the score has changed, or the score by more than a quarter."""
+    if {**before, "compute_score": 0} != {**now, "compute_score": 0}:
+        return True
+    old, new = before.get("compute_score"), now.get("compute_score")
+    if not (isinstance(old, int) and isinstance(new, int)):
+        return old != new
+    return abs(new - old) > _SCORE_CHANGE * old

@@ -148,13 +148,13 @@ class VillageClient:
             async with self._http.stream("GET", f"/v1/blobs/{blob_hash}", auth=self._auth) as response:
                 if response.status_code != 200:
                     _raise_for(response, await _bounded(response))
-                digest = await _to_file(response, draft, max_bytes)
+                if await _to_file(response, draft, max_bytes) != blob_hash:
+                    raise BlobDamaged(f"blob {blob_hash[:16]} came with other bytes")
+            draft.replace(target)
         except httpx2.TransportError as error:
             raise _TryAgain(f"download of {blob_hash[:16]}: {type(error).__name__}") from error
-        if digest != blob_hash:
+        finally:
             draft.unlink(missing_ok=True)
-            raise BlobDamaged(f"blob {blob_hash[:16]} came with other bytes")
-        draft.replace(target)
 
     async def _retried(self, send: Callable[[], Awaitable[T]]) -> T:
         for attempt in range(self._retry.attempts):
@@ -167,7 +167,7 @@ class VillageClient:
         raise AssertionError("a retry policy has at least one attempt")
 
 
-def open_http(api_url: str, *, plain_http: bool = False) -> httpx2.AsyncClient:
+def open_http(api_url: str, *, connections: int = 10, plain_http: bool = False) -> httpx2.AsyncClient:
     """A connection pool to one village. Close it with `aclose`.
 
     Raises ValueError for an address that is not http(s), or plain http to another machine (it would show the claim
@@ -181,7 +181,11 @@ def open_http(api_url: str, *, plain_http: bool = False) -> httpx2.AsyncClient:
         raise ValueError("plain http to another machine shows the claim code to everyone on the way; use https")
     # A proxy named in the environment can reach no loopback address.
     return httpx2.AsyncClient(
-        base_url=api_url, timeout=REQUEST_TIMEOUT_S, trust_env=not loopback, follow_redirects=False
+        base_url=api_url,
+        timeout=REQUEST_TIMEOUT_S,
+        limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+        trust_env=not loopback,
+        follow_redirects=False,
     )
 
 

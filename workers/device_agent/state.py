@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 T = TypeVar("T")
+Capabilities = dict[str, int | str | list[str]]
+"""What a device can do, in the fields of the enrolment."""
 
 ROUNDS_KEPT = 3
 MODELS_KEPT = 2
@@ -29,6 +31,7 @@ class StateInUse(Exception):
 class Stage(StrEnum):
     """How far a round has come on this device. A round that ended (`submitted`, `refused`) is not done again."""
 
+    ASSIGNED = "assigned"
     DOWNLOADED = "downloaded"
     TRAINED = "trained"
     UPLOADED = "uploaded"
@@ -61,6 +64,7 @@ class Identity(msgspec.Struct, frozen=True):
 
     device_id: UUID
     api_url: str
+    capabilities: Capabilities
 
 
 class DeviceState:

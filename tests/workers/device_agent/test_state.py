@@ -71,7 +71,9 @@ def test_a_sequence_given_before_a_kill_is_never_given_again(tmp_path: Path) -> 
 def test_identity_and_journal_are_read_back(tmp_path: Path) -> None:
     state = DeviceState(tmp_path)
     assert state.identity is None
-    identity = Identity(device_id=uuid4(), api_url="http://127.0.0.1:8420")
+    identity = Identity(
+        device_id=uuid4(), api_url="http://127.0.0.1:8420", capabilities={"ram_mb": 4096, "frameworks": ["pytorch"]}
+    )
     state.enrolled(identity)
     round_id = uuid4()
     assert state.journal(round_id) is None

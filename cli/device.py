@@ -1,0 +1,102 @@
+"""`village device`: run volunteer devices on this machine."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import structlog
+import typer
+
+from workers.device_agent.agent import AgentSettings
+from workers.device_agent.data import DataUnavailable
+from workers.device_agent.enrolment import Applicant
+from workers.device_agent.host import HostedDevice, run_devices
+from workers.device_agent.state import StateInUse
+
+app = typer.Typer(help="Run a volunteer device.", no_args_is_help=True)
+
+DEVICE_FILE = "device.json"
+
+Api = Annotated[str, typer.Option("--api", help="Address of the village, for example https://village.example.")]
+Heartbeat = Annotated[float, typer.Option(min=0.1, max=300, help="Seconds between heartbeats.")]
+PlainHttp = Annotated[bool, typer.Option("--plain-http", help="Allow http to another machine (a trusted network).")]
+Json = Annotated[bool, typer.Option("--json", help="Log one JSON object a line.")]
+
+
+class DeviceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`device.json` in a device's folder: where its data is, and its claim until it is enrolled."""
+
+    data: str
+    claim: str | None = None
+    device_type: str = "desktop"
+    region: str = "local"
+
+
+@app.command()
+def run(
+    api: Api,
+    data: Annotated[str, typer.Option(help="Folder with samples.safetensors, or mnist:INDEX/COUNT.")],
+    state: Annotated[Path, typer.Option(help="Folder of the device's keys and journal; keep it.")],
+    claim: Annotated[
+        str | None, typer.Option(help="Claim code from the village's operator; - reads it from stdin.")
+    ] = None,
+    device_type: Annotated[str, typer.Option(help="Kind of device, for example laptop.")] = "desktop",
+    region: Annotated[str, typer.Option(help="Where it is, for example eu-west.")] = "local",
+    heartbeat: Heartbeat = 10.0,
+    plain_http: PlainHttp = False,
+    json: Json = False,
+) -> None:
+    """Enrol this device (once) and let it take part in training until it is stopped."""
+    code = sys.stdin.readline().strip() if claim == "-" else claim
+    applicant = Applicant(code, device_type, region) if code else None
+    _run([HostedDevice(state, data, applicant)], AgentSettings(api, heartbeat), plain_http, json)
+
+
+@app.command()
+def host(
+    api: Api,
+    folder: Annotated[Path, typer.Argument(help="Folder whose subfolders each have a device.json.")],
+    heartbeat: Heartbeat = 10.0,
+    plain_http: PlainHttp = False,
+    json: Json = False,
+) -> None:
+    """Run every device of a folder in this one process."""
+    try:
+        devices = [_hosted(file) for file in sorted(folder.glob(f"*/{DEVICE_FILE}"))]
+    except (OSError, msgspec.DecodeError) as error:
+        raise typer.BadParameter(f"a {DEVICE_FILE} cannot be read: {error}") from error
+    _run(devices, AgentSettings(api, heartbeat), plain_http, json)
+
+
+def _hosted(file: Path) -> HostedDevice:
+    known = msgspec.json.decode(file.read_bytes(), type=DeviceFile)
+    applicant = Applicant(known.claim, known.device_type, known.region) if known.claim else None
+    return HostedDevice(file.parent, known.data, applicant)
+
+
+def _run(devices: Sequence[HostedDevice], settings: AgentSettings, plain_http: bool, json: bool) -> None:
+    _configure_logging(json)
+    try:
+        failed = run_devices(devices, settings, plain_http=plain_http)
+    except (ValueError, DataUnavailable, StateInUse) as error:
+        typer.echo(f"village device: {error}", err=True)
+        raise typer.Exit(2) from error
+    if failed:
+        raise typer.Exit(1)
+
+
+def _configure_logging(json: bool) -> None:
+    last = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )

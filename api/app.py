@@ -1,0 +1,116 @@
+"""The API: puts the gate, the routes of every context, the feed and the schema together.
+
+How a context adds its part (api/<context>.py, or a package of that name):
+
+    def router(ctx: ApiContext) -> APIRouter:
+        routes = APIRouter(prefix="/v1/tokenomics", route_class=GatedRoute, tags=["tokenomics"])
+
+        @routes.post("/hold_funds")
+        @allow("operator", "member")
+        async def hold_funds(request: Request, caller: Caller, body: HoldFunds) -> Response:
+            '''One line that the OpenAPI document shows.'''
+            return await run_command(
+                ctx,
+                request,
+                ctx.village.tokenomics.hold_funds,
+                key_required=True,
+                owner_id=own_or_named(caller, body.owner_id),
+                **body.model_dump(exclude={"owner_id"}),
+            )
+
+        return routes
+
+- `class HoldFunds(Body)`: unknown fields are refused; every field is bounded (api/edge/commands.py has the types).
+- `@allow(...)` under the route's decorator; without it only operators pass. `Caller` is who asks.
+- A refusal is raised, never answered: its class gives code and status (api/edge/problems.py).
+- `Query` and `Subscription` classes in the same module (or re-exported by the package) are merged into the schema.
+- Read models are listed through `Listing` (api/edge/graphql.py), which applies the access rule.
+- Subscriptions iterate `info.context.feed.follow(after, topics=...)` (api/edge/feed.py).
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from types import ModuleType
+
+import anyio
+import anyio.lowlevel
+import structlog
+from fastapi import APIRouter, FastAPI, Response
+
+from . import log as event_log
+from .edge import graphql_server, health, login, problems
+from .edge.commands import answer
+from .edge.context import ApiContext
+from .edge.envelope import Envelope
+from .edge.feed import Feed
+from .edge.gate import Gate, GatedRoute, allow
+from .edge.limits import RateLimiter
+from .edge.principals import Devices, Nonces, Tokens
+from .schema import build_schema
+
+PURGE_EVERY_S = 30.0
+
+__all__ = ["ApiContext", "create_app"]
+
+log = structlog.get_logger("api")
+
+
+def create_app(ctx: ApiContext, contexts: Sequence[ModuleType] = ()) -> FastAPI:
+    """The ASGI app. `contexts` are the modules api/<context>; cli/ chooses which of them are served."""
+    tokens, nonces, feed = Tokens(ctx.keys), Nonces(ctx.database.writer), Feed(ctx)
+    limiter = RateLimiter(ctx.rate_limits)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await feed.start()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_purge_for_ever, ctx, nonces)
+            yield
+            tasks.cancel_scope.cancel()
+        await feed.stop()
+        limiter.close()
+
+    app = FastAPI(
+        title="AI Village",
+        version=ctx.version,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.router.route_class = GatedRoute
+    app.state.gate = Gate(tokens, Devices(ctx.devices, nonces), limiter)
+    app.state.feed = feed
+    app.add_middleware(Envelope)
+    problems.install(app)
+    for part in (health.router(ctx), login.router(ctx, tokens), *_routers(ctx, contexts)):
+        app.include_router(part)
+    _describe(app)
+    schema = build_schema([event_log, *contexts])
+    app.include_router(graphql_server.router(ctx, feed, schema))
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    @app.get("/openapi.json", include_in_schema=False)
+    @allow("operator", "member", "device")
+    async def openapi() -> Response:
+        """The OpenAPI 3.1 document of the REST commands."""
+        return answer(app.openapi())
+
+
+def _routers(ctx: ApiContext, contexts: Sequence[ModuleType]) -> list[APIRouter]:
+    return [module.router(ctx) for module in contexts if hasattr(module, "router")]
+
+
+async def _purge_for_ever(ctx: ApiContext, nonces: Nonces) -> None:
+    """Forget expired nonces, so that the table holds two minutes of traffic and no more."""
+    while True:
+        await anyio.sleep(PURGE_EVERY_S)
+        try:
+            while await ctx.in_command_thread(lambda: nonces.purge(datetime.now(UTC))):
+                await anyio.lowlevel.checkpoint()
+        except Exception as error:
+            log.warning("nonces were not purged", error=type(error).__name__)

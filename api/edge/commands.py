@@ -1,0 +1,123 @@
+"""Commands over REST: one helper that runs a service method in a thread under the request's command scope."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+from fastapi import Request, Response
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from domain.kernel.errors import Forbidden
+from domain.kernel.scope import CommandScope, within
+from domain.kernel.tokens import MAX_GRAINS
+from domain.kernel.write import Receipt
+
+from .context import ApiContext
+from .encoding import dumps
+from .gate import principal_of
+from .principals import Principal
+from .problems import IdempotencyKeyInvalid, IdempotencyKeyRequired, OwnerMissing
+
+_KEY = re.compile(r"[\x21-\x7e]{1,128}")
+_GRAINS = re.compile(r"[0-9]{1,19}")
+
+
+class Body(BaseModel):
+    """Base of every request body: unknown fields are refused; numbers, strings and lists are bounded by their types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_strip_whitespace=False)
+
+
+def _grains(value: object) -> int:
+    if isinstance(value, str) and _GRAINS.fullmatch(value):
+        return int(value)
+    raise ValueError('money is a decimal string of grains, for example "150000000"')
+
+
+Grains = Annotated[int, BeforeValidator(_grains), Field(ge=0, le=MAX_GRAINS, json_schema_extra={"type": "string"})]
+"""An amount of money: a decimal string in JSON (2^53 is not enough for all of it), an int of grains in Python."""
+
+PositiveGrains = Annotated[Grains, Field(gt=0)]
+Milliseconds = Annotated[int, Field(ge=0, le=366 * 86_400_000)]
+ShortText = Annotated[str, Field(min_length=1, max_length=128)]
+LongText = Annotated[str, Field(max_length=1_000)]
+Sha256Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+At = Annotated[AwareDatetime, PlainSerializer(lambda at: at.astimezone(UTC))]
+"""An instant with its offset, RFC 3339."""
+
+
+def own_or_named(caller: Principal, named: UUID | None) -> UUID:
+    """Whose wallet, device or session a command is about: members act for themselves, operators for whom they name.
+
+    Raises:
+        Forbidden: a member named somebody else. OwnerMissing: an operator named nobody.
+    """
+    if caller.role == "operator":
+        if named is None:
+            raise OwnerMissing("an operator says for whom: owner_id")
+        return named
+    assert caller.owner is not None, f"{caller.actor} has no owner"
+    if named is not None and named != caller.owner:
+        raise Forbidden("owner_id is somebody else")
+    return caller.owner
+
+
+def correlation_id_of(request: Request) -> UUID:
+    """The correlation id of this request: the caller's header, or a new one."""
+    correlation_id: UUID = request.state.correlation_id
+    return correlation_id
+
+
+async def command_scope(request: Request, *, actor: str, key_required: bool) -> CommandScope:
+    """The scope of the command this request asks for.
+
+    Raises:
+        IdempotencyKeyRequired: the command needs a key and none came. IdempotencyKeyInvalid: it is malformed.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is None and key_required:
+        raise IdempotencyKeyRequired()
+    if key is not None and not _KEY.fullmatch(key):
+        raise IdempotencyKeyInvalid()
+    body = await request.body()
+    return CommandScope(
+        actor=actor,
+        now=datetime.now(UTC),
+        command_id=uuid4(),
+        correlation_id=correlation_id_of(request),
+        idempotency_key=key,
+        body_hash=hashlib.sha256(request.url.path.encode() + b"\n" + body).digest() if key else b"",
+    )
+
+
+async def run_command(
+    ctx: ApiContext,
+    request: Request,
+    command: Callable[..., Receipt],
+    *,
+    key_required: bool = False,
+    actor: str | None = None,
+    **arguments: Any,
+) -> Response:
+    """Run a service's command for this request and answer its receipt: `{"position", "id", ...}`.
+
+    The command runs in a thread, inside the command scope: actor and correlation id go into the envelope of its
+    events, and the Idempotency-Key makes a repeated request get the first answer. `key_required` is for commands
+    that move money or start work. `actor` names who acts on an open route.
+    """
+    scope = await command_scope(request, actor=actor or principal_of(request).actor, key_required=key_required)
+
+    def decide() -> Receipt:
+        with within(scope):
+            return command(**arguments)
+
+    receipt = await ctx.in_command_thread(decide)
+    return answer(receipt.answer())
+
+
+def answer(value: Any, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(dumps(value), status, media_type="application/json")

@@ -1,0 +1,73 @@
+"""What the API is made of: everything a route may use, composed in cli/ and handed in once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio import CapacityLimiter
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from infrastructure.blobs import BlobStore
+from infrastructure.database import Database
+from infrastructure.keys import Keys
+from infrastructure.settings import Settings
+
+from .limits import RateLimits
+from .principals import DeviceDirectory
+
+if TYPE_CHECKING:
+    from domain.sagas.village import Village
+
+T = TypeVar("T")
+Query = str | sql.Composable
+
+COMMAND_THREADS = 32
+"""Commands decided at once in one process; they wait for one log, so more would only wait longer."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ApiContext:
+    """The API's collaborators.
+
+    `village` holds the services commands go to; `database` the pools queries use; `devices` answers a device's
+    public key. `contexts` names the contexts whose routes are served.
+    """
+
+    village: "Village"
+    database: Database
+    blobs: BlobStore
+    keys: Keys
+    settings: Settings
+    devices: DeviceDirectory
+    version: str = "0.1.0"
+    rate_limits: RateLimits = field(default_factory=RateLimits)
+    _commands: CapacityLimiter | None = None
+    _queries: CapacityLimiter | None = None
+
+    async def in_command_thread(self, work: Callable[[], T]) -> T:
+        """Run blocking work of a command off the event loop; at most COMMAND_THREADS at once."""
+        if self._commands is None:
+            self._commands = CapacityLimiter(COMMAND_THREADS)
+        return await anyio.to_thread.run_sync(work, limiter=self._commands)
+
+    async def in_query_thread(self, work: Callable[[], T]) -> T:
+        """Run a blocking query off the event loop; at most one per connection of the reader's pool."""
+        if self._queries is None:
+            self._queries = CapacityLimiter(self.settings.pool_size)
+        return await anyio.to_thread.run_sync(work, limiter=self._queries)
+
+    async def rows(self, query: Query, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """The rows of a query, by column name, read with the reader's rights."""
+
+        def read() -> list[dict[str, Any]]:
+            with self.database.reader.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+                return cursor.execute(query, parameters).fetchall()  # type: ignore[arg-type]
+
+        return await self.in_query_thread(read)
+
+    async def row(self, query: Query, parameters: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """The first row of a query, or None."""
+        return next(iter(await self.rows(query, parameters)), None)

@@ -1,0 +1,236 @@
+"""The gate: every route is closed unless it says who may pass. Runs after routing and before the body is parsed.
+
+A route says so with a decorator under the router's:
+
+    @router.post("/hold_funds")
+    @allow("operator", "member")
+    async def hold_funds(...): ...
+
+Without one only operators pass. `@open_to_all()` is for the few routes that need no proof.
+"""
+
+import json
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal, TypeVar, cast
+from urllib.parse import urlsplit
+
+import anyio.to_thread
+import orjson
+import structlog
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+
+from domain.kernel.errors import Forbidden
+from infrastructure import http_signatures as signatures
+
+from .limits import RateLimiter, bounded
+from .principals import ROLES, Devices, Principal, Role, SignedRequest, Tokens
+from .problems import CredentialsMissing, CrossOrigin, TokenInvalid, Unauthenticated
+
+COOKIE = "village_session"
+DEFAULT_BODY_BYTES = 64 * 1024
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may use a route, and how.
+
+    `replay` says what stops a device's request from being sent twice: its nonce, or a rising sequence that the
+    route checks by itself. `streamed_sha256` names the path parameter that is the SHA-256 of a body which is not
+    read before the route reads it. `loopback` lets clients on this machine in without proof.
+    """
+
+    roles: frozenset[Role] = frozenset({"operator"})
+    open: bool = False
+    loopback: bool = False
+    replay: Literal["nonce", "sequence"] = "nonce"
+    body_bytes: int = DEFAULT_BODY_BYTES
+    streamed_sha256: str | None = None
+
+
+def allow(
+    *roles: Role,
+    replay: Literal["nonce", "sequence"] = "nonce",
+    body_bytes: int = DEFAULT_BODY_BYTES,
+    streamed_sha256: str | None = None,
+    loopback: bool = False,
+) -> Callable[[Endpoint], Endpoint]:
+    """Let principals with these roles use the route; see Access for the rest."""
+    assert set(roles) <= set(ROLES), f"a role is one of {ROLES}"
+    return _mark(
+        Access(
+            frozenset(roles),
+            loopback=loopback,
+            replay=replay,
+            body_bytes=body_bytes,
+            streamed_sha256=streamed_sha256,
+        )
+    )
+
+
+def open_to_all(*, body_bytes: int = DEFAULT_BODY_BYTES) -> Callable[[Endpoint], Endpoint]:
+    """Let anyone use the route without proof."""
+    return _mark(Access(frozenset(), open=True, body_bytes=body_bytes))
+
+
+def _mark(access: Access) -> Callable[[Endpoint], Endpoint]:
+    def mark(endpoint: Endpoint) -> Endpoint:
+        cast(Any, endpoint).access = access
+        return endpoint
+
+    return mark
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Admits requests; one per app, at `app.state.gate`."""
+
+    tokens: Tokens
+    devices: Devices
+    limiter: RateLimiter
+
+    async def admit(self, request: "EdgeRequest", access: Access) -> None:
+        """Set `request.state.principal` to who asks (None on an open route), or refuse."""
+        request.state.principal = await self._admitted(request, access)
+        if access.streamed_sha256 is None:
+            await request.body()  # here, so that a body beyond its bound is refused by its own name
+
+    async def _admitted(self, request: "EdgeRequest", access: Access) -> Principal | None:
+        if access.open or (access.loopback and is_loopback(request)):
+            self.limiter.hit("anonymous", address_of(request))
+            return None
+        try:
+            principal = await self._principal(request, access)
+        except Unauthenticated:
+            self.limiter.hit("anonymous", address_of(request))
+            raise
+        if principal.role not in access.roles:
+            raise Forbidden(f"this is for {' and '.join(sorted(access.roles))}, not for a {principal.role}")
+        structlog.contextvars.bind_contextvars(actor=principal.actor)
+        return principal
+
+    async def _principal(self, request: "EdgeRequest", access: Access) -> Principal:
+        if signatures.is_signed(request.headers):
+            return await self._device(request, access)
+        principal = self.bearer(request.headers.get("authorization"))
+        if principal is None:
+            principal = self.session(request.cookies.get(COOKIE))
+            if principal is not None and request.method not in _SAFE_METHODS and not _same_origin(request):
+                raise CrossOrigin("the Origin of this request is another site")
+        if principal is None:
+            raise CredentialsMissing()
+        self.limiter.hit(principal.role, principal.subject)
+        return principal
+
+    def bearer(self, authorization: object) -> Principal | None:
+        """Whom an Authorization header speaks for; None when there is none."""
+        if not authorization:
+            return None
+        scheme, _, token = str(authorization).partition(" ")
+        if scheme.lower() != "bearer":
+            raise TokenInvalid("the scheme of Authorization is Bearer")
+        return self.tokens.principal(token.strip())
+
+    def session(self, cookie: str | None) -> Principal | None:
+        """Whom a session cookie speaks for; None when there is none."""
+        return self.tokens.principal(cookie) if cookie else None
+
+    async def _device(self, request: "EdgeRequest", access: Access) -> Principal:
+        signed = SignedRequest(
+            method=request.method,
+            url=_signed_url(request),
+            headers=request.headers,
+            body=await request.body() if access.streamed_sha256 is None else None,
+            streamed_sha256=request.path_params.get(access.streamed_sha256) if access.streamed_sha256 else None,
+        )
+
+        def check() -> Principal:
+            principal, claim = self.devices.principal(signed, datetime.now(UTC))
+            self.limiter.hit("device", principal.subject)
+            if access.replay == "nonce":
+                self.devices.spend(claim)
+            return principal
+
+        return await anyio.to_thread.run_sync(check)
+
+
+class EdgeRequest(Request):
+    """A request whose body is bounded and whose JSON is read strictly (no NaN, valid UTF-8, bounded nesting)."""
+
+    def __init__(self, request: Request, most: int) -> None:
+        super().__init__(request.scope, bounded(request.receive, most, request.headers.get("content-length")))
+
+    async def json(self) -> Any:
+        body = await self.body()
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise json.JSONDecodeError(error.msg, "", error.pos) from None
+
+
+class GatedRoute(APIRoute):
+    """A route behind the gate: use it as `route_class` of every router."""
+
+    default_access = Access()
+
+    @property
+    def access(self) -> Access:
+        """Who may use this route."""
+        return cast(Access, getattr(self.endpoint, "access", self.default_access))
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def admitted(request: Request) -> Response:
+            access = self.access
+            edge_request = EdgeRequest(request, access.body_bytes)
+            await cast(Gate, request.app.state.gate).admit(edge_request, access)
+            return await handle(edge_request)
+
+        return admitted
+
+
+def principal_of(request: Request) -> Principal:
+    """Who asks. On an open route asking is our mistake."""
+    principal = request.state.principal
+    assert isinstance(principal, Principal), "an open route has no principal"
+    return principal
+
+
+Caller = Annotated[Principal, Depends(principal_of)]
+"""Declare a parameter of this type to know who asks."""
+
+
+def address_of(request: Request) -> str:
+    """The client's address, as the socket gives it."""
+    return request.client.host if request.client else "unknown"
+
+
+def is_loopback(request: Request) -> bool:
+    """Whether the client is on this machine and no proxy says that it speaks for another."""
+    if "x-forwarded-for" in request.headers or "forwarded" in request.headers:
+        return False
+    try:
+        return ip_address(address_of(request)).is_loopback
+    except ValueError:
+        return False
+
+
+def _same_origin(request: Request) -> bool:
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+def _signed_url(request: Request) -> str:
+    path = request.scope.get("raw_path") or request.scope["path"].encode()
+    query = request.scope["query_string"]
+    host = request.headers.get("host", "")
+    return f"{request.scope['scheme']}://{host}{path.decode('latin-1')}" + (
+        f"?{query.decode('latin-1')}" if query else ""
+    )

@@ -1,0 +1,107 @@
+"""Health of this process and of what it needs: /livez, /readyz, /metrics, /version."""
+
+import asyncio
+import platform
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+from fastapi import APIRouter, Response
+
+from .commands import answer
+from .context import ApiContext
+from .gate import GatedRoute, allow, open_to_all
+from .metrics import exposition
+
+CHECK_TIMEOUT_S = 2.0
+MAX_LAG_EVENTS = 10_000
+"""How far a projection or the saga runner may be behind before the process calls itself not ready."""
+
+_HEAD = "SELECT coalesce(max(position), 0) AS head FROM log.events"
+_CURSORS = "SELECT name, min(position) AS position FROM engine.cursors GROUP BY name ORDER BY name"
+
+log = structlog.get_logger("api")
+
+
+async def positions(ctx: ApiContext) -> tuple[int, list[tuple[str, int]]]:
+    """The head of the log, and how far each consumer has come (its slowest partition)."""
+    cursors = await ctx.rows(_CURSORS)
+    (head,) = await ctx.rows(_HEAD)  # read last, so that no lag is negative
+    return head["head"], [(row["name"], row["position"]) for row in cursors]
+
+
+async def _database(ctx: ApiContext) -> dict[str, Any]:
+    await ctx.rows("SELECT 1 AS one")
+    return {}
+
+
+async def _consumers(ctx: ApiContext) -> dict[str, Any]:
+    head, cursors = await positions(ctx)
+    lags = {name: head - position for name, position in cursors}
+    behind = sorted(name for name, lag in lags.items() if lag > MAX_LAG_EVENTS)
+    if behind:
+        raise RuntimeError(f"more than {MAX_LAG_EVENTS} events behind: {', '.join(behind)}")
+    return {"head": head, "lag_events": lags}
+
+
+async def _bus(url: str) -> dict[str, Any]:
+    """A NATS server greets every connection with INFO."""
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname or "127.0.0.1", address.port or 4222)
+    try:
+        if not (await reader.readline()).startswith(b"INFO "):
+            raise RuntimeError("what answers is not NATS")
+    finally:
+        writer.close()
+    return {}
+
+
+async def _checked(name: str, check: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    started = time.perf_counter()
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            found = {"ok": True, **await check()}
+    except Exception as error:
+        log.warning("check failed", check=name, error=str(error) or type(error).__name__)
+        found = {"ok": False, "error": type(error).__name__}  # details go to the log, this answer is open to all
+    return {"name": name, **found, "ms": round((time.perf_counter() - started) * 1_000, 1)}
+
+
+def router(ctx: ApiContext) -> APIRouter:
+    """The routes of health; all but /metrics are open and tell no names, addresses or secrets."""
+    routes = APIRouter(route_class=GatedRoute, tags=["health"])
+    bus = ctx.settings.nats_url
+
+    @routes.get("/livez")
+    @open_to_all()
+    async def livez() -> Response:
+        """The event loop answers."""
+        return answer({"ok": True})
+
+    @routes.get("/readyz")
+    @open_to_all()
+    async def readyz() -> Response:
+        """Each thing this process needs, with the time its check took; 503 unless all are well."""
+        checks = [_checked("database", lambda: _database(ctx)), _checked("consumers", lambda: _consumers(ctx))]
+        if bus is not None:
+            checks.append(_checked("bus", lambda: _bus(bus.get_secret_value())))
+        done = await asyncio.gather(*checks)
+        ok = all(check["ok"] for check in done)
+        return answer({"ok": ok, "checks": done}, 200 if ok else 503)
+
+    @routes.get("/version")
+    @open_to_all()
+    async def version() -> Response:
+        """What runs here."""
+        return answer({"name": "ai-village", "version": ctx.version, "python": platform.python_version()})
+
+    @routes.get("/metrics")
+    @allow("operator", loopback=True)
+    async def metrics() -> Response:
+        """Prometheus text; needs an operator unless the client is on this machine."""
+        head, cursors = await positions(ctx)
+        return Response(exposition(head, cursors), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return routes

@@ -1,0 +1,208 @@
+"""Principals: who asks. Operators and members prove it by a token, devices by a signature."""
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, cast, get_args
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import OKPKey
+from psycopg_pool import ConnectionPool
+
+from infrastructure import http_signatures as signatures
+from infrastructure.keys import Keys
+
+from .problems import (
+    SIGNATURE_ERRORS,
+    SignatureMissing,
+    SignatureReplayed,
+    TokenExpired,
+    TokenInvalid,
+    UnknownDevice,
+    of_signature,
+)
+
+Role = Literal["operator", "member", "device"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+MAX_TOKEN_LIFE = timedelta(days=366)
+_ISSUER = "village"
+_ALGORITHM = "Ed25519"  # RFC 9864: the fully specified name of what EdDSA meant here
+_MAX_TOKEN_CHARACTERS = 4_096
+_OPERATOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. `subject` is an operator's name, a member's owner id or a device's id.
+
+    `owner` is whom a member or a device belongs to; None for operators. `expires_at` is when the proof ends.
+    """
+
+    role: Role
+    subject: str
+    owner: UUID | None = None
+    expires_at: datetime | None = None
+
+    @property
+    def actor(self) -> str:
+        """The name that goes into the envelope of every event this principal causes."""
+        return f"{self.role}:{self.subject}"
+
+    @property
+    def device_id(self) -> UUID:
+        """The id of the device that asks. Asking anyone else is our mistake."""
+        assert self.role == "device", f"{self.actor} is not a device"
+        return UUID(self.subject)
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledDevice:
+    """What the edge must know of a device: its public key and its owner."""
+
+    public_key: Ed25519PublicKey
+    owner_id: UUID
+
+
+DeviceDirectory = Callable[[UUID], EnrolledDevice | None]
+"""The port that answers a device by its id, None when it is not enrolled (or not any more). Called in threads."""
+
+
+class InvalidSubject(ValueError):
+    """An operator is named by 1 to 64 of `A-Z a-z 0-9 . _ @ -`; a member by the UUID of the owner."""
+
+
+def checked_subject(role: str, subject: str) -> str:
+    """The subject in its canonical form. Raises InvalidSubject."""
+    if role == "operator" and _OPERATOR.fullmatch(subject):
+        return subject
+    if role == "member":
+        try:
+            return str(UUID(subject))
+        except ValueError:
+            pass
+    raise InvalidSubject(InvalidSubject.__doc__)
+
+
+class Tokens:
+    """Signs and checks the JWTs (RFC 7519, Ed25519) of operators and members with the village's own key."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._key = OKPKey.import_key(cast(Any, keys.token_signing), {"use": "sig", "alg": _ALGORITHM})
+
+    def issue(self, *, role: str, subject: str, expires_in: timedelta, now: datetime | None = None) -> str:
+        """A token for an operator or a member, valid for `expires_in` (at most MAX_TOKEN_LIFE).
+
+        Raises:
+            InvalidSubject: the subject does not fit the role. ValueError: `expires_in` is out of bounds.
+        """
+        if not timedelta() < expires_in <= MAX_TOKEN_LIFE:
+            raise ValueError(f"a token lives for at most {MAX_TOKEN_LIFE.days} days")
+        now = now or datetime.now(UTC)
+        claims = {
+            "iss": _ISSUER,
+            "sub": checked_subject(role, subject),
+            "role": role,
+            "iat": int(now.timestamp()),
+            "exp": int((now + expires_in).timestamp()),
+            "jti": secrets.token_urlsafe(12),
+        }
+        return jwt.encode({"alg": _ALGORITHM, "typ": "JWT"}, claims, self._key, algorithms=[_ALGORITHM])
+
+    def principal(self, token: str, now: datetime | None = None) -> Principal:
+        """Whom a token speaks for. Raises TokenInvalid or TokenExpired."""
+        if len(token) > _MAX_TOKEN_CHARACTERS:
+            raise TokenInvalid("the token is too long")
+        try:
+            claims = jwt.decode(token, self._key, algorithms=[_ALGORITHM]).claims
+        except (JoseError, ValueError) as error:
+            raise TokenInvalid("the token is not signed by this village") from error
+        role, subject, expires = claims.get("role"), claims.get("sub"), claims.get("exp")
+        if claims.get("iss") != _ISSUER or not isinstance(subject, str) or type(expires) is not int:
+            raise TokenInvalid("the token lacks a claim this village writes")
+        try:
+            subject = checked_subject(str(role), subject)
+        except InvalidSubject as error:
+            raise TokenInvalid(str(error)) from error
+        expires_at = datetime.fromtimestamp(expires, UTC)
+        if expires_at <= (now or datetime.now(UTC)):
+            raise TokenExpired(f"expired at {expires_at.isoformat()}")
+        return Principal(cast(Role, role), subject, UUID(subject) if role == "member" else None, expires_at)
+
+
+class Nonces:
+    """The nonces devices have used: a table, so that a replay is refused by every process and after every restart."""
+
+    def __init__(self, pool: ConnectionPool[Any]) -> None:
+        self._pool = pool
+
+    def spend(self, device_id: UUID, nonce: str, expires_at: datetime) -> None:
+        """Record the use of a nonce. Raises SignatureReplayed when it was used before."""
+        with self._pool.connection() as connection:
+            spent = connection.execute(
+                "INSERT INTO edge.nonces (device_id, nonce, expires_at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                (device_id, nonce, expires_at),
+            )
+            if spent.rowcount == 0:
+                raise SignatureReplayed("this nonce was used before")
+
+    def purge(self, now: datetime, most: int = 10_000) -> int:
+        """Forget at most `most` nonces that no signature can use any more; answers how many."""
+        with self._pool.connection() as connection:
+            purged: int = connection.execute(
+                "DELETE FROM edge.nonces WHERE ctid = ANY (ARRAY("
+                "SELECT ctid FROM edge.nonces WHERE expires_at < %s LIMIT %s))",
+                (now, most),
+            ).rowcount
+        return purged
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """The parts of a request a device signs. `body` is None when it is streamed to where it is hashed."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | None
+    streamed_sha256: str | None = None
+
+
+class Devices:
+    """Checks the signatures of devices. All methods block: call them in a thread."""
+
+    def __init__(self, directory: DeviceDirectory, nonces: Nonces) -> None:
+        self._directory = directory
+        self._nonces = nonces
+
+    def principal(self, request: SignedRequest, now: datetime) -> tuple[Principal, signatures.Claimed]:
+        """The device that signed this request. Raises one of the signature refusals."""
+        try:
+            claim = signatures.claimed(request.headers)
+            signatures.check_time(claim, now)
+            device = self._directory(claim.device_id)
+            if device is None:
+                raise UnknownDevice(f"no enrolled device {claim.device_id}")
+            has_body = request.body is None or bool(request.body)
+            signatures.check_signature(
+                request.method, request.url, request.headers, device.public_key, has_body=has_body
+            )
+            if request.body:
+                signatures.check_digest(request.headers, request.body)
+            elif request.streamed_sha256 is not None:
+                signatures.check_digest_is(request.headers, request.streamed_sha256)
+        except SIGNATURE_ERRORS as error:
+            raise of_signature(error) from error
+        principal = Principal("device", str(claim.device_id), device.owner_id, now + signatures.MAX_SKEW)
+        return principal, claim
+
+    def spend(self, claim: signatures.Claimed) -> None:
+        """Use up the signature's nonce. Raises SignatureMissing when it has none, SignatureReplayed when it is used."""
+        if claim.nonce is None:
+            raise SignatureMissing("the signature has no nonce")
+        self._nonces.spend(claim.device_id, claim.nonce, claim.created + 2 * signatures.MAX_SKEW)

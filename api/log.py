@@ -1,0 +1,135 @@
+"""The event log over GraphQL: browse it, see how far its consumers are, and follow it as it grows. For operators."""
+
+from collections.abc import AsyncGenerator
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import strawberry
+from strawberry.scalars import JSON
+
+from domain.kernel.errors import Refusal
+from infrastructure.event_store.reader import Record
+
+from .edge.graphql import Condition, Connection, Info, Keyset, Position, equals, page_of, require
+from .edge.health import positions
+
+_COLUMNS = (
+    "position", "topic", "stream", "version", "event_id", "command_id", "correlation_id", "causation_id", "actor",
+    "recorded_at", "state",
+)  # fmt: skip
+_BY_POSITION = Keyset("events", ("position",), (int,))
+MAX_CHOSEN = 100
+
+
+class FilterTooLong(Refusal):
+    """At most 100 topics or streams choose what to see."""
+
+
+@strawberry.type
+class Event:
+    """One recorded event with its envelope."""
+
+    position: Position
+    topic: str
+    stream: UUID
+    version: int
+    event_id: UUID
+    command_id: UUID
+    correlation_id: UUID
+    causation_id: UUID | None
+    actor: str
+    recorded_at: datetime
+    stored: strawberry.Private[bytes | None]
+
+    @strawberry.field
+    def state(self) -> JSON | None:
+        """What the event says; null when it has been moved to the archive."""
+        return None if self.stored is None else msgspec.json.decode(self.stored)
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> "Event":
+        state = row["state"]
+        return cls(**{name: row[name] for name in _COLUMNS[:-1]}, stored=None if state is None else bytes(state))
+
+    @classmethod
+    def of_record(cls, record: Record) -> "Event":
+        return cls.of(record._asdict())
+
+
+@strawberry.type
+class Consumer:
+    """A consumer of the log (a projection, the saga runner): how far it has come."""
+
+    name: str
+    position: Position
+    head: Position
+    lag: int
+
+
+@strawberry.type
+class Query:
+    """Queries of the log."""
+
+    @strawberry.field
+    async def events(
+        self,
+        info: Info,
+        first: int,
+        after: str | None = None,
+        topics: list[str] | None = None,
+        stream: UUID | None = None,
+        correlation_id: UUID | None = None,
+    ) -> Connection[Event]:
+        """The log in order of position, by topic, stream or correlation."""
+        require(info, "operator")
+        _bounded(topics)
+        conditions = [*equals("stream", stream), *equals("correlation_id", correlation_id)]
+        if topics is not None:
+            conditions.append(Condition("topic = ANY(%(topics)s)", {"topics": topics}))
+        return await page_of(
+            info.context.ctx,
+            _BY_POSITION,
+            columns=_COLUMNS,
+            table="log.events",
+            node=Event.of,
+            first=first,
+            after=after,
+            conditions=conditions,
+        )
+
+    @strawberry.field
+    async def projections(self, info: Info) -> list[Consumer]:
+        """Every consumer of the log with its lag in events."""
+        require(info, "operator")
+        head, cursors = await positions(info.context.ctx)
+        return [Consumer(name=n, position=Position(p), head=Position(head), lag=head - p) for n, p in cursors]
+
+
+@strawberry.type
+class Subscription:
+    """Subscriptions to the log."""
+
+    @strawberry.subscription
+    async def events(
+        self,
+        info: Info,
+        after: Position | None = None,
+        topics: list[str] | None = None,
+        streams: list[UUID] | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        """Every event after a position (by default: from now on), in order, each once."""
+        principal = require(info, "operator")
+        _bounded(topics)
+        _bounded(streams)
+        chosen = None if topics is None else frozenset(topics)
+        of_streams = None if streams is None else frozenset(streams)
+        feed = info.context.feed
+        async for record in feed.follow(after, topics=chosen, streams=of_streams, until=principal.expires_at):
+            yield Event.of_record(record)
+
+
+def _bounded(chosen: list[Any] | None) -> None:
+    if chosen is not None and len(chosen) > MAX_CHOSEN:
+        raise FilterTooLong(f"{len(chosen)} given")

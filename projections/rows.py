@@ -66,10 +66,14 @@ class ReadModel(Generic[R]):
         return self.row.__struct_fields__
 
     @cached_property
+    def _hints(self) -> tuple[Any, ...]:
+        hints = typing.get_type_hints(self.row)
+        return tuple(hints[name] for name in self.columns)
+
+    @cached_property
     def types(self) -> tuple[str, ...]:
         """Postgres types in row order."""
-        hints = typing.get_type_hints(self.row)
-        return tuple(_column_type(hints[name]) for name in self.columns)
+        return tuple(map(_column_type, self._hints))
 
     @cached_property
     def single_key(self) -> bool:
@@ -88,7 +92,11 @@ class ReadModel(Generic[R]):
 
     def read(self, record: Sequence[Any]) -> R:
         """A row from a database record in column order."""
-        return typing.cast(R, self.row(*record))
+        values = [
+            msgspec.convert(value, hint) if kind == "jsonb" else value
+            for value, hint, kind in zip(record, self._hints, self.types, strict=True)
+        ]
+        return typing.cast(R, self.row(*values))
 
     # SQL, composed once per table. `into` lets a rebuild write the same rows to a shadow table.
 

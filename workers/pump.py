@@ -1,0 +1,57 @@
+"""The pump: runs a consumer of the log for ever, one step at a time, through lost connections and failures."""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from infrastructure.event_store.listener import Pacer
+
+MAX_BACKOFF_S = 10.0
+_log = structlog.get_logger()
+
+
+class Failures:
+    """Backs off what keeps failing: exponential with jitter, bounded, forgotten on success."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._held: dict[str, tuple[int, float]] = {}
+
+    def is_held(self, name: str) -> bool:
+        """Whether this one has failed and its pause is not over."""
+        return name in self._held and self._clock() < self._held[name][1]
+
+    def failed(self, name: str, error: BaseException) -> None:
+        """Hold it back, the longer the oftener it has failed in a row."""
+        count = self._held.get(name, (0, 0.0))[0] + 1
+        pause = min(MAX_BACKOFF_S, 0.1 * 2 ** min(count, 10)) * random.uniform(0.5, 1.0)
+        self._held[name] = (count, self._clock() + pause)
+        _log.error("consumer failed", consumer=name, error=repr(error), failures=count, retry_in_s=round(pause, 2))
+
+    def succeeded(self, name: str) -> None:
+        self._held.pop(name, None)
+
+    def names(self) -> list[str]:
+        """What is failing at present."""
+        return sorted(self._held)
+
+
+def run_forever(name: str, step: Callable[[], bool], pacer: Pacer, stopping: threading.Event) -> None:
+    """Call `step` until told to stop. It answers whether there may be more to do at once.
+
+    Any failure (a lost database, mostly) is logged and tried again after a bounded pause.
+    """
+    failures = Failures()
+    while not stopping.is_set():
+        try:
+            more = not failures.is_held(name) and step()
+            if more:
+                failures.succeeded(name)
+        except Exception as error:
+            failures.failed(name, error)
+            more = False
+        if not more and not stopping.is_set():
+            pacer.wait()

@@ -1,0 +1,135 @@
+"""The saga runner: hands every fact to the sagas that listen, each step one transaction with its cursor."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+import structlog
+
+from domain.kernel import CursorMove, EventLog, Fact, Saga, derive, new_scope, within
+from domain.kernel.errors import CursorMoved
+from infrastructure.database import Database, Role
+from infrastructure.event_store.listener import Listener, Pacer
+from infrastructure.event_store.reader import Batch, LogReader
+
+from .pump import Failures, run_forever
+
+POLL_S = 0.25
+_log = structlog.get_logger()
+
+
+class SagaRunner:
+    """Runs process managers over the log.
+
+    For one fact a saga's own events, the events of the contexts it commands and the runner's cursor are one
+    transaction. Command ids derive from (saga type, event), time is the fact's: doing a step twice is doing it once.
+    """
+
+    def __init__(
+        self, log: EventLog, database: Database, sagas: Sequence[type[Saga]], village: Any, *, batch_size: int = 1_000
+    ) -> None:
+        self._log = log
+        self._database = database
+        self._village = village
+        self._sagas = {f"saga:{kind.__name__}": kind for kind in sagas}
+        self._topics = {name: frozenset(e.TOPIC for e in kind.listens) for name, kind in self._sagas.items()}
+        self._wanted = frozenset[str]().union(*self._topics.values())
+        self._batch_size = batch_size
+        self._failures = Failures()
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def run(self, stopping: threading.Event) -> None:
+        """Run sagas until told to stop."""
+        listener = Listener(lambda: self._database.connect(Role.READER)).start()
+        pacer = Pacer(listener, POLL_S)
+        try:
+            listener.wait_until_listening()
+            run_forever("saga runner", self.step, pacer, stopping)
+        finally:
+            pacer.close()
+            listener.stop()
+            self.close()
+
+    def run_once(self) -> int:
+        """Handle every fact that stands, and those the sagas add, until there is none; answers the position."""
+        while self.step():
+            pass
+        return min(self._positions().values(), default=0)
+
+    def step(self) -> bool:
+        """Handle one batch; whether anything was there."""
+        ready = {name: at for name, at in self._positions().items() if not self._failures.is_held(name)}
+        if not ready:
+            return False
+        batch = LogReader(self._open()).after(min(ready.values()), self._batch_size)
+        if not batch.records:
+            return False
+        facts = batch.facts(self._wanted)
+        passed = [move for name, at in ready.items() if (move := self._handle_all(name, at, batch, facts))]
+        if passed:
+            self._pass_over(passed)
+        return True
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _handle_all(self, name: str, cursor: int, batch: Batch, facts: Sequence[Fact]) -> CursorMove | None:
+        """Handle this saga type's facts one by one; answers the move over the rest of the batch."""
+        kind = self._sagas[name]
+        for fact in facts:
+            if fact.position <= cursor or fact.topic not in self._topics[name] or kind.route(fact) is None:
+                continue
+            try:
+                self._handle(kind, fact, CursorMove(name, 0, cursor, fact.position))
+                self._failures.succeeded(name)
+            except CursorMoved:
+                _log.info("another saga runner was first", saga=name, position=fact.position)
+                return None
+            except Exception as error:
+                self._failures.failed(name, error)
+                return None
+            cursor = fact.position
+        return CursorMove(name, 0, cursor, batch.end) if cursor < batch.end else None
+
+    def _handle(self, kind: type[Saga], fact: Fact, move: CursorMove) -> None:
+        scope = new_scope(
+            f"saga:{kind.__name__}",
+            now=fact.recorded_at,
+            command_id=derive("saga.step", kind.topic, fact.event_id),
+            correlation_id=fact.correlation_id,
+            causation_id=fact.event_id,
+        )
+        with within(scope):
+            self._log.transact(lambda: self._decide(kind, fact), cursors=(move,), method=kind.__name__)
+
+    def _decide(self, kind: type[Saga], fact: Fact) -> None:
+        saga_id = kind.route(fact)
+        assert saga_id is not None
+        saga = self._log.find(kind, saga_id) or kind.start(fact)
+        if saga is not None:
+            saga.on(fact, self._village)
+            self._log.record(saga)
+
+    def _pass_over(self, moves: Sequence[CursorMove]) -> None:
+        for move in moves:
+            try:
+                with within(new_scope(move.name)):
+                    self._log.transact(lambda: None, cursors=(move,), method="pass over")
+            except CursorMoved:
+                _log.info("another saga runner was first", saga=move.name, position=move.new)
+
+    def _positions(self) -> dict[str, int]:
+        found = dict(
+            self._open()
+            .execute("SELECT name, position FROM engine.cursors WHERE name = ANY(%s)", (list(self._sagas),))
+            .fetchall()
+        )
+        return {name: found.get(name, 0) for name in self._sagas}
+
+    def _open(self) -> psycopg.Connection[Any]:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._database.connect(Role.READER)
+        return self._connection

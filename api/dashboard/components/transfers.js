@@ -1,0 +1,63 @@
+// Recent movements of the ledger, newest first; a line opens to show its legs, exact to the grain.
+
+import { html } from "../vendor/preact-htm.js";
+import { clock, count, words } from "../format.js";
+import { Empty, Id, Panel, Tokens } from "./panel.js";
+
+function moved(legs) {
+  return legs.reduce((sum, leg) => (BigInt(leg.grains) > 0n ? sum + BigInt(leg.grains) : sum), 0n).toString();
+}
+
+function accountName(account, walletOwners, devicesByOwner) {
+  const owner = walletOwners.get(account);
+  if (!owner) return html`system account <${Id} value=${account} />`;
+  const devices = devicesByOwner.get(owner) ?? [];
+  return devices.length === 1 ? html`device <${Id} value=${devices[0]} />` : html`owner <${Id} value=${owner} />`;
+}
+
+function Transfer({ transfer, walletOwners, devicesByOwner }) {
+  const receivers = transfer.legs.filter((leg) => BigInt(leg.grains) > 0n).length;
+  return html`<li data-transfer=${transfer.transferId}>
+    <details>
+      <summary>
+        <time datetime=${transfer.postedAt}>${clock(transfer.postedAt)}</time>
+        <span class="kind">${words(transfer.kind)}</span>
+        <span class="to">${receivers === 1 ? "1 account" : `${count(receivers)} accounts`}</span>
+        <${Tokens} grains=${moved(transfer.legs)} />
+      </summary>
+      <ul class="legs">
+        ${transfer.legs.map((leg) => html`<li key=${leg.account}>
+          <span>${accountName(leg.account, walletOwners, devicesByOwner)}</span><${Tokens} grains=${leg.grains} />
+        </li>`)}
+      </ul>
+    </details>
+  </li>`;
+}
+
+function ownersOf(devices) {
+  const byOwner = new Map();
+  for (const device of devices ?? []) {
+    byOwner.set(device.ownerId, [...(byOwner.get(device.ownerId) ?? []), device.deviceId]);
+  }
+  return byOwner;
+}
+
+export function TransfersPanel({ state }) {
+  const { transfers, walletOwners } = state;
+  const devicesByOwner = ownersOf(state.devices);
+  return html`
+    <${Panel} id="transfers-title" title="Payouts and transfers" className="transfers" error=${state.errors.ledger}
+      aside=${html`<span>tokens</span>`}>
+      ${transfers === null
+        ? html`<p class="loading">Reading…</p>`
+        : transfers.length === 0
+          ? html`<${Empty} title="Nothing has moved yet">Payouts appear here when a round is completed and rewarded.<//>`
+          : html`<div class="scroll" tabindex="0" role="group" aria-label="Transfers, scrollable">
+              <ul class="rows" data-testid="transfers">
+                ${transfers.map((transfer) => html`<${Transfer} key=${transfer.transferId} transfer=${transfer}
+                  walletOwners=${walletOwners} devicesByOwner=${devicesByOwner} />`)}
+              </ul>
+            </div>`}
+    <//>
+  `;
+}

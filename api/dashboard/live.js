@@ -1,0 +1,258 @@
+// Keeps the store true: loads every section, follows the feeds, reloads a section when an event touched it.
+
+import { ApiError, openFeeds, query, queryPages, serverClock } from "./client.js";
+import * as documents from "./documents.js";
+import { store } from "./store.js";
+
+const PAGE = 100;
+const MOST_PAGES = 10;
+const TRANSFERS_SHOWN = 40;
+const EVENTS_SHOWN = 60;
+const BACKLOG = 40; // events shown from before the page was opened
+const RATE_SECONDS = 60;
+const REFRESH_MS = 800;
+const REFRESH_WHILE_AWAY_MS = 4_000;
+const POLL_MS = 15_000; // safety net behind the feed
+const POLL_WITHOUT_FEED_MS = 3_000;
+const CATCH_UP_TRIES = 12; // reloads while the projections lag behind an event we saw
+
+const SECTIONS = {
+  sessions: loadSessions,
+  rounds: loadRounds,
+  devices: loadDevices,
+  ledger: loadLedger,
+};
+
+const SECTIONS_OF = {
+  device_registry: ["devices"],
+  tokenomics: ["ledger"],
+  federated_learning: ["sessions", "rounds"],
+};
+
+const dirty = new Map(); // section -> {position to reach, tries left}
+let feeds = null;
+let stopRoundFeed = () => {};
+let refreshing = false;
+let lastRefresh = 0;
+let lastPoll = 0;
+let backlogEnd = 0;
+let second = { at: 0, events: 0 };
+
+const ACTIVE = new Set(["running", "started", "created", "paused"]);
+
+async function loadSessions() {
+  const { trainingSessions } = await query(documents.SESSIONS, { first: PAGE });
+  const sessions = trainingSessions.edges
+    .map((edge) => edge.node)
+    .sort((a, b) => b.createdAt.localeCompare(a.createdAt));
+  store.update({ sessions });
+  const { sessionId, pinned } = store.get();
+  const known = sessions.some((session) => session.sessionId === sessionId);
+  if (pinned && known) return;
+  const best = sessions.find((session) => ACTIVE.has(session.state.toLowerCase())) ?? sessions[0];
+  if (best && best.sessionId !== sessionId) selectSession(best.sessionId, false);
+}
+
+async function loadRounds() {
+  const { sessionId } = store.get();
+  if (!sessionId) return;
+  const { nodes } = await queryPages(documents.ROUNDS, "rounds", { sessionId, first: PAGE }, MOST_PAGES);
+  if (store.get().sessionId !== sessionId) return;
+  store.update({ rounds: nodes });
+}
+
+async function loadDevices() {
+  const { devicePages } = store.get();
+  const first = { first: PAGE };
+  const [devices, payouts] = await Promise.all([
+    queryPages(documents.DEVICES, "devices", first, devicePages),
+    queryPages(documents.PAYOUTS, "devicePayouts", first, MOST_PAGES),
+  ]);
+  store.update({
+    devices: devices.nodes,
+    devicesTotal: devices.totalCount ?? devices.nodes.length,
+    payouts: new Map(payouts.nodes.map((node) => [node.deviceId, node])),
+  });
+}
+
+async function loadLedger() {
+  const [{ transfers }, { supply }, wallets, payouts] = await Promise.all([
+    query(documents.TRANSFERS, { first: TRANSFERS_SHOWN }),
+    query(documents.SUPPLY),
+    queryPages(documents.WALLETS, "wallets", { first: PAGE }, MOST_PAGES),
+    queryPages(documents.PAYOUTS, "devicePayouts", { first: PAGE }, MOST_PAGES),
+  ]);
+  store.update({
+    transfers: transfers.edges.map((edge) => edge.node).sort((a, b) => b.position - a.position),
+    supply,
+    walletOwners: new Map(wallets.nodes.map((wallet) => [wallet.walletId, wallet.ownerId])),
+    payouts: new Map(payouts.nodes.map((node) => [node.deviceId, node])),
+  });
+}
+
+/** Read how far the read models are; answers the position that all of them have reached. */
+async function loadProjections() {
+  const { projections } = await query(documents.PROJECTIONS);
+  const head = Math.max(0, ...projections.map((projection) => projection.head));
+  const reached = projections.length ? Math.min(...projections.map((projection) => projection.position)) : 0;
+  store.update((state) => ({
+    position: Math.max(state.position, head),
+    lag: Math.max(0, ...projections.map((projection) => projection.lag)),
+  }));
+  return { head, reached };
+}
+
+function mark(sections, position) {
+  for (const section of sections) dirty.set(section, { position, tries: CATCH_UP_TRIES });
+}
+
+function fail(section, error) {
+  if (error instanceof ApiError && error.kind === "signed_out") return signOut();
+  const message = error instanceof ApiError && error.kind === "unreachable" ? null : error.message;
+  store.update((state) => ({ errors: { ...state.errors, [section]: message } }));
+}
+
+async function refresh() {
+  const { auth, link } = store.get();
+  if (refreshing || auth !== "signed_in" || dirty.size === 0) return;
+  // While the API is away, a look now and then is enough: it tells whether our session outlived the restart.
+  if (link.state !== "live" && Date.now() - lastRefresh < REFRESH_WHILE_AWAY_MS) return;
+  refreshing = true;
+  lastRefresh = Date.now();
+  try {
+    const { reached } = await loadProjections();
+    for (const [section, wanted] of [...dirty]) {
+      await SECTIONS[section]();
+      store.update((state) => ({ errors: { ...state.errors, [section]: undefined }, clockOffsetMs: serverClock.offsetMs }));
+      if (dirty.get(section) !== wanted) continue; // marked again meanwhile
+      wanted.tries -= 1;
+      if (reached >= wanted.position || wanted.tries <= 0) dirty.delete(section);
+    }
+  } catch (error) {
+    for (const section of dirty.keys()) fail(section, error);
+    if (!(error instanceof ApiError && error.kind === "unreachable")) dirty.clear();
+  } finally {
+    refreshing = false;
+  }
+}
+
+function tick() {
+  const now = Date.now();
+  store.update({ now });
+  countSecond(now);
+  const every = store.get().feed === "open" ? POLL_MS : POLL_WITHOUT_FEED_MS;
+  if (now - lastPoll >= every) {
+    lastPoll = now;
+    mark(Object.keys(SECTIONS), 0);
+  }
+}
+
+function countSecond(now) {
+  const at = Math.floor(now / 1000);
+  if (at === second.at) return;
+  const done = second.events;
+  second = { at, events: 0 };
+  store.update((state) => ({ rates: [...state.rates, done].slice(-RATE_SECONDS) }));
+}
+
+function onEvent(event) {
+  if (event.position > backlogEnd) second.events += 1;
+  store.update((state) => ({
+    position: Math.max(state.position, event.position),
+    events: [event, ...state.events].slice(0, EVENTS_SHOWN),
+  }));
+  const context = event.topic.split(".")[0];
+  if (event.position > backlogEnd && SECTIONS_OF[context]) mark(SECTIONS_OF[context], event.position);
+}
+
+function onRoundProgress(progress) {
+  store.update((state) => ({
+    position: Math.max(state.position, progress.position),
+    told: new Map(state.told).set(progress.roundId, progress),
+  }));
+}
+
+function onFeedError(error) {
+  if (error.kind === "signed_out") return signOut();
+  if (error.kind === "refused") return store.update({ feed: "refused" });
+  store.update({ feed: "failed" });
+  fail("events", error);
+}
+
+export function selectSession(sessionId, pinned = true) {
+  store.update({ sessionId, pinned, rounds: null, told: new Map() });
+  followRounds();
+  mark(["rounds"], 0);
+  refresh();
+}
+
+function followRounds() {
+  stopRoundFeed();
+  const { sessionId, position } = store.get();
+  if (!sessionId || !feeds) return;
+  stopRoundFeed = feeds.subscribe(
+    documents.ROUND_PROGRESS,
+    { sessionId, after: position },
+    { onNext: onRoundProgress, onError: (error) => fail("rounds", error) },
+  );
+}
+
+export function showMoreDevices() {
+  store.update((state) => ({ devicePages: Math.min(MOST_PAGES, state.devicePages + 1) }));
+  mark(["devices"], 0);
+  refresh();
+}
+
+function signOut() {
+  feeds?.close();
+  feeds = null;
+  dirty.clear();
+  store.update({
+    auth: "signed_out", sessions: null, sessionId: null, rounds: null, told: new Map(), devices: null, payouts: new Map(),
+    transfers: null, supply: null, events: [], errors: {},
+  });
+}
+
+function onLink(state, attempt) {
+  store.update({ link: { state, attempt } });
+  // After a gap the read models may have moved: the feeds resume by themselves, the tables are read again.
+  if (state === "live" || state === "reconnecting") mark(Object.keys(SECTIONS), 0);
+}
+
+export function reconnect() {
+  location.reload();
+}
+
+async function loadVersion() {
+  const answer = await fetch("/version").catch(() => null);
+  if (answer?.ok) store.update({ version: await answer.json().catch(() => null) });
+}
+
+/** Find out who we are, then load and follow everything. Called once. */
+export async function start() {
+  setInterval(tick, 1000);
+  setInterval(refresh, REFRESH_MS);
+  loadVersion();
+  for (let attempt = 0; store.get().auth === "checking"; attempt += 1) {
+    try {
+      const { head } = await loadProjections();
+      backlogEnd = head;
+      open(head);
+    } catch (error) {
+      if (error.kind === "signed_out") return signOut();
+      if (error.kind === "refused") return open(0);
+      store.update({ link: { state: "reconnecting", attempt: attempt + 1 } });
+      await new Promise((resolve) => setTimeout(resolve, Math.min(8_000, 500 * 2 ** Math.min(attempt, 4))));
+    }
+  }
+}
+
+function open(head) {
+  store.update({ auth: "signed_in" });
+  lastPoll = Date.now();
+  feeds = openFeeds(onLink);
+  feeds.subscribe(documents.EVENTS, { after: Math.max(0, head - BACKLOG) }, { onNext: onEvent, onError: onFeedError });
+  followRounds();
+  mark(Object.keys(SECTIONS), 0);
+  refresh();
+}

@@ -1,0 +1,52 @@
+// What the page knows of a round: its row in the read model joined with what the feed told since. Both only move
+// forward, so the join takes the further of the two and the order of their arrival does not matter.
+
+export const STEPS = ["open", "sealed", "aggregated", "completed"];
+
+const RANKS = {
+  opened: 0, open: 0, selected: 0, selecting: 0, collecting: 0, training: 0,
+  sealed: 1, aggregating: 1, aggregated: 2, completed: 3, abandoned: 4,
+};
+
+const LABELS = ["Collecting updates", "Sealed, aggregating", "Aggregated", "Completed", "Abandoned"];
+
+export function rankOf(state) {
+  return RANKS[(state ?? "").toLowerCase()] ?? 0;
+}
+
+export function labelOf(round) {
+  if (rankOf(round.state) === 0 && !round.selected) return "Selecting participants";
+  return LABELS[rankOf(round.state)];
+}
+
+function further(a, b) {
+  if (a === null || a === undefined) return b;
+  if (b === null || b === undefined) return a;
+  return Math.max(a, b);
+}
+
+function mergeRound(row, told) {
+  if (!row || !told) return row ?? told;
+  return {
+    ...told,
+    ...row,
+    state: rankOf(told.state) > rankOf(row.state) ? told.state : row.state,
+    selected: further(row.selected, told.selected),
+    accepted: further(row.accepted, told.accepted),
+    participants: further(row.participants, told.participants),
+    accuracy: row.accuracy ?? told.accuracy,
+    loss: row.loss ?? told.loss,
+  };
+}
+
+/** All rounds of the session by number; `rows` from the query (or null), `told` a Map of roundId -> newest message. */
+export function joinRounds(rows, told) {
+  const joined = new Map(told);
+  for (const row of rows ?? []) joined.set(row.roundId, mergeRound(row, told.get(row.roundId)));
+  return [...joined.values()].sort((a, b) => a.number - b.number);
+}
+
+/** Rounds that have a measured accuracy: the points of the curve. */
+export function measured(rounds) {
+  return rounds.filter((round) => round.accuracy !== null && round.accuracy !== undefined);
+}

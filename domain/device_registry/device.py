@@ -1,0 +1,247 @@
+"""A device: claimed by its owner, enrolled with its keys, and then online, degraded or offline."""
+
+from datetime import datetime, timedelta
+from typing import Self
+from uuid import UUID
+
+from domain.kernel import Aggregate, Created, Instant, NotFound, Refusal, event
+
+from .capabilities import Capabilities, checked, is_tag
+from .enrolment import ClaimAlreadyUsed, ClaimExpired, ClaimExpiryInvalid, check_keys
+
+ONLINE = "online"
+DEGRADED = "degraded"
+OFFLINE = "offline"
+
+MAX_CLAIM_LIFETIME = timedelta(days=30)
+
+LATENCY_CLASSES_MS = (5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 60_000)
+"""A device's latency is recorded as the smallest of these that is not less."""
+
+
+class DeviceUnknown(NotFound):
+    """A command about a device names one that has a claim."""
+
+
+class DeviceNotEnrolled(Refusal):
+    """Only an enrolled device takes part."""
+
+
+class DeviceTypeInvalid(Refusal):
+    """A device type is 1 to 32 lower-case letters, digits and _.+-."""
+
+
+class RegionInvalid(Refusal):
+    """A region is 1 to 32 lower-case letters, digits and _.+-."""
+
+
+class LatencyInvalid(Refusal):
+    """A latency is recorded as one of the latency classes."""
+
+
+class Device(Aggregate):
+    """One device. Presence facts alternate: what already holds is not recorded again."""
+
+    class ClaimIssued(Created):
+        device_id: UUID
+        owner_id: UUID
+        claim_sha256: str
+        expires_at: Instant
+
+    class Enrolled(Aggregate.Event):
+        device_id: UUID
+        owner_id: UUID
+        device_type: str
+        ed25519_pub: str
+        x25519_pub: str
+        region: str
+        capabilities: Capabilities
+        enrolled_at: Instant
+
+    class CapabilitiesChanged(Aggregate.Event):
+        capabilities: Capabilities
+
+    class WentOnline(Aggregate.Event):
+        seen_at: Instant
+
+    class WentDegraded(Aggregate.Event):
+        seen_at: Instant
+
+    class WentOffline(Aggregate.Event):
+        last_seen_at: Instant
+
+    class LatencyClassChanged(Aggregate.Event):
+        latency_ms: int
+
+    @event(ClaimIssued)
+    def __init__(self, device_id: UUID, owner_id: UUID, claim_sha256: str, expires_at: datetime) -> None:
+        self.device_id = device_id
+        self.owner_id = owner_id
+        self.claim_sha256 = claim_sha256
+        self.claim_expires_at = expires_at
+        self.enrolled_at: datetime | None = None
+        self.device_type = ""
+        self.region = ""
+        self.ed25519_pub = ""
+        self.x25519_pub = ""
+        self.capabilities: Capabilities | None = None
+        self.presence = OFFLINE
+        self.seen_at: datetime | None = None
+        self.latency_ms: int | None = None
+
+    @staticmethod
+    def create_id(device_id: UUID) -> UUID:
+        return device_id
+
+    @classmethod
+    def claim(cls, *, device_id: UUID, owner_id: UUID, claim_sha256: str, expires_at: datetime, now: datetime) -> Self:
+        """A device to be, reserved for its owner under the hash of a claim code.
+
+        Raises:
+            ClaimExpiryInvalid.
+        """
+        if not now < expires_at <= now + MAX_CLAIM_LIFETIME:
+            raise ClaimExpiryInvalid(f"now is {now.isoformat()}, the claim would expire at {expires_at.isoformat()}")
+        return cls(device_id=device_id, owner_id=owner_id, claim_sha256=claim_sha256, expires_at=expires_at)
+
+    @property
+    def enrolled(self) -> bool:
+        return self.enrolled_at is not None
+
+    def enrol(
+        self,
+        *,
+        device_type: str,
+        region: str,
+        ed25519_pub: str,
+        x25519_pub: str,
+        capabilities: Capabilities,
+        now: datetime,
+    ) -> None:
+        """Use the claim: from now on the holder of the key is this device. The proof was checked before.
+
+        Raises:
+            ClaimAlreadyUsed, ClaimExpired, DeviceTypeInvalid, RegionInvalid, PublicKeyMalformed, PublicKeyWeak,
+            CapabilitiesInvalid.
+        """
+        if self.enrolled:
+            raise ClaimAlreadyUsed("the claim has enrolled a device")
+        if now >= self.claim_expires_at:
+            raise ClaimExpired(f"the claim expired at {self.claim_expires_at.isoformat()}")
+        if not is_tag(device_type):
+            raise DeviceTypeInvalid("device_type is malformed")
+        if not is_tag(region):
+            raise RegionInvalid("region is malformed")
+        check_keys(ed25519_pub, x25519_pub)
+        self._enrolled(
+            device_id=self.device_id,
+            owner_id=self.owner_id,
+            device_type=device_type,
+            ed25519_pub=ed25519_pub,
+            x25519_pub=x25519_pub,
+            region=region,
+            capabilities=checked(capabilities),
+            enrolled_at=now,
+        )
+
+    @event(Enrolled)
+    def _enrolled(
+        self,
+        device_id: UUID,
+        owner_id: UUID,
+        device_type: str,
+        ed25519_pub: str,
+        x25519_pub: str,
+        region: str,
+        capabilities: Capabilities,
+        enrolled_at: datetime,
+    ) -> None:
+        self.device_type = device_type
+        self.ed25519_pub = ed25519_pub
+        self.x25519_pub = x25519_pub
+        self.region = region
+        self.capabilities = capabilities
+        self.enrolled_at = enrolled_at
+
+    def change_capabilities(self, capabilities: Capabilities) -> None:
+        """Record what the device can do now, unless it is what is known.
+
+        Raises:
+            DeviceNotEnrolled, CapabilitiesInvalid.
+        """
+        self.require_enrolled()
+        wanted = checked(capabilities)
+        if wanted != self.capabilities:
+            self._capabilities_changed(capabilities=wanted)
+
+    @event(CapabilitiesChanged)
+    def _capabilities_changed(self, capabilities: Capabilities) -> None:
+        self.capabilities = capabilities
+
+    def see(self, seen_at: datetime) -> None:
+        """The device has sent a heartbeat. Raises DeviceNotEnrolled."""
+        self.require_enrolled()
+        if self.presence != ONLINE:
+            self._went_online(seen_at=seen_at)
+
+    @event(WentOnline)
+    def _went_online(self, seen_at: datetime) -> None:
+        self.presence = ONLINE
+        self.seen_at = seen_at
+
+    def miss(self, seen_at: datetime) -> None:
+        """An online device has been silent for a while, since `seen_at`. Raises DeviceNotEnrolled."""
+        self.require_enrolled()
+        if self.presence == ONLINE:
+            self._went_degraded(seen_at=seen_at)
+
+    @event(WentDegraded)
+    def _went_degraded(self, seen_at: datetime) -> None:
+        self.presence = DEGRADED
+        self.seen_at = seen_at
+
+    def lose(self, last_seen_at: datetime) -> None:
+        """The device has been silent for long, since `last_seen_at`. Raises DeviceNotEnrolled."""
+        self.require_enrolled()
+        if self.presence != OFFLINE:
+            self._went_offline(last_seen_at=last_seen_at)
+
+    @event(WentOffline)
+    def _went_offline(self, last_seen_at: datetime) -> None:
+        self.presence = OFFLINE
+        self.seen_at = last_seen_at
+
+    def measure_latency(self, latency_ms: int) -> None:
+        """Record the latency class the device is in now, unless it is the known one.
+
+        Raises:
+            DeviceNotEnrolled, LatencyInvalid.
+        """
+        self.require_enrolled()
+        if latency_ms not in LATENCY_CLASSES_MS:
+            raise LatencyInvalid(f"{latency_ms} is none of {', '.join(map(str, LATENCY_CLASSES_MS))}")
+        if latency_ms != self.latency_ms:
+            self._latency_class_changed(latency_ms=latency_ms)
+
+    @event(LatencyClassChanged)
+    def _latency_class_changed(self, latency_ms: int) -> None:
+        self.latency_ms = latency_ms
+
+    def require_enrolled(self) -> None:
+        """Raises DeviceNotEnrolled."""
+        if not self.enrolled:
+            raise DeviceNotEnrolled(f"device {self.device_id} has a claim and has not enrolled")
+
+
+def latency_class(latency_ms: int, present: int | None) -> int:
+    """The class of a latency, given the present class: a device leaves it upwards at once, and downwards only when
+    the latency is a fifth below the boundary, so that it does not waver between two.
+    """
+    up = _class_of(latency_ms)
+    if present is None or up >= present:
+        return up
+    return min(present, _class_of(latency_ms * 5 // 4))
+
+
+def _class_of(latency_ms: int) -> int:
+    return next((bound for bound in LATENCY_CLASSES_MS if latency_ms <= bound), LATENCY_CLASSES_MS[-1])

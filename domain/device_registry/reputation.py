@@ -1,0 +1,108 @@
+"""Reputation: what settled work says of a device, per service, as an exact fixed-point score."""
+
+from typing import ClassVar
+from uuid import UUID
+
+from domain.kernel import Aggregate, Created, Refusal, Value, derive, event
+
+RULE_VERSION = 1
+"""The rule that new evidence is recorded under."""
+
+SERVICES = frozenset(
+    {"communication", "federated_learning", "harvest", "marketplace", "privacy"}
+)  # the contexts in which a device does work for others
+
+_ONE = 10**9
+# Rule 1: every piece of evidence counts 0.98 of the one after it.
+_DECAY_NUMERATOR, _DECAY_DENOMINATOR = 98, 100
+_PRIOR_GOOD, _PRIOR_ALL = 1, 4
+FULL_WEIGHT_BP = 10_000
+
+
+class ReputationServiceUnknown(Refusal):
+    """A device has a reputation for work in one of the village's services."""
+
+
+class EvidenceWeightInvalid(Refusal):
+    """Evidence weighs 1 to 10,000 basis points."""
+
+
+class Standing(Value, frozen=True):
+    """Decayed sums of good and bad evidence, in billionths. Folding it in any partition gives the same integers."""
+
+    good: int = 0
+    bad: int = 0
+
+    @property
+    def score_bp(self) -> int:
+        """(a + 1) / (a + b + 4) in basis points, rounded down: a new device has 2,500 and earns the rest."""
+        return (self.good + _PRIOR_GOOD * _ONE) * 10_000 // (self.good + self.bad + _PRIOR_ALL * _ONE)
+
+    def after(self, *, good: bool, weight_bp: int, rule_version: int) -> "Standing":
+        """The standing after one more piece of evidence, under the rule it was recorded with."""
+        assert rule_version == RULE_VERSION, f"no reputation rule {rule_version}"
+        added = _ONE * weight_bp // FULL_WEIGHT_BP
+        return Standing(
+            good=_decayed(self.good) + (added if good else 0), bad=_decayed(self.bad) + (0 if good else added)
+        )
+
+
+NEWCOMER_BP = Standing().score_bp
+
+
+class Reputation(Aggregate):
+    """The reputation of one device in one service. Evidence never refuses and never conflicts."""
+
+    class Opened(Created):
+        device_id: UUID
+        service: str
+
+    class EvidenceRecorded(Aggregate.Event):
+        commutes: ClassVar[bool] = True
+
+        device_id: UUID
+        service: str
+        good: bool
+        weight_bp: int
+        cause_event_id: UUID
+        rule_version: int
+
+    @event(Opened)
+    def __init__(self, device_id: UUID, service: str) -> None:
+        self.device_id = device_id
+        self.service = service
+        self.standing = Standing()
+
+    @staticmethod
+    def create_id(device_id: UUID, service: str) -> UUID:
+        return derive("device_registry.Reputation", device_id, service)
+
+    def weigh(self, *, good: bool, weight_bp: int, cause_event_id: UUID) -> None:
+        """Add one piece of evidence. Raises EvidenceWeightInvalid."""
+        check_evidence(self.service, weight_bp)
+        self._evidence_recorded(
+            device_id=self.device_id,
+            service=self.service,
+            good=good,
+            weight_bp=weight_bp,
+            cause_event_id=cause_event_id,
+            rule_version=RULE_VERSION,
+        )
+
+    @event(EvidenceRecorded)
+    def _evidence_recorded(
+        self, device_id: UUID, service: str, good: bool, weight_bp: int, cause_event_id: UUID, rule_version: int
+    ) -> None:
+        self.standing = self.standing.after(good=good, weight_bp=weight_bp, rule_version=rule_version)
+
+
+def check_evidence(service: str, weight_bp: int) -> None:
+    """Raises ReputationServiceUnknown, EvidenceWeightInvalid."""
+    if service not in SERVICES:
+        raise ReputationServiceUnknown(f"{service[:40]!r} is none of {', '.join(sorted(SERVICES))}")
+    if not (type(weight_bp) is int and 1 <= weight_bp <= FULL_WEIGHT_BP):
+        raise EvidenceWeightInvalid(f"{weight_bp!r}")
+
+
+def _decayed(evidence: int) -> int:
+    return evidence * _DECAY_NUMERATOR // _DECAY_DENOMINATOR

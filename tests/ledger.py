@@ -10,7 +10,7 @@ class Overdrawn(Refusal):
     """An account pays at most what it has."""
 
 
-class Tag(Value):
+class Tag(Value, frozen=True):
     """A value inside an event."""
 
     name: str

@@ -1,0 +1,160 @@
+"""The saga runner on a real Postgres: a step and its cursor are one, whatever is delivered how often."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from domain.kernel import EventLog, derive, new_scope, within
+from domain.sagas.deadline import Deadline, DeadlineNotDue, DeadlineOver, Deadlines
+from infrastructure.database import Database, Role
+from infrastructure.event_store import LogReader, open_event_log
+from projections.sagas import Deadlines as DeadlineRows
+from tests.balances import Bonus, Shop
+from tests.ledger import Account, Ledger
+from workers.deadline_clock import DeadlineClock
+from workers.projector import Projector
+from workers.saga_runner import SagaRunner
+
+
+class World:
+    """A log, a ledger, the bonus saga and a clock one can turn."""
+
+    def __init__(self, url: str, database: Database) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.database = database
+        self.log: EventLog = open_event_log(url, clock=lambda: self.now)
+        self.ledger = Ledger(self.log)
+        self.shop = Shop(self.ledger, Deadlines(self.log))
+        self.clock = DeadlineClock(self.shop.deadlines, database, clock=lambda: self.now)
+        self.projector = Projector(database, [DeadlineRows()])
+
+    def runner(self) -> SagaRunner:
+        return SagaRunner(self.log, self.database, [Bonus], self.shop)
+
+    def open(self) -> UUID:
+        account_id = uuid4()
+        with within(new_scope("test", now=self.now)):
+            self.ledger.open(account_id=account_id)
+        return account_id
+
+    def settle(self) -> None:
+        """Sagas, projections and deadlines until nothing moves any more."""
+        while True:
+            self.runner().run_once()
+            self.projector.run_once()
+            if not self.clock.tick():
+                return
+
+    def balance(self, account_id: UUID) -> int:
+        return self.log.load(Account, account_id).balance
+
+    def facts(self) -> list[Any]:
+        with self.database.connect(Role.READER) as connection:
+            return [record.fact() for record in LogReader(connection).after(0).records]
+
+
+@pytest.fixture
+def world(database_url: str, database: Database) -> Iterator[World]:
+    world = World(database_url, database)
+    yield world
+    world.log.close()
+
+
+def test_nothing_is_paid_before_the_deadline(world: World) -> None:
+    account = world.open()
+    world.settle()
+    world.now += timedelta(seconds=59)
+    world.settle()
+    assert world.balance(account) == 0
+
+
+def test_the_deadline_comes_as_a_fact_and_pays_once(world: World) -> None:
+    account = world.open()
+    world.settle()
+    world.now += timedelta(hours=2)
+    world.settle()
+    world.settle()
+    assert world.balance(account) == 1
+
+
+def test_a_runner_whose_cursor_was_moved_records_nothing(world: World) -> None:
+    world.open()
+    late = world.runner()
+    batch_seen_by_the_zombie = late._positions()
+    world.settle()
+    head = world.log.head()
+
+    late._positions = lambda: batch_seen_by_the_zombie  # type: ignore[method-assign]
+    late.step()
+
+    assert world.log.head() == head
+
+
+def test_handling_all_history_again_records_no_fact(world: World) -> None:
+    account = world.open()
+    world.settle()
+    world.now += timedelta(hours=2)
+    world.settle()
+    before = world.log.head()
+    with world.database.connect(Role.PROJECTOR) as connection:
+        connection.execute("UPDATE engine.cursors SET position = 0 WHERE name LIKE 'saga:%'")
+
+    world.settle()
+
+    assert world.log.head() == before
+    assert world.balance(account) == 1
+
+
+def test_a_step_carries_the_cause_and_the_correlation_of_its_fact(world: World) -> None:
+    world.open()
+    world.settle()
+    opened, *caused = world.facts()
+    assert {(f.correlation_id, f.causation_id, f.actor) for f in caused} == {
+        (opened.correlation_id, opened.event_id, "saga:Bonus")
+    }
+
+
+def test_a_step_that_fails_leaves_neither_events_nor_cursor(world: World) -> None:
+    world.open()
+    failing = world.runner()
+
+    def fails(**_: Any) -> None:
+        raise ConnectionError("the world ends here")
+
+    kept, world.shop.ledger.deposit_to_open = world.shop.ledger.deposit_to_open, fails  # type: ignore[assignment,method-assign]
+    world.settle()
+    world.now += timedelta(hours=2)
+    world.projector.run_once()
+    world.clock.tick()
+    head = world.log.head()
+    failing.run_once()
+    assert world.log.head() == head
+
+    world.shop.ledger.deposit_to_open = kept  # type: ignore[method-assign]
+    world.settle()
+    assert [f.topic for f in world.facts()[head:]] == ["testing.Account.Deposited", "sagas.Bonus.Paid"]
+
+
+def test_a_deadline_does_not_elapse_early_nor_twice(world: World) -> None:
+    token = derive("test deadline", 1)
+    with within(new_scope("test", now=world.now)):
+        world.shop.deadlines.set_deadline(
+            token=token, saga_id=uuid4(), kind="test", due_at=world.now + timedelta(seconds=1)
+        )
+        with pytest.raises(DeadlineNotDue):
+            world.shop.deadlines.elapse_deadline(token=token, now=world.now)
+        later = world.now + timedelta(seconds=1)
+        world.shop.deadlines.elapse_deadline(token=token, now=later)
+        with pytest.raises(DeadlineOver):
+            world.shop.deadlines.elapse_deadline(token=token, now=later)
+
+
+def test_setting_a_deadline_again_changes_nothing(world: World) -> None:
+    token = derive("test deadline", 2)
+    for _ in range(2):
+        with within(new_scope("test", now=world.now)):
+            world.shop.deadlines.set_deadline(token=token, saga_id=uuid4(), kind="test", due_at=world.now)
+    assert world.log.load(Deadline, token).version == 1

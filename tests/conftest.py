@@ -11,6 +11,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from infrastructure.database import Database, migrate
+from infrastructure.embedded.nats import EmbeddedNats
 from infrastructure.embedded.postgres import EmbeddedPostgres
 
 # What these tests write need not survive the machine: the tests of durability start servers of their own.
@@ -61,6 +62,13 @@ def database(database_url: str) -> Iterator[Database]:
     """Pools on that database."""
     with Database(database_url, application="tests") as database:
         yield database
+
+
+@pytest.fixture(scope="session")
+def nats_url(short_home: Path) -> Iterator[str]:
+    """The session's NATS server; tests use streams and subjects of their own names."""
+    with EmbeddedNats(short_home / "session") as server:
+        yield server.url
 
 
 def _create(server_url: str, name: str, *, template: str | None, then_migrate: bool = False) -> str:

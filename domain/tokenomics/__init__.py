@@ -1,0 +1,1 @@
+"""Tokenomics: wallets, transfers and rewards, exact to the grain."""

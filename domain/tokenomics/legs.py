@@ -1,0 +1,55 @@
+"""How money becomes legs, and legs become the facts that tell wallets of them."""
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from domain.kernel import Opener, Refusal
+from domain.kernel.tokens import positive
+
+from .accounts import FEES, SYSTEM_ACCOUNT_NAMES, TREASURY
+from .reward_claim import RewardClaim
+from .transfer import Leg
+from .wallet import Wallet
+
+
+class SelfPayment(Refusal):
+    """A payment has a payer and another payee."""
+
+
+def payment_legs(payer: UUID, payee: UUID, gross: int, fee: int) -> list[Leg]:
+    """The payer gives the gross amount, the payee gets it less the fee that the village keeps.
+
+    Raises:
+        SelfPayment, AmountNotPositive, AmountTooLarge.
+    """
+    if payer == payee:
+        raise SelfPayment(f"wallet {payer}")
+    legs = [Leg(payer, -positive(gross)), Leg(payee, gross - fee), Leg(FEES, fee)]
+    return [leg for leg in legs if leg.grains]
+
+
+def batch_legs(claims: Sequence[RewardClaim]) -> list[Leg]:
+    """The treasury gives, each wallet gets the sum of its claims; no legs when all of them are of zero grains."""
+    due: dict[UUID, int] = {}
+    for claim in claims:
+        due[claim.wallet_id] = due.get(claim.wallet_id, 0) + claim.grains
+    legs = [Leg(wallet_id, grains) for wallet_id, grains in due.items() if grains]
+    return [Leg(TREASURY, -sum(leg.grains for leg in legs)), *legs] if legs else []
+
+
+def credits(transfer_id: UUID, legs: Iterable[Leg]) -> list[Wallet.Credited]:
+    """What a transfer gave, told to each wallet; system accounts have no wallet to tell."""
+    return [
+        Wallet.fact(Wallet.Credited, leg.account, transfer_id=transfer_id, grains=leg.grains)
+        for leg in legs
+        if leg.grains > 0 and leg.account not in SYSTEM_ACCOUNT_NAMES
+    ]
+
+
+def openers(claims: Iterable[RewardClaim]) -> list[Opener]:
+    """The facts that open the claims' wallets where they are not open yet."""
+    owners = {claim.wallet_id: claim.owner_id for claim in claims}
+    return [
+        Opener(Wallet.fact(Wallet.Opened, wallet_id, wallet_id=wallet_id, owner_id=owner_id))
+        for wallet_id, owner_id in owners.items()
+    ]

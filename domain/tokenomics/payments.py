@@ -1,0 +1,177 @@
+"""Payment commands: wallets, holds and payments between owners."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from domain.kernel import AggregateNotFound, EventLog, Receipt, command, scope
+from domain.kernel.tokens import positive
+
+from .accounts import wallet_id_of
+from .legs import credits, payment_legs
+from .pricing import Policy, fee
+from .transfer import Transfer, transfer_id_of
+from .wallet import Wallet, WalletUnknown
+
+PaymentKind = Literal["payment", "service_payment"]
+"""A service payment is one for the market: the village keeps its fee of it. A plain payment carries none."""
+
+
+@dataclass(frozen=True, slots=True)
+class WalletBalance:
+    """What an owner has, in grains; available is posted less held."""
+
+    owner_id: UUID
+    wallet_id: UUID
+    posted: int
+    held: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentCapability:
+    """Whether a wallet can pay a cost now, in grains: `shortfall` is what it lacks, `fee` what the village keeps."""
+
+    capable: bool
+    cost: int
+    fee: int
+    available: int
+    held: int
+    shortfall: int
+
+
+class Payments:
+    """The part of the tokenomics service that moves tokens between owners."""
+
+    log: EventLog
+    policy: Policy
+
+    @command
+    def open_wallet(self, *, owner_id: UUID) -> Receipt:
+        """Open the owner's one wallet; opening it again changes nothing."""
+        wallet_id = wallet_id_of(owner_id)
+        held = self.log.find(Wallet, wallet_id)
+        return self.log.record(held or Wallet(wallet_id=wallet_id, owner_id=owner_id))
+
+    @command
+    def hold_funds(self, *, owner_id: UUID, hold_id: UUID, grains: int, expires_at: datetime, purpose: str) -> Receipt:
+        """Keep an amount back until it is captured, voided or expired. Refusals: those of `Wallet.hold`."""
+        wallet = self._wallet(owner_id)
+        wallet.hold(hold_id, grains, expires_at, purpose, scope().now)
+        return self.log.record(wallet, id=hold_id)
+
+    @command
+    def capture_hold(
+        self,
+        *,
+        owner_id: UUID,
+        hold_id: UUID,
+        to_owner_id: UUID,
+        grains: int,
+        kind: PaymentKind = "payment",
+        memo: str = "",
+    ) -> Receipt:
+        """Pay out of a hold and release the rest. Refusals: WalletUnknown, SelfPayment, those of `Wallet.capture`."""
+        wallet, kept = self._wallet(owner_id), self._fee(kind, grains)
+        legs = payment_legs(wallet.id, wallet_id_of(to_owner_id), grains, kept)
+        transfer_id = transfer_id_of("hold_capture", wallet.id, hold_id)
+        wallet.capture(hold_id, grains, transfer_id, scope().now)
+        return self._pay(
+            wallet,
+            Transfer.post(transfer_id, "hold_capture", legs, memo=memo, cause_event_id=scope().causation_id),
+            kept,
+        )
+
+    @command
+    def void_hold(self, *, owner_id: UUID, hold_id: UUID) -> Receipt:
+        """End a hold without paying. Refusals: WalletUnknown, HoldUnknown, HoldAlreadyEnded."""
+        wallet = self._wallet(owner_id)
+        wallet.void(hold_id)
+        return self.log.record(wallet, id=hold_id)
+
+    @command
+    def expire_hold(self, *, owner_id: UUID, hold_id: UUID) -> Receipt:
+        """End a hold whose instant has come. Refusals: WalletUnknown, HoldUnknown, HoldAlreadyEnded, HoldNotExpired."""
+        wallet = self._wallet(owner_id)
+        wallet.expire(hold_id, scope().now)
+        return self.log.record(wallet, id=hold_id)
+
+    @command
+    def process_payment(
+        self,
+        *,
+        payment_id: str,
+        from_owner_id: UUID,
+        to_owner_id: UUID,
+        grains: int,
+        kind: PaymentKind = "payment",
+        memo: str = "",
+    ) -> Receipt:
+        """Pay from one wallet to another; the same payment id of the same payer pays once, however often it is sent.
+
+        Raises:
+            WalletUnknown, InsufficientFunds, SelfPayment, TransferIdReused, TransferRejected, AmountNotPositive,
+            AmountTooLarge.
+        """
+        payer_id, kept = wallet_id_of(from_owner_id), self._fee(kind, grains)
+        legs = payment_legs(payer_id, wallet_id_of(to_owner_id), grains, kept)
+        transfer_id = transfer_id_of(kind, payer_id, payment_id)
+        if (paid := self.log.find(Transfer, transfer_id)) is not None:
+            paid.require_same(kind, legs)
+            return self.log.record(paid, grains=str(grains), fee_grains=str(kept))
+        payer = self._wallet(from_owner_id)
+        payer.debit(transfer_id, grains)
+        return self._pay(
+            payer, Transfer.post(transfer_id, kind, legs, memo=memo, cause_event_id=scope().causation_id), kept
+        )
+
+    @command
+    def reject_payment(self, *, payment_id: str, from_owner_id: UUID, kind: PaymentKind, reason: str) -> Receipt:
+        """See to it that a payment that has not happened never will.
+
+        Raises:
+            AlreadyExists: it was posted or rejected before.
+        """
+        transfer_id = transfer_id_of(kind, wallet_id_of(from_owner_id), payment_id)
+        return self.log.record(Transfer.reject(transfer_id, kind, reason))
+
+    def get_wallet_balance(self, *, owner_id: UUID) -> WalletBalance:
+        """What an owner has now, from the log itself.
+
+        Raises:
+            WalletUnknown.
+        """
+        wallet = self._wallet(owner_id)
+        return WalletBalance(owner_id, wallet.id, wallet.posted, wallet.held, wallet.available)
+
+    def verify_payment_capability(
+        self, *, owner_id: UUID, grains: int, kind: PaymentKind = "payment"
+    ) -> PaymentCapability:
+        """Whether an owner can pay a cost now; a wallet that is not open is empty.
+
+        Raises:
+            AmountNotPositive, AmountTooLarge.
+        """
+        wallet = self.log.find(Wallet, wallet_id_of(owner_id))
+        available, held = (wallet.available, wallet.held) if wallet else (0, 0)
+        shortfall = max(0, positive(grains) - available)
+        return PaymentCapability(shortfall == 0, grains, self._fee(kind, grains), available, held, shortfall)
+
+    def _fee(self, kind: PaymentKind, gross: int) -> int:
+        return fee(self.policy, gross) if kind == "service_payment" else 0
+
+    def _wallet(self, owner_id: UUID) -> Wallet:
+        wallet = self.log.find(Wallet, wallet_id_of(owner_id))
+        if wallet is None:
+            raise WalletUnknown(f"owner {owner_id} has no wallet")
+        return wallet
+
+    def _pay(self, payer: Wallet, transfer: Transfer, kept: int) -> Receipt:
+        """Debit, transfer and credit are one record. The payee's wallet is not loaded: a credit never refuses."""
+        gross = -next(leg.grains for leg in transfer.legs if leg.account == payer.id)
+        facts = credits(transfer.id, transfer.legs)
+        try:
+            return self.log.record(payer, transfer, *facts, id=transfer.id, grains=str(gross), fee_grains=str(kept))
+        except AggregateNotFound as missing:
+            raise WalletUnknown("the payee has no wallet") from missing

@@ -1,0 +1,116 @@
+"""A reward claim: what one activity of one device has earned, accrued at once and posted when a budget allows."""
+
+from uuid import UUID
+
+from domain.kernel import Aggregate, Conflict, Created, NotFound, derive, event
+
+from .pricing import Activity, Policy, Reward
+
+
+class ClaimUnknown(NotFound):
+    """Only an accrued claim is posted."""
+
+
+class ClaimAlreadyPosted(Conflict):
+    """A claim is posted once."""
+
+
+class RewardClaim(Aggregate):
+    """A stream for each rewarded activity: an activity earns once, however often it is reported."""
+
+    class Accrued(Created):
+        """Holds every input of the reward formula: anyone can compute `grains` again.
+
+        `carry` is what the wallet was owed below one grain before, in units of the formula's divisor.
+        """
+
+        claim_id: UUID
+        device_id: UUID
+        owner_id: UUID
+        wallet_id: UUID
+        activity_type: str
+        activity_id: UUID
+        verified_ms: int
+        quality_bp: int
+        multiplier_bp: int
+        rate_grains_per_hour: int
+        rule_version: str
+        carry: int
+        grains: int
+        cause_event_id: UUID | None
+
+    class Posted(Aggregate.Event):
+        """`transfer_id` is None for a claim of zero grains: a transfer has no empty legs."""
+
+        claim_id: UUID
+        device_id: UUID
+        grains: int
+        transfer_id: UUID | None
+        epoch_id: UUID
+
+    def __init__(self, claim_id: UUID, device_id: UUID, owner_id: UUID, wallet_id: UUID, grains: int) -> None:
+        self.claim_id = claim_id
+        self.device_id = device_id
+        self.owner_id = owner_id
+        self.wallet_id = wallet_id
+        self.grains = grains
+        self.posted = False
+
+    @staticmethod
+    def create_id(claim_id: UUID) -> UUID:
+        return claim_id
+
+    @classmethod
+    def accrue(
+        cls,
+        activity: Activity,
+        reward: Reward,
+        *,
+        wallet_id: UUID,
+        carry: int,
+        policy: Policy,
+        cause_event_id: UUID | None,
+    ) -> "RewardClaim":
+        """The claim of a device for an activity, as the policy's formula decided it."""
+        return cls._create(
+            cls.Accrued,
+            claim_id=claim_id_of(activity.activity_type, activity.activity_id, activity.device_id),
+            device_id=activity.device_id,
+            owner_id=activity.owner_id,
+            wallet_id=wallet_id,
+            activity_type=activity.activity_type,
+            activity_id=activity.activity_id,
+            verified_ms=activity.verified_ms,
+            quality_bp=activity.quality_bp,
+            multiplier_bp=reward.multiplier_bp,
+            rate_grains_per_hour=policy.rate_grains_per_hour,
+            rule_version=policy.rule_version,
+            carry=carry,
+            grains=reward.grains,
+            cause_event_id=cause_event_id,
+        )
+
+    def post(self, transfer_id: UUID | None, epoch_id: UUID) -> None:
+        """Mark the claim as paid by this transfer out of the budget of this epoch.
+
+        Raises:
+            ClaimAlreadyPosted.
+        """
+        if self.posted:
+            raise ClaimAlreadyPosted(f"claim {self.claim_id}")
+        self._posted(
+            claim_id=self.claim_id,
+            device_id=self.device_id,
+            grains=self.grains,
+            transfer_id=transfer_id if self.grains else None,
+            epoch_id=epoch_id,
+        )
+
+    @event(Posted)
+    def _posted(self, claim_id: UUID, device_id: UUID, grains: int, transfer_id: UUID | None, epoch_id: UUID) -> None:
+        self.posted = True
+
+
+def claim_id_of(activity_type: str, activity_id: UUID, device_id: UUID) -> UUID:
+    """The id of the claim of this device for this activity."""
+    return derive("tokenomics.RewardClaim", activity_type, activity_id, device_id)

@@ -1,0 +1,155 @@
+"""Reward commands: the supply, the epochs that budget it, claims that accrue and the batches that post them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from domain.kernel import EventLog, Receipt, Refusal, command, scope
+
+from . import budget
+from .accounts import wallet_id_of
+from .issuance import ISSUANCE_ID, Issuance
+from .legs import batch_legs, credits, openers
+from .pricing import Activity, Policy, Reward, reward
+from .reward_claim import ClaimUnknown, RewardClaim, claim_id_of
+from .reward_epoch import epoch_span
+from .transfer import Leg, Transfer, transfer_id_of
+from .wallet import Wallet
+
+MAX_BATCH = 500
+"""Claims posted by one transfer."""
+MAX_PENDING = 100
+"""Pending rewards answered for one device."""
+
+
+class BatchTooLarge(Refusal):
+    """A batch posts at most 500 claims."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingReward:
+    """A claim that is accrued and not yet posted."""
+
+    claim_id: UUID
+    device_id: UUID
+    activity_type: str
+    activity_id: UUID
+    grains: int
+    accrued_at: datetime
+
+    @property
+    def reward_type(self) -> str:
+        """The activity's type, under the name the seed interface gives it."""
+        return self.activity_type
+
+
+class PendingRewards(Protocol):
+    """Query port: the pending rewards of a device, oldest first, at most `limit`."""
+
+    def __call__(self, device_id: UUID, limit: int) -> list[PendingReward]: ...
+
+
+class Rewards:
+    """The part of the tokenomics service that issues tokens."""
+
+    log: EventLog
+    policy: Policy
+    pending: PendingRewards | None
+
+    @command
+    def genesis(self) -> Receipt:
+        """Issue the supply to the treasury; a village that has begun is left as it is."""
+        begun = self.log.find(Issuance, ISSUANCE_ID)
+        return self.log.record(*([begun] if begun else budget.genesis(self.policy)))
+
+    @command
+    def open_epoch(self, *, number: int, budget_grains: int) -> Receipt:
+        """Open an epoch of the present or future with a budget of its own.
+
+        Raises:
+            EpochOver, EpochTooFar, BudgetInvalid, SupplyExhausted, AlreadyExists.
+        """
+        opened = budget.opened_epoch(self.log, self.policy, scope().now, number, budget_grains)
+        return self.log.record(*opened.changed, id=opened.epoch.id)
+
+    def calculate_rewards(self, *, activity: Activity, carry: int = 0) -> Reward:
+        """What an activity would earn; nothing is recorded. Refusals: those of `pricing.reward`."""
+        return reward(self.policy, activity, carry)
+
+    @command
+    def accrue_reward(self, *, activity: Activity, cause_event_id: UUID | None = None) -> Receipt:
+        """Claim what an activity has earned. It opens the owner's wallet, and earns once.
+
+        Raises:
+            UnknownActivity, InvalidActivity, AmountTooLarge.
+        """
+        claim_id = claim_id_of(activity.activity_type, activity.activity_id, activity.device_id)
+        if (accrued := self.log.find(RewardClaim, claim_id)) is not None:
+            return self.log.record(accrued, grains=str(accrued.grains))
+        wallet_id = wallet_id_of(activity.owner_id)
+        wallet = self.log.find(Wallet, wallet_id) or Wallet(wallet_id=wallet_id, owner_id=activity.owner_id)
+        carry = wallet.remainder
+        earned = reward(self.policy, activity, carry)
+        claim = RewardClaim.accrue(
+            activity, earned, wallet_id=wallet_id, carry=carry, policy=self.policy, cause_event_id=cause_event_id
+        )
+        wallet.carry(claim_id, earned.remainder)
+        return self.log.record(wallet, claim, id=claim_id, grains=str(claim.grains))
+
+    @command
+    def distribute_rewards(self, *, batch_id: UUID, claim_ids: Sequence[UUID]) -> Receipt:
+        """Post claims out of the running epoch's budget, as many as it pays: one transfer, one transaction.
+
+        Claims that are posted already are passed over, so that no batch pays twice. The answer tells how many were
+        `posted`, and which were `left` for a later epoch.
+
+        Raises:
+            BatchTooLarge, ClaimUnknown, EpochBudgetExhausted.
+        """
+        transfer_id = transfer_id_of("reward", batch_id)
+        pending = self._pending_claims(claim_ids)
+        if not pending or self.log.find(Transfer, transfer_id) is not None:
+            return self.log.record(id=transfer_id, posted=0, grains="0", left=[str(claim.id) for claim in pending])
+        running = budget.running_epoch(self.log, self.policy, scope().now)
+        epoch = running.epoch
+        chosen = budget.affordable(pending, epoch.unreserved)
+        legs = batch_legs(chosen)
+        total = -legs[0].grains if legs else 0
+        if legs:
+            epoch.reserve(transfer_id, total)
+        for claim in chosen:
+            claim.post(transfer_id, epoch.id)
+        paid = [_reward_transfer(transfer_id, legs, epoch.number)] if legs else []
+        left = [str(claim.id) for claim in pending if not claim.posted]
+        return self.log.record(
+            *running.changed, *openers(chosen), *paid, *credits(transfer_id, legs), *chosen,
+            id=transfer_id, posted=len(chosen), grains=str(total), left=left,
+        )  # fmt: skip
+
+    def get_pending_rewards(self, *, device_id: UUID) -> list[PendingReward]:
+        """The device's claims that are accrued and not yet posted, oldest first, at most 100."""
+        assert self.pending is not None, "this process was composed without read models"
+        return self.pending(device_id, MAX_PENDING)
+
+    def epoch_ends_at(self, now: datetime) -> datetime:
+        """When the running epoch ends: then a new budget opens."""
+        number = budget.running_number(self.log.find(Issuance, ISSUANCE_ID), self.policy, now)
+        return epoch_span(number, self.policy.epoch_ms)[1]
+
+    def _pending_claims(self, claim_ids: Sequence[UUID]) -> list[RewardClaim]:
+        if len(claim_ids) > MAX_BATCH:
+            raise BatchTooLarge(f"{len(claim_ids)} claims")
+        claims = []
+        for claim_id in dict.fromkeys(claim_ids):
+            claim = self.log.find(RewardClaim, claim_id)
+            if claim is None:
+                raise ClaimUnknown(f"claim {claim_id}")
+            if not claim.posted:
+                claims.append(claim)
+        return claims
+
+
+def _reward_transfer(transfer_id: UUID, legs: Sequence[Leg], epoch_number: int) -> Transfer:
+    return Transfer.post(transfer_id, "reward", legs, memo=f"epoch {epoch_number}", cause_event_id=scope().causation_id)

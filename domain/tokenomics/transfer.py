@@ -1,0 +1,123 @@
+"""A transfer: tokens moved between accounts, once for ever, by legs that sum to zero."""
+
+from collections.abc import Sequence
+from typing import Literal
+from uuid import UUID
+
+from domain.kernel import Aggregate, Conflict, Created, Refusal, Value, derive
+from domain.kernel.tokens import MAX_GRAINS, AmountTooLarge
+
+MAX_LEGS = 501
+"""The legs of the largest batch: 500 wallets and the account that pays them."""
+
+Kind = Literal["genesis", "payment", "service_payment", "hold_capture", "reward"]
+
+
+class LegsDoNotSumToZero(Refusal):
+    """What a transfer takes from accounts is what it gives to others, to the grain."""
+
+
+class ZeroLeg(Refusal):
+    """A leg moves at least one grain."""
+
+
+class RepeatedAccount(Refusal):
+    """A transfer has at most one leg for each account."""
+
+
+class TooManyLegs(Refusal):
+    """A transfer has 2 to 501 legs."""
+
+
+class TransferRejected(Refusal):
+    """A rejected transfer stays rejected: its id never moves tokens."""
+
+
+class TransferIdReused(Conflict):
+    """The id of a posted transfer names that transfer for ever: it came again with other accounts or amounts."""
+
+
+class Leg(Value, frozen=True):
+    """What one account gains (positive grains) or gives (negative)."""
+
+    account: UUID
+    grains: int
+
+
+class Transfer(Aggregate):
+    """Its id is derived from its business key, so that paying twice is a stream that exists, not a bug."""
+
+    class Posted(Created):
+        transfer_id: UUID
+        kind: str
+        legs: list[Leg]
+        memo: str
+        cause_event_id: UUID | None
+
+    class Rejected(Created):
+        transfer_id: UUID
+        kind: str
+        reason: str
+
+    def __init__(self, transfer_id: UUID, kind: str, legs: list[Leg] | None = None, reason: str = "") -> None:
+        self.transfer_id = transfer_id
+        self.kind = kind
+        self.legs = tuple(legs or ())
+        self.reason = reason
+
+    @staticmethod
+    def create_id(transfer_id: UUID) -> UUID:
+        return transfer_id
+
+    @classmethod
+    def post(
+        cls, transfer_id: UUID, kind: Kind, legs: Sequence[Leg], *, memo: str = "", cause_event_id: UUID | None = None
+    ) -> "Transfer":
+        """A transfer that has happened.
+
+        Raises:
+            TooManyLegs, ZeroLeg, RepeatedAccount, AmountTooLarge, LegsDoNotSumToZero.
+        """
+        _check(legs)
+        return cls._create(
+            cls.Posted, transfer_id=transfer_id, kind=kind, legs=list(legs), memo=memo, cause_event_id=cause_event_id
+        )
+
+    @classmethod
+    def reject(cls, transfer_id: UUID, kind: Kind, reason: str) -> "Transfer":
+        """A transfer that will never happen."""
+        return cls._create(cls.Rejected, transfer_id=transfer_id, kind=kind, reason=reason)
+
+    @property
+    def rejected(self) -> bool:
+        return not self.legs
+
+    def require_same(self, kind: Kind, legs: Sequence[Leg]) -> None:
+        """Pass when this transfer is the one that is asked for again.
+
+        Raises:
+            TransferRejected: it was rejected. TransferIdReused: it moved something else.
+        """
+        if self.rejected:
+            raise TransferRejected(f"{self.transfer_id}: {self.reason}")
+        if (self.kind, set(self.legs)) != (kind, set(legs)):
+            raise TransferIdReused(f"{self.transfer_id} is a {self.kind} of other legs")
+
+
+def transfer_id_of(kind: Kind, *business_key: object) -> UUID:
+    """The id of the transfer with this business key."""
+    return derive("tokenomics.Transfer", kind, *business_key)
+
+
+def _check(legs: Sequence[Leg]) -> None:
+    if not 2 <= len(legs) <= MAX_LEGS:
+        raise TooManyLegs(f"{len(legs)} legs")
+    for leg in legs:
+        if leg.grains == 0:
+            raise ZeroLeg(f"account {leg.account}")
+        if abs(leg.grains) > MAX_GRAINS:
+            raise AmountTooLarge(f"{leg.grains} grains")
+    if len({leg.account for leg in legs}) != len(legs):
+        raise RepeatedAccount("an account has two legs")
+    if total := sum(leg.grains for leg in legs):
+        raise LegsDoNotSumToZero(f"off by {total} grains")

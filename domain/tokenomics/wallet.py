@@ -1,0 +1,223 @@
+"""A wallet: what an owner has, what is held back of it, and the fraction of a grain still owed."""
+
+from datetime import datetime
+from uuid import UUID
+
+from domain.kernel import Aggregate, Conflict, Created, Instant, NotFound, Refusal, Value, event
+from domain.kernel.tokens import positive
+
+MAX_HOLDS = 1_000
+"""Open holds of one wallet."""
+
+
+class WalletUnknown(NotFound):
+    """Only a wallet that is open pays or holds."""
+
+
+class InsufficientFunds(Refusal):
+    """A wallet pays and holds back at most what is available: posted less held."""
+
+
+class HoldUnknown(NotFound):
+    """A hold ends under the id it was made with."""
+
+
+class HoldIdReused(Conflict):
+    """The id of a hold names that hold for ever."""
+
+
+class HoldAlreadyEnded(Conflict):
+    """A hold ends exactly once: captured, voided or expired."""
+
+
+class HoldExpired(Refusal):
+    """A hold is made and captured before the instant it expires."""
+
+
+class HoldNotExpired(Refusal):
+    """A hold expires at its instant, not before."""
+
+
+class CaptureBeyondHold(Refusal):
+    """A capture takes at most what the hold keeps."""
+
+
+class TooManyHolds(Refusal):
+    """A wallet has at most 1,000 open holds."""
+
+
+class Hold(Value, frozen=True):
+    """An amount kept back for one purpose until an instant."""
+
+    grains: int
+    expires_at: datetime
+    purpose: str
+
+
+class Wallet(Aggregate):
+    """Available is posted less held, and never below zero. Credits are facts that commute: they never refuse."""
+
+    class Opened(Created):
+        wallet_id: UUID
+        owner_id: UUID
+
+    class FundsHeld(Aggregate.Event):
+        hold_id: UUID
+        grains: int
+        expires_at: Instant
+        purpose: str
+
+    class HoldCaptured(Aggregate.Event):
+        """The hold ended; `grains` of it are debited beside this fact, `released` are available again."""
+
+        hold_id: UUID
+        grains: int
+        released: int
+
+    class HoldVoided(Aggregate.Event):
+        hold_id: UUID
+        grains: int
+
+    class HoldExpired(Aggregate.Event):
+        hold_id: UUID
+        grains: int
+
+    class Credited(Aggregate.Event):
+        commutes = True
+        transfer_id: UUID
+        grains: int
+
+    class Debited(Aggregate.Event):
+        transfer_id: UUID
+        grains: int
+
+    class RemainderCarried(Aggregate.Event):
+        """`remainder` is what the wallet is owed below one grain, in units of the reward formula's divisor."""
+
+        claim_id: UUID
+        remainder: int
+
+    @event(Opened)
+    def __init__(self, wallet_id: UUID, owner_id: UUID) -> None:
+        self.wallet_id = wallet_id
+        self.owner_id = owner_id
+        self.posted = 0
+        self.held = 0
+        self.remainder = 0
+        self.holds: dict[UUID, Hold] = {}
+        self.ended: set[UUID] = set()
+
+    @staticmethod
+    def create_id(wallet_id: UUID) -> UUID:
+        return wallet_id
+
+    @property
+    def available(self) -> int:
+        """What may be paid or held now, in grains."""
+        return self.posted - self.held
+
+    def hold(self, hold_id: UUID, grains: int, expires_at: datetime, purpose: str, now: datetime) -> None:
+        """Keep an amount back until it is captured, voided or expired.
+
+        Raises:
+            HoldIdReused, HoldAlreadyEnded, HoldExpired, TooManyHolds, InsufficientFunds, AmountNotPositive.
+        """
+        if hold_id in self.holds:
+            raise HoldIdReused(f"hold {hold_id} is open")
+        if hold_id in self.ended:
+            raise HoldAlreadyEnded(f"hold {hold_id}")
+        if expires_at <= now:
+            raise HoldExpired(f"at {expires_at.isoformat()}")
+        if len(self.holds) >= MAX_HOLDS:
+            raise TooManyHolds(f"{len(self.holds)} open holds")
+        self._require(grains)
+        self._held(hold_id=hold_id, grains=grains, expires_at=expires_at, purpose=purpose)
+
+    def capture(self, hold_id: UUID, grains: int, transfer_id: UUID, now: datetime) -> None:
+        """End a hold by paying out of it; what is not captured is available again.
+
+        Raises:
+            HoldUnknown, HoldAlreadyEnded, HoldExpired, CaptureBeyondHold, AmountNotPositive.
+        """
+        held = self._open(hold_id)
+        if now >= held.expires_at:
+            raise HoldExpired(f"at {held.expires_at.isoformat()}")
+        if positive(grains) > held.grains:
+            raise CaptureBeyondHold(f"{grains} asked, {held.grains} held")
+        self._captured(hold_id=hold_id, grains=grains, released=held.grains - grains)
+        self._debited(transfer_id=transfer_id, grains=grains)
+
+    def void(self, hold_id: UUID) -> None:
+        """End a hold without paying.
+
+        Raises:
+            HoldUnknown, HoldAlreadyEnded.
+        """
+        self._voided(hold_id=hold_id, grains=self._open(hold_id).grains)
+
+    def expire(self, hold_id: UUID, now: datetime) -> None:
+        """End a hold whose instant has come.
+
+        Raises:
+            HoldUnknown, HoldAlreadyEnded, HoldNotExpired.
+        """
+        held = self._open(hold_id)
+        if now < held.expires_at:
+            raise HoldNotExpired(f"until {held.expires_at.isoformat()}")
+        self._expired(hold_id=hold_id, grains=held.grains)
+
+    def debit(self, transfer_id: UUID, grains: int) -> None:
+        """Pay what is available.
+
+        Raises:
+            InsufficientFunds, AmountNotPositive, AmountTooLarge.
+        """
+        self._require(grains)
+        self._debited(transfer_id=transfer_id, grains=grains)
+
+    def carry(self, claim_id: UUID, remainder: int) -> None:
+        """Remember what a claim left below one grain, for the next claim to take up."""
+        if remainder != self.remainder:
+            self._carried(claim_id=claim_id, remainder=remainder)
+
+    def _require(self, grains: int) -> None:
+        if positive(grains) > self.available:
+            raise InsufficientFunds(f"{grains} grains asked, {self.available} available")
+
+    def _open(self, hold_id: UUID) -> Hold:
+        if (held := self.holds.get(hold_id)) is not None:
+            return held
+        raise HoldAlreadyEnded(f"hold {hold_id}") if hold_id in self.ended else HoldUnknown(f"hold {hold_id}")
+
+    @event(FundsHeld)
+    def _held(self, hold_id: UUID, grains: int, expires_at: datetime, purpose: str) -> None:
+        self.holds[hold_id] = Hold(grains, expires_at, purpose)
+        self.held += grains
+
+    @event(HoldCaptured)
+    def _captured(self, hold_id: UUID, grains: int, released: int) -> None:
+        self._end(hold_id)
+
+    @event(HoldVoided)
+    def _voided(self, hold_id: UUID, grains: int) -> None:
+        self._end(hold_id)
+
+    @event(HoldExpired)
+    def _expired(self, hold_id: UUID, grains: int) -> None:
+        self._end(hold_id)
+
+    @event(Credited)
+    def _credited(self, transfer_id: UUID, grains: int) -> None:
+        self.posted += grains
+
+    @event(Debited)
+    def _debited(self, transfer_id: UUID, grains: int) -> None:
+        self.posted -= grains
+
+    @event(RemainderCarried)
+    def _carried(self, claim_id: UUID, remainder: int) -> None:
+        self.remainder = remainder
+
+    def _end(self, hold_id: UUID) -> None:
+        self.held -= self.holds.pop(hold_id).grains
+        self.ended.add(hold_id)

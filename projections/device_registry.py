@@ -1,0 +1,229 @@
+"""Read model of the device registry: every enrolled device, and the query for those that meet criteria."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+from psycopg import sql
+
+from domain.device_registry.criteria import DeviceCriteria
+from domain.device_registry.device import DEGRADED, OFFLINE, ONLINE, Device
+from domain.device_registry.reputation import NEWCOMER_BP, Reputation, Standing
+from domain.kernel.fact import Fact
+from infrastructure.database import Database
+
+from .rows import Key, ReadModel, Row
+
+MAX_CANDIDATES = 10_000
+"""The most devices one query answers."""
+
+
+class DeviceRow(Row, frozen=True):
+    """An enrolled device. `evidence` holds the sums behind `reputation`: [good, bad] in billionths by service."""
+
+    device_id: UUID
+    owner_id: UUID
+    device_type: str
+    region: str
+    ed25519_pub: str
+    x25519_pub: str
+    ram_mb: int
+    cpu_cores: int
+    compute_score: int
+    frameworks: list[str]
+    capabilities: list[str]
+    benchmark_id: str
+    presence: str
+    seen_at: datetime | None
+    latency_ms: int | None
+    reputation: dict[str, int]
+    evidence: dict[str, list[int]]
+    enrolled_at: datetime
+    position: int
+
+
+class Devices(ReadModel[DeviceRow]):
+    """Devices by id, from the facts of the device and of its reputations."""
+
+    name = "devices"
+    table = "read.devices"
+    row = DeviceRow
+    key = ("device_id",)
+    listens = (
+        Device.Enrolled,
+        Device.CapabilitiesChanged,
+        Device.WentOnline,
+        Device.WentDegraded,
+        Device.WentOffline,
+        Device.LatencyClassChanged,
+        Reputation.EvidenceRecorded,
+    )
+
+    def keys(self, fact: Fact) -> Iterable[Key]:
+        return (fact.event.device_id if isinstance(fact.event, Reputation.EvidenceRecorded) else fact.stream,)
+
+    def evolve(self, row: DeviceRow | None, fact: Fact, key: Key) -> DeviceRow | None:
+        if isinstance(fact.event, Device.Enrolled):
+            return _enrolled(fact.event, fact.position)
+        if row is None:
+            return None
+        return msgspec.structs.replace(row, position=fact.position, **_changes(row, fact.event))
+
+
+READ_MODELS = (Devices(),)
+
+
+def _enrolled(event: Device.Enrolled, position: int) -> DeviceRow:
+    return DeviceRow(
+        device_id=event.device_id,
+        owner_id=event.owner_id,
+        device_type=event.device_type,
+        region=event.region,
+        ed25519_pub=event.ed25519_pub,
+        x25519_pub=event.x25519_pub,
+        **msgspec.structs.asdict(event.capabilities),
+        presence=OFFLINE,
+        seen_at=None,
+        latency_ms=None,
+        reputation={},
+        evidence={},
+        enrolled_at=event.enrolled_at,
+        position=position,
+    )
+
+
+def _changes(row: DeviceRow, event: Any) -> dict[str, Any]:
+    match event:
+        case Device.CapabilitiesChanged():
+            return msgspec.structs.asdict(event.capabilities)
+        case Device.WentOnline():
+            return {"presence": ONLINE, "seen_at": event.seen_at}
+        case Device.WentDegraded():
+            return {"presence": DEGRADED, "seen_at": event.seen_at}
+        case Device.WentOffline():
+            return {"presence": OFFLINE, "seen_at": event.last_seen_at}
+        case Device.LatencyClassChanged():
+            return {"latency_ms": event.latency_ms}
+        case _:
+            return _weighed(row, event)
+
+
+def _weighed(row: DeviceRow, event: Reputation.EvidenceRecorded) -> dict[str, Any]:
+    standing = Standing(*row.evidence.get(event.service, (0, 0))).after(
+        good=event.good, weight_bp=event.weight_bp, rule_version=event.rule_version
+    )
+    return {
+        "evidence": row.evidence | {event.service: [standing.good, standing.bad]},
+        "reputation": row.reputation | {event.service: standing.score_bp},
+    }
+
+
+class Asked(NamedTuple):
+    """One criterion as part of a WHERE: its name, constant SQL, and the parameters in it."""
+
+    criterion: str
+    text: str
+    parameters: dict[str, Any]
+
+
+_AT_LEAST = {
+    "min_ram_mb": "ram_mb >= %(min_ram_mb)s",
+    "min_cpu_cores": "cpu_cores >= %(min_cpu_cores)s",
+    "min_compute_score": "compute_score >= %(min_compute_score)s",
+    "max_latency_ms": "latency_ms <= %(max_latency_ms)s",
+    "geographic_region": "region = %(geographic_region)s",
+}
+_CONTAINS = {
+    "required_capabilities": "capabilities @> %(required_capabilities)s::jsonb",
+    "required_frameworks": "frameworks @> %(required_frameworks)s::jsonb",
+    "min_reputation_score": (
+        "NOT EXISTS (SELECT FROM jsonb_each_text(%(min_reputation_score)s::jsonb) AS asked (service, least)"
+        f" WHERE coalesce((reputation ->> asked.service)::bigint, {NEWCOMER_BP}) < asked.least::bigint)"
+    ),
+}
+
+
+def asked(criteria: DeviceCriteria) -> list[Asked]:
+    """The criteria that ask for something, as SQL over `read.devices`."""
+    found = []
+    for name, text in _AT_LEAST.items():
+        if (value := getattr(criteria, name)) is not None:
+            found.append(Asked(name, text, {name: value}))
+    for name, text in _CONTAINS.items():
+        if value := getattr(criteria, name):
+            found.append(Asked(name, text, {name: msgspec.json.encode(value).decode()}))
+    if criteria.availability_required:
+        # A constant, so that the planner sees the partial index.
+        found.append(Asked("availability_required", f"presence = '{ONLINE}'", {}))
+    return found
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """Who meets criteria at a position, and how many of all devices fail each criterion that was asked."""
+
+    devices: list[DeviceRow]
+    position: int
+    all_devices: int
+    refused: dict[str, int]
+
+
+class DeviceIndex:
+    """Answers criteria from the read model; the query port of everybody who selects devices."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._model = Devices()
+
+    def eligible_devices(
+        self, criteria: DeviceCriteria, *, after: UUID | None = None, limit: int = MAX_CANDIDATES
+    ) -> tuple[Sequence[DeviceRow], int]:
+        """The devices that match by rising id, and the position they were known at, from one snapshot."""
+        found = self._survey(criteria, after, limit, count=False)
+        return found.devices, found.position
+
+    def survey(self, criteria: DeviceCriteria, *, limit: int = MAX_CANDIDATES) -> Survey:
+        """The devices that match and why the others do not, by criterion, from one snapshot."""
+        return self._survey(criteria, None, limit, count=True)
+
+    def _survey(self, criteria: DeviceCriteria, after: UUID | None, limit: int, *, count: bool) -> Survey:
+        assert 1 <= limit <= MAX_CANDIDATES, f"at most {MAX_CANDIDATES} devices are answered at once"
+        conditions = asked(criteria)
+        parameters: dict[str, Any] = {"limit": limit, "after": after}
+        for condition in conditions:
+            parameters |= condition.parameters
+        with self._database.reader.connection() as connection, connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            cursor = connection.execute(
+                "SELECT position FROM engine.cursors WHERE name = %s AND partition = 0", (self._model.name,)
+            ).fetchone()
+            records = connection.execute(self._matching(conditions, after), parameters).fetchall()
+            total, *refused = self._counted(connection, conditions, parameters) if count else (0,)
+        names = [condition.criterion for condition in conditions]
+        return Survey(
+            devices=[self._model.read(record) for record in records],
+            position=0 if cursor is None else int(cursor[0]),
+            all_devices=total,
+            refused={name: number for name, number in zip(names, refused, strict=False) if number},
+        )
+
+    def _matching(self, conditions: Sequence[Asked], after: UUID | None) -> sql.Composed:
+        texts = [condition.text for condition in conditions] + ([] if after is None else ["device_id > %(after)s"])
+        where = " AND ".join(texts) or "true"
+        return sql.SQL("{select} WHERE {where} ORDER BY device_id LIMIT %(limit)s").format(
+            select=self._model.select(), where=_trusted(where)
+        )
+
+    def _counted(self, connection: Any, conditions: Sequence[Asked], parameters: dict[str, Any]) -> Sequence[int]:
+        counts = [f"count(*) FILTER (WHERE ({condition.text}) IS NOT TRUE)" for condition in conditions]
+        query = sql.SQL("SELECT {counts} FROM {table}").format(
+            counts=_trusted(", ".join(["count(*)", *counts])), table=sql.Identifier(*self._model.table.split("."))
+        )
+        (record,) = connection.execute(query, parameters).fetchall()
+        return [int(number) for number in record]
+
+
+def _trusted(text: str) -> sql.SQL:
+    """SQL put together from this module's constants; values travel as parameters."""
+    return sql.SQL(text)

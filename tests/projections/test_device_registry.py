@@ -1,0 +1,244 @@
+"""The devices read model: folded from facts, and its query answers exactly what a brute-force filter answers."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from domain.device_registry.criteria import DeviceCriteria, Mismatch, checked_criteria, mismatches
+from domain.device_registry.reputation import NEWCOMER_BP
+from domain.device_registry.service import DeviceRegistryService
+from domain.kernel import EventLog, new_scope, within
+from infrastructure.database import Database, Role
+from infrastructure.event_store import open_event_log
+from projections.device_registry import DeviceIndex, DeviceRow, Devices
+from projections.replay import compare
+from tests.devices import NOW, enrol, some_capabilities
+from workers.projector import Projector
+
+MODEL = Devices()
+
+
+@pytest.fixture
+def log(database_url: str) -> Iterator[EventLog]:
+    log = open_event_log(database_url)
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def service(log: EventLog) -> DeviceRegistryService:
+    return DeviceRegistryService(log)
+
+
+def project(database: Database) -> None:
+    projector = Projector(database, [MODEL])
+    projector.run_once()
+    projector.close()
+
+
+def device_row(database: Database, device_id: UUID) -> DeviceRow | None:
+    with database.reader.connection() as connection:
+        record = connection.execute(MODEL.select_by_keys(), ([device_id],)).fetchone()
+    return None if record is None else MODEL.read(record)
+
+
+def live(service: DeviceRegistryService, device_id: UUID) -> None:
+    """Some life of a device."""
+    acts: list[Callable[[], object]] = [
+        lambda: service.device_went_online(device_id=device_id, seen_at=NOW),
+        lambda: service.record_latency_class(device_id=device_id, latency_ms=50),
+        lambda: service.update_capabilities(device_id=device_id, capabilities=some_capabilities(ram_mb=1)),
+        lambda: service.device_went_degraded(device_id=device_id, seen_at=NOW),
+        lambda: service.device_went_offline(device_id=device_id, last_seen_at=NOW + timedelta(seconds=5)),
+        *(
+            lambda good=good: service.update_reputation(
+                device_id=device_id, service="harvest", good=good, weight_bp=10_000, cause_event_id=uuid4()
+            )
+            for good in (True, True, False)
+        ),
+    ]
+    for act in acts:
+        with within(new_scope("test", now=NOW)):
+            act()
+
+
+def test_a_device_that_only_has_a_claim_is_in_no_list_and_an_enrolled_one_is_offline_and_a_newcomer(
+    service: DeviceRegistryService, database: Database
+) -> None:
+    device_id = enrol(service, owner_id=UUID(int=1))
+    with within(new_scope("test", now=NOW)):
+        service.issue_claim(owner_id=UUID(int=2), claim_sha256="0" * 64, expires_at=NOW + timedelta(hours=1))
+    project(database)
+    row = device_row(database, device_id)
+    assert row is not None
+    assert (row.owner_id, row.region, row.presence, row.reputation) == (UUID(int=1), "eu-west", "offline", {})
+    assert (row.ram_mb, row.frameworks, row.enrolled_at, row.position) == (4_096, ["pytorch"], NOW, 2)
+    with database.reader.connection() as connection:
+        assert connection.execute("SELECT count(*) FROM read.devices").fetchone() == (1,)
+
+
+def test_presence_latency_capabilities_and_reputation_follow_the_facts(
+    service: DeviceRegistryService, log: EventLog, database: Database
+) -> None:
+    device_id = enrol(service)
+    live(service, device_id)
+    project(database)
+    row = device_row(database, device_id)
+    assert row is not None
+    assert (row.presence, row.seen_at, row.latency_ms, row.ram_mb) == ("offline", NOW + timedelta(seconds=5), 50, 1)
+    assert row.reputation == {"harvest": (1_940_400_000 + 10**9) * 10_000 // (1_940_400_000 + 5 * 10**9)}
+    assert row.position == log.head()
+
+
+def test_a_rebuild_from_the_log_gives_the_same_rows_bit_by_bit_in_any_batches(
+    service: DeviceRegistryService, database: Database
+) -> None:
+    for _ in range(3):
+        live(service, enrol(service))
+    projector = Projector(database, [MODEL], batch_size=4)
+    projector.run_once()
+    projector.close()
+    with database.connect(Role.READER) as connection:
+        found = compare(connection, [MODEL])
+    assert (found.rows, found.differences) == (3, [])
+
+
+A_ROW = DeviceRow(
+    device_id=UUID(int=0),
+    owner_id=UUID(int=0),
+    device_type="phone",
+    region="eu",
+    ed25519_pub="key",
+    x25519_pub="key",
+    ram_mb=1,
+    cpu_cores=1,
+    compute_score=1,
+    frameworks=[],
+    capabilities=[],
+    benchmark_id="b",
+    presence="online",
+    seen_at=NOW,
+    latency_ms=None,
+    reputation={},
+    evidence={},
+    enrolled_at=NOW,
+    position=1,
+)
+TAGS = ["a", "b", "c"]
+LEVELS = st.integers(1, 3)
+ROWS = st.builds(
+    lambda **changes: msgspec.structs.replace(A_ROW, **changes),
+    device_id=st.uuids(),
+    region=st.sampled_from(["eu", "us"]),
+    ram_mb=LEVELS,
+    cpu_cores=LEVELS,
+    compute_score=LEVELS,
+    frameworks=st.lists(st.sampled_from(TAGS), unique=True),
+    capabilities=st.lists(st.sampled_from(TAGS), unique=True),
+    presence=st.sampled_from(["online", "degraded", "offline"]),
+    latency_ms=st.none() | st.sampled_from([5, 10, 20]),
+    reputation=st.dictionaries(st.sampled_from(["harvest", "privacy"]), st.integers(2_498, 2_502)),
+)
+ASKED_LEVEL = st.none() | LEVELS
+CRITERIA = st.builds(
+    DeviceCriteria,
+    min_ram_mb=ASKED_LEVEL,
+    min_cpu_cores=ASKED_LEVEL,
+    min_compute_score=ASKED_LEVEL,
+    required_capabilities=st.lists(st.sampled_from(TAGS), max_size=2),
+    required_frameworks=st.lists(st.sampled_from(TAGS), max_size=2),
+    min_reputation_score=st.dictionaries(st.sampled_from(["harvest", "privacy"]), st.integers(2_499, 2_501)),
+    max_latency_ms=st.none() | st.sampled_from([0, 5, 10, 20]),
+    geographic_region=st.none() | st.sampled_from(["eu", "us", "mars"]),
+    availability_required=st.booleans(),
+)
+
+
+def store(database: Database, rows: list[DeviceRow]) -> None:
+    with database.projector.connection() as connection:
+        connection.execute("DELETE FROM read.devices")
+        if rows:
+            connection.execute(MODEL.upsert(), MODEL.arrays(rows))
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(ROWS, max_size=25, unique_by=lambda row: row.device_id),
+    criteria=st.lists(CRITERIA, min_size=1, max_size=4),
+)
+def test_the_query_answers_exactly_what_a_brute_force_filter_answers(
+    database: Database, rows: list[DeviceRow], criteria: list[DeviceCriteria]
+) -> None:
+    store(database, rows)
+    index = DeviceIndex(database)
+    for asked in criteria:
+        found = index.survey(checked_criteria(asked))
+        reasons = {row.device_id: mismatches(asked, row) for row in rows}
+        expected = sorted((row for row in rows if not reasons[row.device_id]), key=lambda row: row.device_id)
+        assert found.devices == expected
+        assert found.all_devices == len(rows)
+        failing = [{mismatch.criterion for mismatch in why} for why in reasons.values()]
+        counted = {name: sum(name in criteria for criteria in failing) for name in set().union(*failing)}
+        assert found.refused == counted
+
+
+def test_a_query_is_walked_by_id_without_missing_or_doubling(database: Database) -> None:
+    store(database, [msgspec.structs.replace(A_ROW, device_id=UUID(int=number)) for number in range(10)])
+    index = DeviceIndex(database)
+    seen: list[int] = []
+    after: UUID | None = None
+    while page := index.eligible_devices(DeviceCriteria(), after=after, limit=3)[0]:
+        seen += [row.device_id.int for row in page]
+        after = page[-1].device_id
+    assert seen == list(range(10))
+
+
+def test_the_answer_names_the_position_it_was_known_at(
+    service: DeviceRegistryService, log: EventLog, database: Database
+) -> None:
+    index = DeviceIndex(database)
+    assert index.eligible_devices(DeviceCriteria()) == ([], 0)
+    first = enrol(service)
+    project(database)
+    asked = DeviceCriteria(availability_required=False)
+    devices, position = index.eligible_devices(asked)
+    assert ([row.device_id for row in devices], position) == ([first], log.head())
+    enrol(service)
+    assert index.eligible_devices(asked)[1] == position
+
+
+def test_it_is_explained_why_a_device_does_not_match(service: DeviceRegistryService, database: Database) -> None:
+    device_id = enrol(service)
+    project(database)
+    row = device_row(database, device_id)
+    assert row is not None
+    asked = DeviceCriteria(
+        min_ram_mb=8_192,
+        required_frameworks=["pytorch", "tensorflow"],
+        min_reputation_score={"harvest": NEWCOMER_BP + 1},
+        max_latency_ms=100,
+        geographic_region="us-east",
+    )
+    assert mismatches(asked, row) == [
+        Mismatch("min_ram_mb", "8192", "4096"),
+        Mismatch("required_frameworks", "tensorflow", "pytorch"),
+        Mismatch("min_reputation_score", "harvest 2501", "2500"),
+        Mismatch("max_latency_ms", "100", "unknown"),
+        Mismatch("geographic_region", "us-east", "eu-west"),
+        Mismatch("availability_required", "online", "offline"),
+    ]
+
+
+def test_criteria_on_region_and_score_are_answered_from_the_index_of_online_devices(database: Database) -> None:
+    with database.projector.connection() as connection:
+        connection.execute("SET enable_seqscan = off")
+        plan = connection.execute(
+            "EXPLAIN SELECT device_id FROM read.devices"
+            " WHERE region = 'eu' AND compute_score >= 5 AND presence = 'online'"
+        ).fetchall()
+    assert "devices_online" in str(plan)

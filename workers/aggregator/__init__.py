@@ -1,0 +1,1 @@
+"""The aggregator: folds updates as they arrive and makes each round's new model."""

@@ -13,7 +13,7 @@ from domain.kernel.mapper import StrictMapper, codec_of
 
 FactIn = tuple[type[Any], dict[str, Any]]
 
-_mapper = StrictMapper(transcoder=JSONTranscoder())
+mapper = StrictMapper(transcoder=JSONTranscoder())
 
 
 def facts_of(aggregate: Aggregate) -> list[FactIn]:
@@ -39,7 +39,7 @@ def assert_replays(aggregate: Aggregate) -> None:
 
 def replayed(facts: Sequence[Any]) -> Aggregate | None:
     """The aggregate whose whole stream these facts are, rebuilt from the bytes the log would hold."""
-    rows = [_mapper.to_stored_event(fact) for fact in facts]
+    rows = [mapper.to_stored_event(fact) for fact in facts]
     return rehydrate(facts[0].originator_id, rows) if rows else None
 
 

@@ -1,8 +1,10 @@
 """The aggregate base: the library's mutable aggregate with the Decider's discipline and stored names as an API."""
 
 import copy
+import dataclasses
 import inspect
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import Enum
 from functools import cache
 from typing import Any, ClassVar, Self, cast
 from uuid import UUID
@@ -25,7 +27,7 @@ from .scope import current_scope
 
 __all__ = ["Aggregate", "Created", "Event", "Value", "event"]
 
-_IMMUTABLE = (str, int, bool, float, bytes, UUID, datetime, type(None), tuple, frozenset)
+_IMMUTABLE = (str, int, bool, float, bytes, UUID, datetime, timedelta, Enum, type(None), tuple, frozenset)
 
 
 class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,8 +82,16 @@ class Aggregate(LibraryAggregate):
         stream = id or cls.create_id(**{name: fields[name] for name in _parameters(cls.create_id)})
         opened = cls.fact(event_class, stream, **fields)
         aggregate = cast(Self, opened.mutate(None))
-        aggregate.pending_events.append(opened)
+        aggregate.pending_events.append(_detached(opened))
         return aggregate
+
+    def trigger_event(self, event_class: type[Any], **fields: Any) -> None:
+        """Append a fact and evolve by it.
+
+        The fact keeps copies of its containers: neither the aggregate nor its caller can rewrite it afterwards.
+        """
+        super().trigger_event(event_class, **{name: _copied(value) for name, value in fields.items()})
+        self._pending_events[-1] = _detached(self._pending_events[-1])
 
     @classmethod
     def fact(cls, event_class: type[Any], stream: UUID, **fields: Any) -> Any:
@@ -89,7 +99,10 @@ class Aggregate(LibraryAggregate):
         if issubclass(event_class, CanInitAggregate):
             fields["originator_topic"] = cls.topic
         return event_class(
-            originator_id=stream, originator_version=1, timestamp=event_class.create_timestamp(), **fields
+            originator_id=stream,
+            originator_version=1,
+            timestamp=event_class.create_timestamp(),
+            **{name: _copied(value) for name, value in fields.items()},
         )
 
     def clone(self) -> Self:
@@ -134,9 +147,9 @@ def _context_of(module: str) -> str:
 
 
 def _copied(value: Any) -> Any:
-    if isinstance(value, (*_IMMUTABLE, Value)):
+    kind: Any = type(value)
+    if _is_shared(kind):
         return value
-    kind = type(value)
     if kind is dict:
         return {key: _copied(item) for key, item in value.items()}
     if kind is list:
@@ -144,3 +157,22 @@ def _copied(value: Any) -> Any:
     if kind is set:
         return set(value)
     return copy.deepcopy(value)
+
+
+def _detached(fact: Any) -> Any:
+    """The fact, with containers of its own."""
+    if all(map(_is_shared, map(type, vars(fact).values()))):
+        return fact
+    twin = object.__new__(type(fact))
+    twin.__dict__.update({name: _copied(value) for name, value in vars(fact).items()})
+    return twin
+
+
+@cache
+def _is_shared(kind: type) -> bool:
+    """Whether copies may share a value of this type, for nobody changes it."""
+    if issubclass(kind, _IMMUTABLE):
+        return True
+    if issubclass(kind, msgspec.Struct):
+        return bool(kind.__struct_config__.frozen)
+    return dataclasses.is_dataclass(kind) and bool(kind.__dataclass_params__.frozen)  # type: ignore[attr-defined]

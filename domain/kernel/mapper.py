@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+from collections.abc import Callable
 from datetime import datetime
 from types import UnionType
 from typing import Any
@@ -33,6 +34,7 @@ class Codec:
         self.names = tuple(field.name for field in dataclasses.fields(kind) if field.name not in _ENVELOPE)
         self.fields = {name: _recordable(hints[name], f"{self.topic}.{name}") for name in self.names}
         self.version: int = kind.class_version
+        self.upcasters = [_upcaster(kind, version) for version in range(1, self.version)]
         versioned = [("class_version", int)] if self.version > 1 else []
         self.shape = msgspec.defstruct(
             "State", [*self.fields.items(), *versioned], frozen=True, forbid_unknown_fields=True
@@ -45,7 +47,8 @@ class Codec:
         """JSON bytes of an event's fields, proved to be read back as they are.
 
         Raises:
-            UnrecordableEvent: a value would not come back equal (wrong type, NaN, infinity, naive datetime).
+            UnrecordableEvent: a value would not come back equal (wrong type, NaN, infinity, naive datetime), or holds
+                the character U+0000, which no text column or jsonb of a read model can hold.
         """
         state = [values[name] for name in self.names]
         if self.version > 1:
@@ -53,7 +56,7 @@ class Codec:
         original = self.shape(*state)
         try:
             encoded = msgspec.json.encode(original)
-            if self.decoder.decode(encoded) == original:
+            if self.decoder.decode(encoded) == original and not _holds_zero_character(encoded):
                 return encoded
         except (msgspec.MsgspecError, TypeError, ValueError) as error:
             raise UnrecordableEvent(f"{self.topic}: {error}") from error
@@ -66,16 +69,32 @@ class Codec:
             UnreadableEvent: the bytes do not fit the class.
         """
         try:
-            if self.version > 1 and (found := msgspec.json.decode(state, type=_Version).class_version) < self.version:
-                return self._upcast(msgspec.json.decode(state), found)
-            return self.decoder.decode(state)
-        except (msgspec.MsgspecError, KeyError) as error:
-            raise UnreadableEvent(f"{self.topic}: {error}") from error
+            if self.version == 1:
+                return self.decoder.decode(state)
+            found = msgspec.json.decode(state, type=_Version).class_version
+            if found == self.version:
+                return self.decoder.decode(state)
+            return self._upcast(msgspec.json.decode(state), found)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise UnreadableEvent(f"{self.topic}: {self._newer(state) or error}") from error
 
     def _upcast(self, values: dict[str, Any], found: int) -> Any:
-        for version in range(found, self.version):
-            getattr(self.kind, f"upcast_v{version}_v{version + 1}")(values)
+        if not 1 <= found < self.version:
+            raise UnreadableEvent(f"{self.topic}: {_not_known(found, self.version)}")
+        try:
+            for upcast in self.upcasters[found - 1 :]:
+                upcast(values)
+        except Exception as error:
+            raise UnreadableEvent(f"{self.topic}: version {found} cannot be upcast: {error!r}") from error
         return msgspec.convert(values | {"class_version": self.version}, self.shape)
+
+    def _newer(self, state: bytes) -> str | None:
+        """Why a state that does not fit is no wonder; asked only once it has failed."""
+        try:
+            found = msgspec.json.decode(state, type=_Version).class_version
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        return _not_known(found, self.version) if found > self.version else None
 
 
 _codecs: dict[str, Codec] = {}
@@ -93,7 +112,7 @@ def codec_of(topic: str) -> Codec:
         pass
     try:
         kind = resolve_topic(topic)
-    except TopicError as error:
+    except (TopicError, ValueError) as error:
         raise UnreadableEvent(f"unknown topic {topic!r}") from error
     if getattr(kind, "TOPIC", None) != topic:
         raise UnreadableEvent(f"{topic!r} is not an event of this village")
@@ -165,3 +184,23 @@ def _is_value(hint: type) -> bool:
     if issubclass(hint, msgspec.Struct):
         return bool(hint.__struct_config__.frozen and hint.__struct_config__.forbid_unknown_fields)
     return dataclasses.is_dataclass(hint) and hint.__dataclass_params__.frozen  # type: ignore[attr-defined]
+
+
+def _upcaster(kind: type[Any], version: int) -> Callable[[dict[str, Any]], None]:
+    name = f"upcast_v{version}_v{version + 1}"
+    upcast = getattr(kind, name, None)
+    if upcast is None:
+        raise TypeError(f"{kind.TOPIC} is at version {kind.class_version} and has no {name}")
+    return typing.cast(Callable[[dict[str, Any]], None], upcast)
+
+
+def _not_known(found: int, version: int) -> str:
+    if found > version:
+        return f"stored at version {found}, newer than version {version} of this code: deploy the newer code"
+    return f"stored at version {found}, which never was"
+
+
+def _holds_zero_character(encoded: bytes) -> bool:
+    if b"\\u0000" not in encoded:
+        return False
+    return b"\\u0000" in encoded.replace(b"\\\\", b"")  # an escaped backslash before `u0000` is plain text

@@ -1,6 +1,7 @@
 """A transfer: tokens moved between accounts, once for ever, by legs that sum to zero."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Literal
 from uuid import UUID
 
@@ -73,14 +74,15 @@ class Transfer(Aggregate):
     def post(
         cls, transfer_id: UUID, kind: Kind, legs: Sequence[Leg], *, memo: str = "", cause_event_id: UUID | None = None
     ) -> "Transfer":
-        """A transfer that has happened.
+        """A transfer that has happened. Its legs are kept sorted by account, which also makes two of them comparable.
 
         Raises:
             TooManyLegs, ZeroLeg, RepeatedAccount, AmountTooLarge, LegsDoNotSumToZero.
         """
         _check(legs)
+        ordered = sorted(legs, key=attrgetter("account"))
         return cls._create(
-            cls.Posted, transfer_id=transfer_id, kind=kind, legs=list(legs), memo=memo, cause_event_id=cause_event_id
+            cls.Posted, transfer_id=transfer_id, kind=kind, legs=ordered, memo=memo, cause_event_id=cause_event_id
         )
 
     @classmethod
@@ -100,7 +102,7 @@ class Transfer(Aggregate):
         """
         if self.rejected:
             raise TransferRejected(f"{self.transfer_id}: {self.reason}")
-        if (self.kind, set(self.legs)) != (kind, set(legs)):
+        if (self.kind, self.legs) != (kind, tuple(sorted(legs, key=attrgetter("account")))):
             raise TransferIdReused(f"{self.transfer_id} is a {self.kind} of other legs")
 
 

@@ -1,0 +1,172 @@
+"""Wallets, accounts and transfers as they are read. Balances fold transfers only."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from domain.kernel.fact import Fact
+from domain.tokenomics.accounts import SYSTEM_ACCOUNT_NAMES
+from domain.tokenomics.transfer import Leg, Transfer
+from domain.tokenomics.wallet import Wallet
+from projections.rows import Key, ReadModel, Row
+
+POSTED, REJECTED = "posted", "rejected"
+
+
+class WalletRow(Row, frozen=True):
+    """A wallet's funds in grains; available is posted less held."""
+
+    wallet_id: UUID
+    owner_id: UUID
+    posted_grains: int
+    held_grains: int
+    available_grains: int
+    opened_at: datetime
+    position: int
+
+
+class Wallets(ReadModel[WalletRow]):
+    """Wallets by id: holds from the wallet's own facts, balances from transfers."""
+
+    name = "wallets"
+    table = "read.wallets"
+    row = WalletRow
+    key = ("wallet_id",)
+    listens = (
+        Wallet.Opened,
+        Wallet.FundsHeld,
+        Wallet.HoldCaptured,
+        Wallet.HoldVoided,
+        Wallet.HoldExpired,
+        Transfer.Posted,
+    )
+
+    def keys(self, fact: Fact) -> Iterable[Key]:
+        if isinstance(fact.event, Transfer.Posted):
+            return [leg.account for leg in fact.event.legs if leg.account not in SYSTEM_ACCOUNT_NAMES]
+        return (fact.stream,)
+
+    def evolve(self, row: WalletRow | None, fact: Fact, key: Key) -> WalletRow | None:
+        match fact.event:
+            case Wallet.Opened(wallet_id=wallet_id, owner_id=owner_id):
+                return WalletRow(wallet_id, owner_id, 0, 0, 0, fact.recorded_at, fact.position)
+            case Wallet.FundsHeld(grains=grains):
+                return _moved(row, fact, held=grains)
+            case Wallet.HoldCaptured(grains=grains, released=released):
+                return _moved(row, fact, held=-grains - released)
+            case Wallet.HoldVoided(grains=grains) | Wallet.HoldExpired(grains=grains):
+                return _moved(row, fact, held=-grains)
+            case Transfer.Posted(legs=legs):
+                return _moved(row, fact, posted=_grains_of(legs, key))
+        return row
+
+
+class AccountRow(Row, frozen=True):
+    """The balance of an account in grains; `name` for system accounts, None for wallets."""
+
+    account_id: UUID
+    name: str | None
+    balance_grains: int
+    transfers: int
+    position: int
+
+
+class Accounts(ReadModel[AccountRow]):
+    """Every account a transfer has touched. Their balances sum to zero at every position."""
+
+    name = "accounts"
+    table = "read.accounts"
+    row = AccountRow
+    key = ("account_id",)
+    listens = (Transfer.Posted,)
+
+    def keys(self, fact: Fact) -> Iterable[Key]:
+        return [leg.account for leg in fact.event.legs]
+
+    def evolve(self, row: AccountRow | None, fact: Fact, key: Key) -> AccountRow | None:
+        balance, transfers = (row.balance_grains, row.transfers) if row else (0, 0)
+        grains = _grains_of(fact.event.legs, key)
+        return AccountRow(key, SYSTEM_ACCOUNT_NAMES.get(key), balance + grains, transfers + 1, fact.position)
+
+
+class TransferRow(Row, frozen=True):
+    """A transfer that was posted, or rejected for good. `legs` are {account, grains} with decimal strings."""
+
+    transfer_id: UUID
+    kind: str
+    state: str
+    reason: str | None
+    memo: str
+    moved_grains: int
+    legs: list[dict[str, str]]
+    cause_event_id: UUID | None
+    posted_at: datetime
+    position: int
+
+
+class Transfers(ReadModel[TransferRow]):
+    """Transfers by id."""
+
+    name = "transfers"
+    table = "read.transfers"
+    row = TransferRow
+    key = ("transfer_id",)
+    listens = (Transfer.Posted, Transfer.Rejected)
+
+    def keys(self, fact: Fact) -> Iterable[Key]:
+        return (fact.stream,)
+
+    def evolve(self, row: TransferRow | None, fact: Fact, key: Key) -> TransferRow | None:
+        made: Any = fact.event
+        if isinstance(made, Transfer.Rejected):
+            return TransferRow(key, made.kind, REJECTED, made.reason, "", 0, [], None, fact.recorded_at, fact.position)
+        legs = [{"account": str(leg.account), "grains": str(leg.grains)} for leg in made.legs]
+        moved = sum(leg.grains for leg in made.legs if leg.grains > 0)
+        return TransferRow(
+            key, made.kind, POSTED, None, made.memo, moved, legs, made.cause_event_id, fact.recorded_at, fact.position
+        )
+
+
+class TransferLegRow(Row, frozen=True):
+    """One leg of a posted transfer, found by its account from the newest back."""
+
+    account_id: UUID
+    position: int
+    transfer_id: UUID
+    kind: str
+    grains: int
+    posted_at: datetime
+
+
+class TransferLegs(ReadModel[TransferLegRow]):
+    """The transfers of an account."""
+
+    name = "transfer_legs"
+    table = "read.transfer_legs"
+    row = TransferLegRow
+    key = ("account_id", "position")
+    listens = (Transfer.Posted,)
+
+    def keys(self, fact: Fact) -> Iterable[Key]:
+        return [(leg.account, fact.position) for leg in fact.event.legs]
+
+    def evolve(self, row: TransferLegRow | None, fact: Fact, key: Key) -> TransferLegRow | None:
+        grains = _grains_of(fact.event.legs, key[0])
+        return TransferLegRow(key[0], fact.position, fact.stream, fact.event.kind, grains, fact.recorded_at)
+
+
+def _grains_of(legs: Sequence[Leg], account: UUID) -> int:
+    """The leg of an account: a transfer keeps its legs sorted by account."""
+    return legs[bisect_left(legs, account, key=attrgetter("account"))].grains
+
+
+def _moved(row: WalletRow | None, fact: Fact, *, posted: int = 0, held: int = 0) -> WalletRow | None:
+    if row is None:
+        return None
+    posted, held = row.posted_grains + posted, row.held_grains + held
+    return replace(row, posted_grains=posted, held_grains=held, available_grains=posted - held, position=fact.position)

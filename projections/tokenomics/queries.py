@@ -1,0 +1,57 @@
+"""Named queries over the read models of tokenomics."""
+
+from typing import NamedTuple
+from uuid import UUID
+
+from domain.tokenomics.accounts import MINT
+from domain.tokenomics.rewards import PendingReward
+from infrastructure.database import Database
+
+_PENDING_OF_DEVICE = """
+SELECT claim_id, device_id, activity_type, activity_id, grains, accrued_at FROM read.reward_claims
+WHERE device_id = %s AND state = 'pending' ORDER BY position LIMIT %s
+"""
+
+_PENDING_IDS = "SELECT claim_id FROM read.reward_claims WHERE state = 'pending' ORDER BY position LIMIT %s"
+
+_SUPPLY = """
+SELECT coalesce(-sum(balance_grains) FILTER (WHERE account_id = %(mint)s), 0)::bigint,
+       coalesce(sum(balance_grains) FILTER (WHERE account_id <> %(mint)s), 0)::bigint,
+       coalesce(sum(balance_grains) FILTER (WHERE name = 'treasury'), 0)::bigint
+FROM read.accounts
+"""
+
+
+class Supply(NamedTuple):
+    """What the mint has issued and what all other accounts hold together, in grains: the drift between them is zero."""
+
+    issued: int
+    total: int
+    treasury: int
+
+    @property
+    def drift(self) -> int:
+        return self.total - self.issued
+
+
+class RewardIndex:
+    """Answers from the read models which claims are pending; the query port of `get_pending_rewards`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __call__(self, device_id: UUID, limit: int) -> list[PendingReward]:
+        """The pending rewards of a device, oldest first, at most `limit`."""
+        with self._database.reader.connection() as connection:
+            return [PendingReward(*row) for row in connection.execute(_PENDING_OF_DEVICE, (device_id, limit))]
+
+    def pending_ids(self, limit: int) -> list[UUID]:
+        """The claims that have waited longest to be posted, of all devices, at most `limit`."""
+        with self._database.reader.connection() as connection:
+            return [claim_id for (claim_id,) in connection.execute(_PENDING_IDS, (limit,))]
+
+    def supply(self) -> Supply:
+        """Issued and total supply at the position the accounts have come to."""
+        with self._database.reader.connection() as connection:
+            (row,) = connection.execute(_SUPPLY, {"mint": MINT}).fetchall()
+            return Supply(*row)

@@ -1,0 +1,236 @@
+"""Payments on a real log: once, in full, never beyond what is available."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from domain.kernel import AlreadyExists, Refusal
+from domain.kernel.tokens import MAX_GRAINS, AmountNotPositive, AmountTooLarge
+from domain.tokenomics.accounts import FEES, wallet_id_of
+from domain.tokenomics.legs import SelfPayment
+from domain.tokenomics.transfer import Transfer, TransferIdReused, TransferRejected
+from domain.tokenomics.wallet import HoldAlreadyEnded, InsufficientFunds, WalletUnknown
+from tests.economy import Economy, assert_sound
+
+
+def test_a_payment_is_one_transaction_of_debit_transfer_and_credit(economy: Economy) -> None:
+    payer, payee = economy.given(1_000), economy.given(0)
+    before = economy.log.head()
+    receipt = economy.pay(payer, payee, 400, memo="for the music")
+    facts = [fact for fact in economy.facts() if fact.position > before]
+    assert [type(fact.event).__qualname__ for fact in facts] == [
+        "Wallet.Debited", "Transfer.Posted", "Wallet.Credited",
+    ]  # fmt: skip
+    assert len({fact.command_id for fact in facts}) == 1
+    assert (receipt.position, receipt.extra) == (facts[-1].position, {"grains": "400", "fee_grains": "0"})
+    assert (economy.wallet(payer).available, economy.wallet(payee).available) == (600, 400)
+    assert_sound(economy.facts())
+
+
+def test_a_payment_sent_again_with_its_id_is_answered_as_before_and_paid_once(economy: Economy) -> None:
+    payer, payee = economy.given(1_000), economy.given(0)
+    first = economy.pay(payer, payee, 800, "invoice 7")
+    head = economy.log.head()
+    again = economy.pay(payer, payee, 800, "invoice 7")
+    assert (again.id, again.extra) == (first.id, first.extra)
+    assert economy.log.head() == head
+    assert economy.wallet(payee).available == 800
+
+
+def test_a_payment_sent_again_with_its_idempotency_key_gets_the_first_answer_to_the_letter(economy: Economy) -> None:
+    payer, payee = economy.given(1_000), economy.given(0)
+    order: dict[str, Any] = {"payment_id": "k", "from_owner_id": payer, "to_owner_id": payee, "grains": 5}
+    answers = []
+    for _ in range(3):
+        with economy.acting(idempotency_key="k", body_hash=b"h"):
+            answers.append(economy.service.process_payment(**order))
+    assert answers == answers[:1] * 3
+
+
+def test_the_id_of_a_payment_never_names_another_payment(economy: Economy) -> None:
+    payer, payee = economy.given(1_000), economy.given(0)
+    economy.pay(payer, payee, 10, "invoice 7")
+    with pytest.raises(TransferIdReused):
+        economy.pay(payer, payee, 11, "invoice 7")
+    with pytest.raises(TransferIdReused):
+        economy.pay(payer, economy.given(0), 10, "invoice 7")
+
+
+def test_two_payers_may_use_the_same_payment_id(economy: Economy) -> None:
+    payee = economy.given(0)
+    assert economy.pay(economy.given(5), payee, 5, "1").id != economy.pay(economy.given(5), payee, 5, "1").id
+
+
+def test_a_rejected_payment_stays_rejected(economy: Economy) -> None:
+    payer, payee = economy.given(100), economy.given(0)
+    with economy.acting():
+        economy.service.reject_payment(payment_id="late", from_owner_id=payer, kind="payment", reason="timed out")
+    with pytest.raises(TransferRejected, match="timed out"):
+        economy.pay(payer, payee, 10, "late")
+    assert economy.wallet(payer).available == 100
+
+
+def test_a_posted_payment_cannot_be_rejected(economy: Economy) -> None:
+    payer = economy.given(100)
+    economy.pay(payer, economy.given(0), 10, "done")
+    with economy.acting(), pytest.raises(AlreadyExists):
+        economy.service.reject_payment(payment_id="done", from_owner_id=payer, kind="payment", reason="too late")
+
+
+def test_a_service_payment_leaves_the_fee_rounded_down_with_the_village(economy: Economy) -> None:
+    payer, payee = economy.given(10_000), economy.given(0)
+    receipt = economy.pay(payer, payee, 199, kind="service_payment")
+    assert receipt.extra == {"grains": "199", "fee_grains": "3"}
+    transfer = economy.log.load(Transfer, receipt.id)
+    assert {leg.account: leg.grains for leg in transfer.legs} == {
+        wallet_id_of(payer): -199, wallet_id_of(payee): 196, FEES: 3,
+    }  # fmt: skip
+    assert_sound(economy.facts())
+
+
+def test_a_service_payment_too_small_for_a_fee_has_no_empty_leg(economy: Economy) -> None:
+    payer, payee = economy.given(49), economy.given(0)
+    transfer = economy.log.load(Transfer, economy.pay(payer, payee, 49, kind="service_payment").id)
+    assert len(transfer.legs) == 2
+
+
+STRANGER = UUID(int=7)
+
+
+@pytest.mark.parametrize(
+    ("grains", "payee", "rule"),
+    [
+        (1_001, None, InsufficientFunds),
+        (0, None, AmountNotPositive),
+        (-5, None, AmountNotPositive),
+        (MAX_GRAINS + 1, None, AmountTooLarge),
+        (1.5, None, AmountNotPositive),
+        (True, None, AmountNotPositive),
+        (10, STRANGER, WalletUnknown),
+        (10, "self", SelfPayment),
+    ],
+)
+def test_a_payment_that_cannot_be_is_refused_and_records_nothing(
+    economy: Economy, grains: Any, payee: Any, rule: type[Refusal]
+) -> None:
+    payer, friend = economy.given(1_000), economy.given(0)
+    head = economy.log.head()
+    with pytest.raises(rule):
+        economy.pay(payer, {None: friend, "self": payer}.get(payee, payee), grains)
+    assert economy.log.head() == head
+
+
+def test_only_an_open_wallet_pays(economy: Economy) -> None:
+    with pytest.raises(WalletUnknown):
+        economy.pay(uuid4(), economy.given(0), 1)
+
+
+def test_what_is_held_cannot_be_paid_until_it_is_released(economy: Economy) -> None:
+    payer, payee, hold_id = economy.given(1_000), economy.given(0), uuid4()
+    with economy.acting():
+        economy.service.hold_funds(
+            owner_id=payer, hold_id=hold_id, grains=700, expires_at=economy.now + timedelta(hours=1), purpose="job"
+        )
+    with pytest.raises(InsufficientFunds):
+        economy.pay(payer, payee, 301)
+    with economy.acting():
+        economy.service.void_hold(owner_id=payer, hold_id=hold_id)
+    economy.pay(payer, payee, 1_000)
+    assert economy.wallet(payer).posted == 0
+
+
+def test_a_captured_hold_pays_the_payee_less_the_fee_and_releases_the_rest(economy: Economy) -> None:
+    payer, payee, hold_id = economy.given(1_000), economy.given(0), uuid4()
+    with economy.acting():
+        economy.service.hold_funds(
+            owner_id=payer, hold_id=hold_id, grains=700, expires_at=economy.now + timedelta(hours=1), purpose="job"
+        )
+        economy.service.capture_hold(
+            owner_id=payer, hold_id=hold_id, to_owner_id=payee, grains=500, kind="service_payment"
+        )
+    wallet = economy.wallet(payer)
+    assert (wallet.posted, wallet.held, wallet.available) == (500, 0, 500)
+    assert economy.wallet(payee).available == 490
+    with economy.acting(), pytest.raises(HoldAlreadyEnded):
+        economy.service.capture_hold(owner_id=payer, hold_id=hold_id, to_owner_id=payee, grains=1)
+    assert_sound(economy.facts())
+
+
+def test_a_hold_expires_at_its_instant(economy: Economy) -> None:
+    payer, hold_id = economy.given(10), uuid4()
+    with economy.acting():
+        economy.service.hold_funds(
+            owner_id=payer, hold_id=hold_id, grains=10, expires_at=economy.now + timedelta(hours=1), purpose="job"
+        )
+    economy.now += timedelta(hours=1)
+    with economy.acting():
+        economy.service.expire_hold(owner_id=payer, hold_id=hold_id)
+    assert economy.wallet(payer).available == 10
+
+
+def test_a_capability_says_what_is_lacking_and_what_the_fee_would_be(economy: Economy) -> None:
+    payer = economy.given(1_000)
+    can = economy.service.verify_payment_capability(owner_id=payer, grains=1_000, kind="service_payment")
+    cannot = economy.service.verify_payment_capability(owner_id=payer, grains=1_500)
+    nobody = economy.service.verify_payment_capability(owner_id=uuid4(), grains=1)
+    assert (can.capable, can.shortfall, can.fee, can.available) == (True, 0, 20, 1_000)
+    assert (cannot.capable, cannot.shortfall, cannot.fee) == (False, 500, 0)
+    assert (nobody.capable, nobody.shortfall) == (False, 1)
+
+
+def test_the_balance_is_that_of_the_log(economy: Economy) -> None:
+    owner = economy.given(42)
+    balance = economy.service.get_wallet_balance(owner_id=owner)
+    assert (balance.posted, balance.held, balance.available) == (42, 0, 42)
+    with pytest.raises(WalletUnknown):
+        economy.service.get_wallet_balance(owner_id=uuid4())
+
+
+def test_opening_a_wallet_twice_is_opening_it_once(economy: Economy) -> None:
+    owner = economy.given(7)
+    with economy.acting():
+        economy.service.open_wallet(owner_id=owner)
+    assert economy.wallet(owner).available == 7
+
+
+def test_eight_threads_paying_from_one_wallet_never_overdraw_it(economy: Economy) -> None:
+    payer, payee = economy.given(100), economy.given(0)
+
+    def pay(_: int) -> bool:
+        try:
+            economy.pay(payer, payee, 7)
+        except InsufficientFunds:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        paid = sum(threads.map(pay, range(40)))
+    assert paid == 14
+    assert economy.wallet(payer).available == 2
+    assert economy.wallet(payee).available == 98
+    assert_sound(economy.facts())
+
+
+def test_thirty_two_callers_crediting_one_hot_wallet_lose_none(economy: Economy) -> None:
+    payee = economy.given(0)
+    payers = [economy.given(10) for _ in range(32)]
+
+    def pay(payer: UUID) -> None:
+        for _ in range(5):
+            economy.pay(payer, payee, 2)
+
+    with ThreadPoolExecutor(32) as threads:
+        list(threads.map(pay, payers))
+    assert economy.wallet(payee).available == 320
+    assert_sound(economy.facts())
+
+
+def test_one_payment_sent_by_eight_threads_at_once_is_paid_once(economy: Economy) -> None:
+    payer, payee = economy.given(100), economy.given(0)
+    with ThreadPoolExecutor(8) as threads:
+        receipts = list(threads.map(lambda _: economy.pay(payer, payee, 60, "once"), range(8)))
+    assert len({receipt.id for receipt in receipts}) == 1
+    assert economy.wallet(payee).available == 60

@@ -1,0 +1,115 @@
+"""A village's economy on a real log: the service, a clock one can turn, and owners with tokens."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from domain.kernel import EventLog, Fact, new_scope, within
+from domain.kernel.tokens import tokens
+from domain.tokenomics.accounts import SYSTEM_ACCOUNT_NAMES, wallet_id_of
+from domain.tokenomics.pricing import MS_PER_HOUR, Activity, Policy
+from domain.tokenomics.service import TokenomicsService
+from domain.tokenomics.transfer import Transfer
+from domain.tokenomics.wallet import Wallet
+from infrastructure.database import Database, Role
+from infrastructure.event_store import LogReader, open_event_log
+from infrastructure.event_store.reader import MAX_POSITION
+from projections.tokenomics import READ_MODELS
+from projections.tokenomics.queries import RewardIndex
+from workers.projector import Projector
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+class Economy:
+    """Commands run under a scope at `now`; `given` hands an owner tokens of the treasury."""
+
+    def __init__(self, url: str, database: Database, policy: Policy | None = None) -> None:
+        self.now = NOON
+        self.url = url
+        self.database = database
+        self.log: EventLog = open_event_log(url, clock=lambda: self.now)
+        self.index = RewardIndex(database)
+        self.service = TokenomicsService(self.log, policy, self.index)
+        self.projector = Projector(database, list(READ_MODELS))
+
+    @contextmanager
+    def acting(self, **scope: Any) -> Iterator[None]:
+        """Run commands as the tests."""
+        with within(new_scope("test", now=self.now, **scope)):
+            yield
+
+    def given(self, grains: int, owner_id: UUID | None = None) -> UUID:
+        """An owner with a wallet that has earned these grains: one for each ms, so at most 3 x 10^10."""
+        owner_id = owner_id or uuid4()
+        generous = TokenomicsService(self.log, replace(self.service.policy, rate_grains_per_hour=MS_PER_HOUR))
+        with self.acting():
+            self.service.open_wallet(owner_id=owner_id)
+            if grains:
+                work = Activity("harvest_contribution", uuid4(), uuid4(), owner_id, grains, 10_000)
+                claim_id = generous.accrue_reward(activity=work).id
+                assert claim_id is not None
+                generous.distribute_rewards(batch_id=uuid4(), claim_ids=[claim_id])
+        return owner_id
+
+    def pay(self, payer: UUID, payee: UUID, grains: int, payment_id: str | None = None, **more: Any) -> Any:
+        """One payment; a new payment id by default."""
+        with self.acting():
+            return self.service.process_payment(
+                payment_id=payment_id or str(uuid4()), from_owner_id=payer, to_owner_id=payee, grains=grains, **more
+            )
+
+    def accrue(self, *, owner_id: UUID | None = None, verified_ms: int = 3_600_000, quality_bp: int = 10_000) -> UUID:
+        """The claim of a new device for an hour of training, or another time."""
+        activity = Activity("fl_participation", uuid4(), uuid4(), owner_id or uuid4(), verified_ms, quality_bp)
+        with self.acting():
+            claim_id = self.service.accrue_reward(activity=activity).id
+        assert claim_id is not None
+        return claim_id
+
+    def distribute(self, claim_ids: Sequence[UUID], batch_id: UUID | None = None) -> Any:
+        """Post a batch; a new batch id by default."""
+        with self.acting():
+            return self.service.distribute_rewards(batch_id=batch_id or uuid4(), claim_ids=claim_ids)
+
+    def wallet(self, owner_id: UUID) -> Wallet:
+        """The wallet as the log has it."""
+        return self.log.load(Wallet, wallet_id_of(owner_id))
+
+    def facts(self) -> list[Fact]:
+        """The whole log."""
+        with self.database.connect(Role.READER) as connection:
+            return [record.fact() for batch in LogReader(connection).all(MAX_POSITION) for record in batch.records]
+
+    def close(self) -> None:
+        self.log.close()
+
+
+def assert_sound(facts: Sequence[Fact]) -> None:
+    """What must hold of any log, at the end of every command: nothing drifts, nobody is overdrawn, wallets agree.
+
+    Balances are folded from transfers, and compared with what the facts of the wallets say.
+    """
+    balances: dict[UUID, int] = {}
+    wallets: dict[UUID, int] = {}
+    for index, fact in enumerate(facts):
+        match fact.event:
+            case Transfer.Posted(legs=legs):
+                for leg in legs:
+                    balances[leg.account] = balances.get(leg.account, 0) + leg.grains
+                assert sum(balances.values()) == 0
+            case Wallet.Credited(grains=grains):
+                wallets[fact.stream] = wallets.get(fact.stream, 0) + grains
+            case Wallet.Debited(grains=grains):
+                wallets[fact.stream] = wallets.get(fact.stream, 0) - grains
+        if index + 1 == len(facts) or facts[index + 1].command_id != fact.command_id:
+            owned = {account: grains for account, grains in balances.items() if account not in SYSTEM_ACCOUNT_NAMES}
+            assert all(grains >= 0 for grains in owned.values())
+            assert owned == {account: grains for account, grains in wallets.items() if account in owned}
+
+
+HOUR = tokens(15)
+"""What an hour of training at full quality earns."""

@@ -1,0 +1,1 @@
+"""What is reachable: REST commands, GraphQL reads, subscriptions and the dashboard."""

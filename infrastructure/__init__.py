@@ -1,0 +1,1 @@
+"""Adapters to the world: settings, event store, databases, blobs, keys and embedded servers."""

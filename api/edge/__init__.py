@@ -1,0 +1,1 @@
+"""The edge: who may ask for what, how much, and in which form it is answered."""

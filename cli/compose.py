@@ -1,0 +1,168 @@
+"""Puts the parts together: which service, store and port each process of a village gets. Nothing else decides that."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+from pydantic import SecretStr
+
+from cli.errors import CommandFailed
+from infrastructure.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from domain.kernel import EventLog
+    from domain.sagas.village import Village
+    from domain.tokenomics.pricing import Policy
+    from infrastructure.blobs import BlobStore
+    from infrastructure.database import Database
+
+# A part of a worker: runs until the event is set.
+Runner = Callable[[threading.Event], None]
+
+
+def running_database_url(settings: Settings) -> str | None:
+    """The database that is set, or else that of a village which runs in this home; None when there is none."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    try:
+        url = (settings.home / "database.url").read_text().strip()
+        psycopg.connect(url, connect_timeout=3).close()
+    except (FileNotFoundError, psycopg.OperationalError):
+        return None
+    return url
+
+
+def require_database(settings: Settings) -> Settings:
+    """The settings with the database to use; raises CommandFailed when none is set and none runs here."""
+    url = running_database_url(settings)
+    if url is None:
+        raise CommandFailed(
+            f"No village runs in {settings.home}: start one with `village up`, or set VILLAGE_DATABASE_URL"
+        )
+    return settings.model_copy(update={"database_url": SecretStr(url)})
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What every process of a village shares."""
+
+    settings: Settings
+    database: "Database"
+    log: "EventLog"
+    village: "Village"
+    blobs: "BlobStore"
+
+
+@contextmanager
+def parts(settings: Settings, name: str) -> Iterator[Parts]:
+    """The services on their log and stores, closed at the end. `name` shows in the database's session list."""
+    import domain.topics  # noqa: F401  (every stored topic must resolve)
+    from domain.device_registry.service import DeviceRegistryService
+    from domain.federated_learning.service import FederatedLearningService
+    from domain.sagas.village import Village
+    from domain.tokenomics.service import TokenomicsService
+    from infrastructure.blobs import BlobStore
+    from infrastructure.database import Database
+    from infrastructure.event_store import open_event_log
+    from projections.device_registry import DeviceIndex
+    from projections.tokenomics.queries import RewardIndex
+
+    assert settings.database_url is not None, "require_database comes first"
+    url = settings.database_url.get_secret_value()
+    with ExitStack() as ends:
+        database = ends.enter_context(Database(url, pool_size=settings.pool_size, application=f"village-{name}"))
+        log = open_event_log(url)
+        ends.callback(log.close)
+        index = DeviceIndex(database)
+        village = Village(
+            log=log,
+            device_registry=DeviceRegistryService(log, index),
+            tokenomics=TokenomicsService(log, policy_of(settings), RewardIndex(database)),
+            federated_learning=FederatedLearningService(log, index),
+        )
+        yield Parts(settings, database, log, village, BlobStore.open(settings.blob_url, home=settings.home))
+
+
+def policy_of(settings: Settings) -> "Policy":
+    """The economy that the settings describe."""
+    from domain.tokenomics.pricing import Policy
+
+    return Policy.of(
+        initial_token_supply=settings.initial_token_supply,
+        harvest_reward_rate=settings.harvest_reward_rate,
+        fl_participation_bonus=settings.fl_participation_bonus,
+        marketplace_fee_percent=settings.marketplace_fee_percent,
+        epoch_hours=settings.reward_epoch_hours,
+        epoch_budget_tokens=settings.reward_epoch_budget_tokens,
+    )
+
+
+@contextmanager
+def api_app(settings: Settings) -> "Iterator[FastAPI]":
+    """The API with every context of the village."""
+    import api.device_registry
+    import api.federated_learning
+    import api.tokenomics
+    from api.app import ApiContext, create_app
+    from cli.ports import EnrolledDevices
+    from infrastructure.keys import load_keys
+
+    with parts(settings, "api") as made:
+        ctx = ApiContext(
+            village=made.village,
+            database=made.database,
+            blobs=made.blobs,
+            keys=load_keys(settings.home),
+            settings=settings,
+            devices=EnrolledDevices(made.log),
+        )
+        yield create_app(ctx, [api.device_registry, api.federated_learning, api.tokenomics])
+
+
+@contextmanager
+def _projector(settings: Settings) -> Iterator[Sequence[Runner]]:
+    import domain.topics  # noqa: F401
+    from infrastructure.database import Database
+    from projections.catalogue import READ_MODELS
+    from workers.projector import Projector
+
+    assert settings.database_url is not None
+    url = settings.database_url.get_secret_value()
+    with Database(url, pool_size=settings.pool_size, application="village-projector") as database:
+        yield [Projector(database, READ_MODELS).run]
+
+
+@contextmanager
+def _saga_runner(settings: Settings) -> Iterator[Sequence[Runner]]:
+    from domain.sagas import SAGAS
+    from workers.saga_runner import SagaRunner
+
+    with parts(settings, "saga-runner") as made:
+        yield [SagaRunner(made.log, made.database, SAGAS, made.village).run]
+
+
+@contextmanager
+def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
+    from domain.kernel import new_scope, within
+    from domain.sagas.deadline import Deadlines
+    from infrastructure.presence import PresenceStore
+    from workers.deadline_clock import DeadlineClock
+    from workers.presence_clock import PresenceClock
+
+    with parts(settings, "clock") as made:
+        with within(new_scope("system:clock")):
+            made.village.tokenomics.genesis()
+        presence = PresenceStore(made.database, made.village.device_registry)
+        yield [DeadlineClock(Deadlines(made.log), made.database).run, PresenceClock(presence).run]
+
+
+WORKERS: Final[Mapping[str, Callable[[Settings], AbstractContextManager[Sequence[Runner]]]]] = {
+    "projector": _projector,
+    "saga-runner": _saga_runner,
+    "clock": _clock,
+}

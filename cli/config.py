@@ -1,0 +1,49 @@
+"""`village config`: what this village is set to, and whether that can work."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cli.errors import told_plainly
+from infrastructure.settings import PREFIX, Settings, shown, warnings
+
+app = typer.Typer(help="Show or check the settings (VILLAGE_* variables).", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def show(json_output: Json = False) -> None:
+    """Every setting with its value; secrets show only whether they are set."""
+    with told_plainly():
+        settings = Settings()
+    if json_output:
+        typer.echo(json.dumps({"settings": shown(settings), "warnings": warnings()}, default=list))
+        return
+    table = Table("setting", "value", "from", box=None, pad_edge=False)
+    for name, value in shown(settings).items():
+        source = "environment" if name in settings.model_fields_set else "default"
+        table.add_row(PREFIX + name.upper(), "" if value is None else str(value), source)
+    Console(soft_wrap=True).print(table)
+    tell_warnings()
+
+
+@app.command()
+def check(json_output: Json = False) -> None:
+    """Whether the settings are valid; exit code 1 if not. Variables without effect are named."""
+    with told_plainly():
+        Settings()
+    if json_output:
+        typer.echo(json.dumps({"ok": True, "warnings": warnings()}))
+        return
+    tell_warnings()
+    typer.echo("The settings are valid.")
+
+
+def tell_warnings() -> None:
+    """Names the variables that have no effect, on stderr."""
+    for warning in warnings():
+        typer.echo(f"warning: {warning}", err=True)

@@ -1,0 +1,96 @@
+"""The command `village`. What needs much is imported when it is used, so that every call starts fast."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from cli import config, db
+from cli.errors import told_plainly
+
+app = typer.Typer(
+    name="village",
+    help="AI Village: devices train models together and get paid for it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(config.app, name="config")
+app.add_typer(db.app, name="db")
+
+# The rest of the line belongs to a part with a parser of its own.
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+
+
+@app.command()
+def up(json_output: Json = False) -> None:
+    """Run a whole village on this machine until it is stopped (Ctrl-C)."""
+    from cli.up import up as run_village
+    from infrastructure.settings import Settings
+
+    def tell(what: str, facts: Mapping[str, str]) -> None:
+        if json_output:
+            typer.echo(json.dumps({"event": what, **facts}))
+        elif what == "ready":
+            typer.echo(f"The village is up at {facts['url']}")
+            typer.echo(f"Log in (once, within 15 minutes): {facts['login_url']}")
+            typer.echo("Stop it with Ctrl-C.")
+        else:
+            typer.echo("The village has stopped.")
+
+    with told_plainly():
+        if not json_output:
+            config.tell_warnings()
+        run_village(Settings(), tell)
+
+
+@app.command()
+def api(supervised: Supervised = False) -> None:
+    """Run only the API, on servers that run already (VILLAGE_DATABASE_URL)."""
+    from cli.processes import run_api
+
+    with told_plainly():
+        run_api(supervised=supervised)
+
+
+@app.command()
+def worker(
+    name: Annotated[str, typer.Argument(help="projector, saga-runner, aggregator or clock")],
+    supervised: Supervised = False,
+) -> None:
+    """Run only one worker, on servers that run already (VILLAGE_DATABASE_URL)."""
+    from cli.processes import run_worker
+
+    with told_plainly():
+        run_worker(name, supervised=supervised)
+
+
+@app.command(context_settings=PASSED_ON, add_help_option=False)
+def demo(ctx: typer.Context) -> None:
+    """Train a real model across devices on this machine, and pay for it."""
+    _pass_on(ctx, "cli.demo")
+
+
+@app.command(context_settings=PASSED_ON, add_help_option=False)
+def device(ctx: typer.Context) -> None:
+    """Run a volunteer device."""
+    _pass_on(ctx, "cli.device")
+
+
+@app.command(context_settings=PASSED_ON, add_help_option=False)
+def token(ctx: typer.Context) -> None:
+    """Give people and programs access."""
+    _pass_on(ctx, "cli.token")
+
+
+def _pass_on(ctx: typer.Context, module: str) -> None:
+    importlib.import_module(module).app(ctx.args, prog_name=f"village {ctx.info_name}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,77 @@
+"""One process of a village: the API or a worker, run until it is asked to stop."""
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+
+import structlog
+
+from cli.children import end_with_supervisor
+from cli.compose import WORKERS, Runner, api_app, require_database
+from cli.errors import CommandFailed
+from infrastructure.embedded.place import write_private
+from infrastructure.settings import Settings
+
+log = structlog.get_logger("village")
+
+
+def run_worker(name: str, *, supervised: bool) -> None:
+    """Runs a worker by name; raises CommandFailed when there is none, or when it ended without being asked to."""
+    from api.edge.logs import configure
+
+    compose = WORKERS.get(name)
+    if compose is None:
+        raise CommandFailed(f"There is no worker {name!r}: {', '.join(WORKERS)}")
+    settings = require_database(Settings())
+    configure(settings.log_level)
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    if supervised:
+        end_with_supervisor(stopping)
+    with compose(settings) as runners:
+        log.info("started", worker=name, pid=os.getpid())
+        run_all(runners, stopping)
+
+
+def run_all(runners: Sequence[Runner], stopping: threading.Event) -> None:
+    """Runs each in a thread of its own. One that ends early ends all: half a worker is worse than a restart."""
+    failures: list[BaseException] = []
+
+    def run(runner: Runner) -> None:
+        try:
+            runner(stopping)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            stopping.set()
+
+    threads = [threading.Thread(target=run, args=[runner], name=f"runner {n}") for n, runner in enumerate(runners)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():  # in slices, so that a signal is handled meanwhile
+            thread.join(0.5)
+    if failures:
+        raise failures[0]
+
+
+def run_api(*, supervised: bool) -> None:
+    """Runs the API until a signal; its address is written to home/api.url once it listens."""
+    from api.edge.logs import configure
+    from api.server import listen, server
+
+    settings = require_database(Settings())
+    configure(settings.log_level)
+    with api_app(settings) as app:
+        try:
+            listening, url = listen(settings.api_host, settings.api_port)
+        except OSError as error:
+            raise CommandFailed(f"{settings.api_host}:{settings.api_port}: {error.strerror}") from error
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(settings.home / "api.url", f"{url}\n", None)
+        if supervised:
+            end_with_supervisor(threading.Event())
+        log.info("listening", url=url, pid=os.getpid())
+        server(app).run(sockets=[listening])

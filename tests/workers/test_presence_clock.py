@@ -1,0 +1,277 @@
+"""Presence on a real Postgres: facts only on transitions, and rows and log agree whatever crashes in between."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from itertools import count, pairwise
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from domain.device_registry.device import Device
+from domain.device_registry.service import DeviceRegistryService
+from domain.kernel import EventLog, Receipt
+from infrastructure.database import Database
+from infrastructure.event_store import LogReader, open_event_log
+from infrastructure.presence import HeartbeatReplayed, PresenceStore, Silence
+from tests.devices import NOW, enrol
+from workers.presence_clock import PresenceClock
+
+_sequences = count(1)
+
+
+@pytest.fixture
+def log(database_url: str) -> Iterator[EventLog]:
+    log = open_event_log(database_url)
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def service(log: EventLog) -> DeviceRegistryService:
+    return DeviceRegistryService(log)
+
+
+@pytest.fixture
+def store(database: Database, service: DeviceRegistryService) -> PresenceStore:
+    return PresenceStore(database, service)
+
+
+def at(seconds: int) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def beat(store: PresenceStore, device_id: UUID, seconds: int, latency_ms: int | None = None) -> None:
+    sequence = next(_sequences)
+    assert store.beat(device_id=device_id, sequence=sequence, latency_ms=latency_ms, now=at(seconds)) == "online"
+
+
+def watch(clock: PresenceClock, start: int, end: int) -> None:
+    for seconds in range(start, end + 1, 5):
+        clock.tick(at(seconds))
+
+
+def presence_facts(database: Database, device_id: UUID) -> list[tuple[str, datetime]]:
+    with database.reader.connection() as connection:
+        facts = [record.fact() for record in LogReader(connection).of_streams([device_id])]
+    return [
+        (type(fact.event).__name__, getattr(fact.event, "seen_at", None) or fact.event.last_seen_at)
+        for fact in facts
+        if type(fact.event).__name__.startswith("Went")
+    ]
+
+
+def row(database: Database, device_id: UUID) -> tuple[str, int, int | None]:
+    with database.reader.connection() as connection:
+        found = connection.execute(
+            "SELECT state, sequence, latency_class_ms FROM edge.presence WHERE device_id = %s", (device_id,)
+        ).fetchone()
+    assert found is not None
+    return found[0], found[1], found[2]
+
+
+def test_a_hundred_heartbeats_are_one_fact(
+    store: PresenceStore, service: DeviceRegistryService, log: EventLog, database: Database
+) -> None:
+    device_id = enrol(service)
+    for seconds in range(100):
+        beat(store, device_id, seconds)
+    assert presence_facts(database, device_id) == [("WentOnline", at(0))]
+    assert log.head() == 3
+
+
+def test_silence_degrades_after_45_s_and_loses_after_90_s_and_one_heartbeat_brings_back(
+    store: PresenceStore, service: DeviceRegistryService, database: Database
+) -> None:
+    device_id = enrol(service)
+    clock = PresenceClock(store)
+    beat(store, device_id, 0)
+    watch(clock, 0, 40)
+    assert [name for name, _ in presence_facts(database, device_id)] == ["WentOnline"]
+    watch(clock, 45, 85)
+    assert presence_facts(database, device_id)[1:] == [("WentDegraded", at(0))]
+    watch(clock, 90, 200)
+    assert presence_facts(database, device_id)[2:] == [("WentOffline", at(0))]
+    beat(store, device_id, 201)
+    assert presence_facts(database, device_id)[3:] == [("WentOnline", at(201))]
+    assert row(database, device_id)[0] == "online"
+
+
+def test_a_village_that_was_down_itself_loses_no_device(
+    store: PresenceStore, service: DeviceRegistryService, database: Database
+) -> None:
+    device_id = enrol(service)
+    beat(store, device_id, 0)
+    watch(PresenceClock(store), 3_600, 3_640)
+    paused = PresenceClock(store)
+    paused.tick(at(3_640))
+    watch(paused, 3_700, 3_740)
+    assert [name for name, _ in presence_facts(database, device_id)] == ["WentOnline"]
+    watch(paused, 3_745, 3_745)
+    assert presence_facts(database, device_id)[1:] == [("WentDegraded", at(0))]
+
+
+def test_a_heartbeat_whose_sequence_has_not_risen_is_refused_and_changes_nothing(
+    store: PresenceStore, service: DeviceRegistryService, log: EventLog, database: Database
+) -> None:
+    device_id = enrol(service)
+    store.beat(device_id=device_id, sequence=7, latency_ms=10, now=at(0))
+    head, before = log.head(), row(database, device_id)
+    for sequence in (7, 6, 0, -5):
+        with pytest.raises(HeartbeatReplayed):
+            store.beat(device_id=device_id, sequence=sequence, latency_ms=9_999, now=at(100))
+    assert (log.head(), row(database, device_id)) == (head, before)
+    clock = PresenceClock(store)
+    watch(clock, 0, 45)
+    assert [name for name, _ in presence_facts(database, device_id)] == ["WentOnline", "WentDegraded"]
+
+
+def test_of_the_same_heartbeat_sent_by_many_threads_one_counts(
+    store: PresenceStore, service: DeviceRegistryService, database: Database
+) -> None:
+    device_id = enrol(service)
+    start = threading.Barrier(8)
+
+    def send(_: int) -> bool:
+        start.wait()
+        try:
+            store.beat(device_id=device_id, sequence=1, latency_ms=None, now=at(0))
+        except HeartbeatReplayed:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(send, range(8))) == 1
+    assert len(presence_facts(database, device_id)) == 1
+
+
+def test_heartbeats_and_two_clocks_at_once_leave_alternating_facts_and_an_agreeing_row(
+    store: PresenceStore, service: DeviceRegistryService, log: EventLog, database: Database
+) -> None:
+    device_id = enrol(service)
+
+    def beats() -> None:
+        for step in range(40):
+            beat(store, device_id, 100 + step)
+
+    def ticks() -> None:
+        # Every heartbeat is 50 s old for these clocks, so they fight over each of them.
+        for step in range(80):
+            now = at(150 + step // 2)
+            silence = Silence.at(now, watching_since=NOW)
+            for silent in store.mark_silent(silence, limit=10):
+                store.settle_silent(silent, silence, now)
+
+    with ThreadPoolExecutor(3) as threads:
+        for done in [threads.submit(beats), threads.submit(ticks), threads.submit(ticks)]:
+            done.result()
+    beat(store, device_id, 300)
+    names = [name for name, _ in presence_facts(database, device_id)]
+    assert all(first != second for first, second in pairwise(names))
+    assert row(database, device_id)[0] == log.load(Device, device_id).presence == "online"
+
+
+def test_the_latency_class_is_recorded_when_the_average_leaves_it(
+    store: PresenceStore, service: DeviceRegistryService, log: EventLog, database: Database
+) -> None:
+    device_id = enrol(service)
+    beat(store, device_id, 0, 40)
+    assert log.load(Device, device_id).latency_ms == 50
+    head = log.head()
+    for seconds in range(1, 20):
+        beat(store, device_id, seconds, 45)
+    assert log.head() == head
+    beat(store, device_id, 20, 100)
+    assert log.load(Device, device_id).latency_ms == 100
+    assert row(database, device_id)[0::2] == ("online", 100)
+    for seconds in range(21, 40):
+        beat(store, device_id, seconds)
+    assert log.head() == head + 1
+
+
+class Died(Exception):
+    """The process ended here."""
+
+
+class MortalRegistry(DeviceRegistryService):
+    """The real registry in a process that may die just before or just after it has recorded."""
+
+    dies = ""
+
+    def device_went_online(self, *, device_id: UUID, seen_at: datetime) -> Receipt:
+        return self._mortal(
+            lambda: super(MortalRegistry, self).device_went_online(device_id=device_id, seen_at=seen_at)
+        )
+
+    def device_went_degraded(self, *, device_id: UUID, seen_at: datetime) -> Receipt:
+        return self._mortal(
+            lambda: super(MortalRegistry, self).device_went_degraded(device_id=device_id, seen_at=seen_at)
+        )
+
+    def device_went_offline(self, *, device_id: UUID, last_seen_at: datetime) -> Receipt:
+        return self._mortal(
+            lambda: super(MortalRegistry, self).device_went_offline(device_id=device_id, last_seen_at=last_seen_at)
+        )
+
+    def _mortal(self, record: Callable[[], Receipt]) -> Receipt:
+        if self.dies == "before":
+            raise Died
+        receipt = record()
+        if self.dies == "after":
+            raise Died
+        return receipt
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["beat", "silence"]), st.sampled_from(["", "before", "after"]), st.integers(0, 60)),
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS, ends_with_a_beat=st.booleans())
+def test_wherever_the_process_dies_the_next_heartbeat_or_tick_makes_row_and_log_agree(
+    database: Database, log: EventLog, steps: list[tuple[str, str, int]], ends_with_a_beat: bool
+) -> None:
+    registry = MortalRegistry(log)
+    registry.dies = ""
+    store = PresenceStore(database, registry)
+    device_id = enrol(registry)
+    beat(store, device_id, 0)
+    clock, now = PresenceClock(store), 0
+    for act, registry.dies, seconds in steps:
+        try:
+            if act == "beat":
+                now += 1
+                beat(store, device_id, now)
+            else:
+                for _ in range(0, seconds, 5):
+                    now += 5
+                    clock.tick(at(now))
+        except Died:
+            clock = PresenceClock(store)
+    registry.dies = ""
+    if ends_with_a_beat:
+        beat(store, device_id, now + 1)
+    else:
+        watch(clock, now + 5, now + 200)
+    device = log.load(Device, device_id)
+    assert row(database, device_id)[0] == device.presence == ("online" if ends_with_a_beat else "offline")
+    names = [name for name, _ in presence_facts(database, device_id)]
+    assert all(first != second for first, second in pairwise(names))
+
+
+def test_a_whole_fleet_that_falls_silent_is_settled_tick_by_tick(
+    store: PresenceStore, service: DeviceRegistryService, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.presence_clock.MAX_PER_TICK", 3)
+    devices = [enrol(service) for _ in range(7)]
+    for device_id in devices:
+        beat(store, device_id, 0)
+    clock = PresenceClock(store)
+    watch(clock, 0, 40)
+    assert [clock.tick(at(50)) for _ in range(4)] == [3, 3, 1, 0]
+    assert {row(database, device_id)[0] for device_id in devices} == {"degraded"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -63,6 +63,11 @@ def open_data(place: str) -> Dataset:
     except (OSError, SafetensorError, KeyError) as error:
         raise DataUnavailable(f"{file} must be a safetensors file with the tensors features and labels") from error
     return Dataset(features.astype(np.float32), labels.astype(np.int64))
+
+
+def samples_blob(dataset: Dataset) -> bytes:
+    """The content of a `samples.safetensors` file, which is also the form of an evaluation blob."""
+    return save({"features": dataset.features, "labels": dataset.labels})
 
 
 def _shard_of(text: str) -> tuple[int, int]:

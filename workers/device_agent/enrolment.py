@@ -1,45 +1,34 @@
 """How a device becomes known to a village: its claim code, its new keys, and a signed challenge."""
 
 import base64
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-from domain.device_registry.device import device_id_of
+from domain.device_registry.enrolment import claim_sha256, device_id_of, proof_text
 from workers.device_agent.client import ApiRefused, VillageClient
 from workers.device_agent.state import Capabilities, DeviceState
-
-PROOF_CONTEXT = b"aivillage-enrol-v1"
 
 
 @dataclass(frozen=True)
 class Applicant:
-    """What the owner says of the device. `claim_code` is a secret; `repr` does not show it."""
+    """What the owner says of the device. The claim code is a secret until it is used."""
 
-    claim_code: str
+    claim_code: str = field(repr=False)
     device_type: str
     region: str
-
-    def __repr__(self) -> str:
-        return f"Applicant({self.device_type!r}, {self.region!r})"
 
     @property
     def device_id(self) -> UUID:
         """The id this claim code gives its device."""
-        return device_id_of(self._claim_sha256)
-
-    @property
-    def _claim_sha256(self) -> str:
-        return hashlib.sha256(self.claim_code.encode()).hexdigest()
+        return device_id_of(claim_sha256(self.claim_code))
 
     def request(self, state: DeviceState, challenge: str, capabilities: Capabilities) -> Mapping[str, Any]:
         """The body of `register_device`, with the proof that this device holds the keys it names."""
         ed25519_pub = _b64(state.signing_key.public_key().public_bytes_raw())
         x25519_pub = _b64(state.agreement_key.public_key().public_bytes_raw())
+        text = proof_text(challenge, self.claim_code, ed25519_pub, x25519_pub)
         return {
             "claim_code": self.claim_code,
             "challenge": challenge,
@@ -48,14 +37,8 @@ class Applicant:
             "ed25519_pub": ed25519_pub,
             "x25519_pub": x25519_pub,
             "capabilities": capabilities,
-            "proof": prove(state.signing_key, challenge, self._claim_sha256, ed25519_pub, x25519_pub),
+            "proof": _b64(state.signing_key.sign(text)),
         }
-
-
-def prove(key: Ed25519PrivateKey, challenge: str, claim_sha256: str, ed25519_pub: str, x25519_pub: str) -> str:
-    """The signature (base64) over the challenge, the claim and both public keys as they are sent."""
-    lines = [challenge, claim_sha256, ed25519_pub, x25519_pub]
-    return _b64(key.sign(b"\n".join([PROOF_CONTEXT, *(line.encode() for line in lines)])))
 
 
 async def enrol(

@@ -11,11 +11,13 @@ from safetensors.numpy import save_file
 
 from workers.device_agent.data import (
     MIN_SAMPLES,
+    Dataset,
     DataUnavailable,
     dirichlet_partition,
     mnist_shards,
     mnist_split,
     open_data,
+    samples_blob,
 )
 
 
@@ -65,13 +67,8 @@ def test_twenty_devices_hold_all_train_digits_unevenly() -> None:
 
 
 def test_a_folder_of_samples_is_read_back(tmp_path: Path) -> None:
-    save_file(
-        {
-            "features": np.eye(3, dtype=np.float32),
-            "labels": np.array([0, 1, 2], dtype=np.int64),
-        },
-        tmp_path / "samples.safetensors",
-    )
+    known = Dataset(np.eye(3, dtype=np.float32), np.array([0, 1, 2], dtype=np.int64))
+    (tmp_path / "samples.safetensors").write_bytes(samples_blob(known))
     dataset = open_data(str(tmp_path))
     assert len(dataset) == 3
     assert dataset.labels.tolist() == [0, 1, 2]

@@ -1,0 +1,161 @@
+"""`village demo`: a whole village on this machine trains a model across devices and pays for it."""
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console as Screen
+
+from cli.console import Console, VillageError
+from cli.demo_check import Outcome, examine
+from cli.demo_run import LAYERS, Agents, DemoFailed, DemoStopped, Plan, Run, running_agents
+from cli.demo_view import open_view, print_outcome
+from cli.errors import told_plainly
+from cli.up import Supervisor, login_url, stop_on_signals
+from infrastructure.settings import Settings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+TOKEN_LIFE = timedelta(hours=1)
+SECONDS_PER_ROUND = 30.0
+SECONDS_BESIDE_ROUNDS = 120.0
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the caller asked for."""
+
+    plan: Plan
+    keep: bool
+    least_accuracy: float
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the village running, and print a login link.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print only the summary, as one JSON object.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds of training.")] = 20,
+    devices: Annotated[int, typer.Option(min=3, max=100, help="Devices that take part.")] = 20,
+    processes: Annotated[int, typer.Option(min=1, max=32, help="Agent processes that host them.")] = 4,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of the API; 0 is a free one.")] = 0,
+    home: Annotated[Path | None, typer.Option(help="Folder of the village; a temporary one by default.")] = None,
+    accuracy: Annotated[float, typer.Option(min=0, max=1, help="Least test accuracy for success.")] = 0.85,
+) -> None:
+    """Boot a village, enrol devices, train on the MNIST digits, pay for it, and check every grain and every row.
+
+    Exit code 0 says that all of it held.
+    """
+    place = home or Path(tempfile.gettempdir()) / f"village-demo-{secrets.token_hex(4)}"
+    wishes = Wishes(Plan(devices, rounds, processes), keep, accuracy)
+    screen = Screen(stderr=json_output, quiet=json_output, highlight=False)
+    with told_plainly():
+        outcome = _perform(_embedded(place, port), wishes, screen, _json_line if json_output else _nothing)
+    if outcome is None or not outcome.ok:
+        typer.echo(f"The logs are in {place}", err=True)
+        raise typer.Exit(1)
+    if home is None:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _embedded(home: Path, port: int) -> Settings:
+    """Settings of a village with its own servers. They go through the environment, which its processes inherit."""
+    for name in ("DATABASE_URL", "NATS_URL", "BLOB_URL", "PUBLIC_URL"):
+        os.environ[f"VILLAGE_{name}"] = ""
+    os.environ["VILLAGE_HOME"] = str(home)
+    os.environ["VILLAGE_API_PORT"] = str(port)
+    return Settings()
+
+
+def _perform(
+    settings: Settings, wishes: Wishes, screen: Screen, tell: Callable[[Mapping[str, Any]], None]
+) -> Outcome | None:
+    """Run the village in this thread and the demo in another; answers None when the demo came to no outcome."""
+    outcomes: list[Outcome] = []
+    supervisor = Supervisor(settings)
+    stop_on_signals(supervisor.stopping)
+
+    def act() -> None:
+        try:
+            _act(supervisor, wishes, screen, outcomes, tell)
+        except DemoStopped:
+            screen.print("Stopped.")
+        except (DemoFailed, VillageError) as error:
+            screen.print(f"The demo failed: {error}", markup=False)
+        finally:
+            supervisor.stopping.set()
+
+    screen.print("Starting Postgres, NATS, the API and the workers ...")
+    try:
+        supervisor.start()
+        actor = threading.Thread(target=act, name="demo")
+        actor.start()
+        try:
+            supervisor.run()
+        finally:
+            supervisor.stopping.set()
+            actor.join()
+    finally:
+        supervisor.stop()
+    return outcomes[0] if outcomes else None
+
+
+def _act(
+    supervisor: Supervisor,
+    wishes: Wishes,
+    screen: Screen,
+    outcomes: list[Outcome],
+    tell: Callable[[Mapping[str, Any]], None],
+) -> None:
+    with Console(supervisor.url, _operator_token(supervisor.settings)) as console:
+        run = Run(console, wishes.plan, supervisor.stopping)
+        hosts = run.claim_devices(supervisor.settings.home / "devices")
+        with running_agents(hosts, supervisor.url) as agents:
+            outcomes.append(_train(run, agents, supervisor, wishes, screen))
+            page = login_url(supervisor) if wishes.keep else None
+            tell({**outcomes[0].summary(), **({"login_url": page} if page else {})})
+            if page:
+                screen.print(f"The village stays up. Its page: {page}\n(the link works once, within 15 minutes)")
+                screen.print("Stop it with Ctrl-C.")
+                supervisor.stopping.wait()
+
+
+def _train(run: Run, agents: Agents, supervisor: Supervisor, wishes: Wishes, screen: Screen) -> Outcome:
+    plan, started = wishes.plan, time.monotonic()
+    with open_view(screen, plan) as view:
+        view.step(f"The village is up at {supervisor.url}; enrolling {plan.devices} devices ...")
+        run.wait_online(agents)
+        layers = "-".join(map(str, LAYERS))
+        view.step(f"All of them are online, in {len(agents)} processes; training {layers} for {plan.rounds} rounds ...")
+        limit_s = SECONDS_BESIDE_ROUNDS + plan.rounds * SECONDS_PER_ROUND
+        last = run.follow(run.start_training(), agents, view.progress, limit_s)
+        view.step("Trained and paid; replaying the log to compare every read model ...")
+    outcome = examine(run, last, supervisor.database_url, wishes.least_accuracy, time.monotonic() - started)
+    print_outcome(screen, outcome)
+    return outcome
+
+
+def _operator_token(settings: Settings) -> str:
+    from api.edge.principals import Tokens
+    from infrastructure.keys import load_keys
+
+    return Tokens(load_keys(settings.home)).issue(role="operator", subject="demo", expires_in=TOKEN_LIFE)
+
+
+def _json_line(summary: Mapping[str, Any]) -> None:
+    with suppress(BrokenPipeError):
+        typer.echo(json.dumps(summary))
+
+
+def _nothing(summary: Mapping[str, Any]) -> None:
+    return None

@@ -1,0 +1,57 @@
+"""What the demo prints of a training."""
+
+import io
+from uuid import uuid4
+
+import pytest
+from rich.console import Console as Screen
+
+from cli.demo_run import Payout, Plan, Progress, Round
+from cli.demo_view import EventRate, LiveView, PlainView, open_view, sparkline
+
+
+def progress(rounds: int, head: int = 10) -> Progress:
+    done = [Round(n, "completed", 20, 20, 0.5 + n / 10, 1.0 / n, 900) for n in range(1, rounds + 1)]
+    running = Round(rounds + 1, "open", 0, 7, None, None, None)
+    payout = Payout(uuid4(), rounds, "150000000", "0")
+    return Progress("running", [*done, running], [payout], head, settled=False)
+
+
+def test_the_rate_is_that_of_the_last_seconds() -> None:
+    rate = EventRate()
+    assert rate.at(0, now=0.0) == 0.0
+    assert rate.at(100, now=1.0) == pytest.approx(100)
+    for second in range(2, 20):
+        rate.at(100, now=float(second))
+    assert rate.at(100, now=20.0) == 0.0
+
+
+def test_without_a_terminal_each_completed_round_is_printed_once() -> None:
+    out = io.StringIO()
+    with open_view(Screen(file=out), Plan(20, 20, 4)) as view:
+        assert isinstance(view, PlainView)
+        view.step("starting")
+        for rounds in (0, 1, 1, 3):
+            view.progress(progress(rounds))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "starting"
+    assert [line.split()[1] for line in lines[1:]] == ["1", "2", "3"]
+    assert "accuracy  60.0%" in lines[1]
+    assert "paid 1.5 tokens" in lines[1]
+
+
+def test_on_a_terminal_the_live_view_shows_rounds_accuracy_and_payouts() -> None:
+    out = io.StringIO()
+    screen = Screen(file=out, force_terminal=True, width=100, height=40)
+    with open_view(screen, Plan(20, 20, 4)) as view:
+        assert isinstance(view, LiveView)
+        view.progress(progress(3))
+    text = out.getvalue()
+    assert "3/20" in text
+    assert "80.0%" in text
+    assert "1.5 tokens" in text
+
+
+def test_the_curve_has_one_bar_for_each_value_and_stays_inside_its_glyphs() -> None:
+    assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
+    assert sparkline([]) == ""

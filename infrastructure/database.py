@@ -25,12 +25,11 @@ Pool = ConnectionPool[Connection[TupleRow]]
 
 
 class Role(StrEnum):
-    """What a connection may do; the grants are in the migrations."""
+    """What a connection may do; the grants are in the migrations. The user of the url itself is the migrator."""
 
     WRITER = "village_writer"
     READER = "village_reader"
     PROJECTOR = "village_projector"
-    MIGRATOR = "village_migrator"
 
 
 def conninfo_for(url: str, role: Role, *, application: str = "village") -> str:
@@ -92,11 +91,6 @@ class Database:
     def projector(self) -> Pool:
         """May change read models and cursors."""
         return self.pool(Role.PROJECTOR)
-
-    @property
-    def migrator(self) -> Pool:
-        """Owns the schemas."""
-        return self.pool(Role.MIGRATOR)
 
     def close(self) -> None:
         """Closes every pool; connections in use close when they are given back."""

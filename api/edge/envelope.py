@@ -39,11 +39,11 @@ class Envelope:
         if scope["type"] == "websocket":
             await self.app(scope, receive, send)
         elif given is not None and correlation_id is None:
-            await refused(CorrelationIdInvalid())(scope, receive, send)
+            await self._answer(refused(CorrelationIdInvalid()), scope, receive, send)
         else:
-            await self._answer(scope, receive, send)
+            await self._answer(self.app, scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         started, status = time.perf_counter(), 0
 
         async def send_named(message: Message) -> None:
@@ -57,7 +57,7 @@ class Envelope:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_named)
+            await app(scope, receive, send_named)
         except Exception:
             log.exception("request failed", method=scope["method"], path=scope["path"])
             if status:

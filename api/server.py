@@ -1,0 +1,42 @@
+"""The API's HTTP server: uvicorn, configured once for the command line and the tests."""
+
+import socket
+
+import uvicorn
+from fastapi import FastAPI
+
+GRACEFUL_SHUTDOWN_S = 8
+MAX_CONNECTIONS = 5_000
+WS_MESSAGE_BYTES = 256 * 1024
+
+
+def listen(host: str, port: int) -> tuple[socket.socket, str]:
+    """A listening socket and the url it answers at; port 0 takes a free one. Raises OSError when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, backlog=1_024)
+    listening.setblocking(False)
+    address, bound = listening.getsockname()[:2]
+    shown = f"[{address}]" if ":" in address else address
+    return listening, f"http://{shown}:{bound}"
+
+
+def server(app: FastAPI) -> uvicorn.Server:
+    """A server for `run(sockets=[...])`; it stops within GRACEFUL_SHUTDOWN_S of SIGTERM."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            # Whoever may reach the port could otherwise choose the address that limits and /metrics go by.
+            proxy_headers=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
+            timeout_keep_alive=30,
+            ws="websockets-sansio",
+            ws_max_size=WS_MESSAGE_BYTES,
+            ws_per_message_deflate=False,
+            lifespan="on",
+        )
+    )

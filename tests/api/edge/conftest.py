@@ -1,0 +1,124 @@
+"""The edge as it is served: real Postgres, real event log, real uvicorn on a free port."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import httpx2
+import pytest
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from api.app import create_app
+from api.edge.context import ApiContext
+from api.edge.limits import RateLimits
+from api.edge.logs import through_standard_library
+from api.edge.principals import EnrolledDevice, Tokens
+from api.server import listen, server
+from domain.kernel.event_log import EventLog
+from infrastructure.blobs import BlobStore
+from infrastructure.database import Database
+from infrastructure.event_store import open_event_log
+from infrastructure.http_signatures import DeviceAuth
+from infrastructure.keys import load_keys
+from infrastructure.settings import Settings
+from tests.ledger import Ledger
+
+from . import sample
+
+
+@dataclass
+class Device:
+    """A device with its key, known to the directory of the test."""
+
+    device_id: UUID = field(default_factory=uuid4)
+    owner_id: UUID = field(default_factory=uuid4)
+    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+
+    @property
+    def auth(self) -> DeviceAuth:
+        return DeviceAuth(self.device_id, self.key)
+
+
+@dataclass
+class Edge:
+    """A running API and the means to be anybody at it."""
+
+    url: str
+    ctx: ApiContext
+    log: EventLog
+    tokens: Tokens
+    enrolled: dict[UUID, EnrolledDevice]
+    client: httpx2.Client
+
+    def enrol(self) -> Device:
+        device = Device()
+        self.enrolled[device.device_id] = EnrolledDevice(device.key.public_key(), device.owner_id)
+        return device
+
+    def token(self, role: str = "operator", subject: str = "ada") -> str:
+        return self.tokens.issue(role=role, subject=subject, expires_in=timedelta(hours=1))
+
+    def bearer(self, role: str = "operator", subject: str = "ada") -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token(role, subject)}"}
+
+    def ask(self, query: str, headers: dict[str, str] | None = None, **variables: Any) -> dict[str, Any]:
+        """The JSON answer to a GraphQL query, by default asked by an operator."""
+        body = {"query": query, "variables": variables}
+        answer = self.client.post("/graphql", json=body, headers=self.bearer() if headers is None else headers)
+        assert answer.status_code == 200, answer.text
+        return cast(dict[str, Any], answer.json())
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """Log lines go where pytest captures them."""
+    through_standard_library("DEBUG")
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def log(database_url: str) -> Iterator[EventLog]:
+    log = open_event_log(database_url)
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def rate_limits() -> RateLimits:
+    return RateLimits()
+
+
+@pytest.fixture
+def edge(
+    database: Database, database_url: str, log: EventLog, tmp_path: Path, rate_limits: RateLimits
+) -> Iterator[Edge]:
+    enrolled: dict[UUID, EnrolledDevice] = {}
+    ctx = ApiContext(
+        village=cast(Any, Ledger(log)),
+        database=database,
+        blobs=BlobStore.open(None, home=tmp_path),
+        keys=load_keys(tmp_path),
+        settings=Settings(home=tmp_path),
+        devices=enrolled.get,
+        rate_limits=rate_limits,
+    )
+    socket, url = listen("127.0.0.1", 0)
+    serving = server(create_app(ctx, [sample]))
+    thread = threading.Thread(target=serving.run, args=([socket],))
+    thread.start()
+    ends = time.monotonic() + 10
+    while not serving.started and time.monotonic() < ends:
+        time.sleep(0.005)
+    assert serving.started, "the server did not start"
+    with httpx2.Client(base_url=url) as client:
+        yield Edge(url, ctx, log, Tokens(ctx.keys), enrolled, client)
+    serving.should_exit = True
+    thread.join(15)
+    assert not thread.is_alive(), "the server did not stop"

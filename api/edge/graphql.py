@@ -62,6 +62,10 @@ Grains = NewType("Grains", int)
 """An amount of money in grains; a decimal string, since not every client has 64-bit integers."""
 
 
+Milliseconds = NewType("Milliseconds", int)
+"""A duration; a JSON number, exact to 2^53 (GraphQL's Int ends at 25 days)."""
+
+
 class CursorInvalid(Refusal):
     """`after` is an `endCursor` or `cursor` of the same connection, given back unchanged."""
 

@@ -26,7 +26,7 @@ from domain.kernel.errors import Refusal
 from .context import ApiContext
 from .feed import Feed
 from .gate import COOKIE, Access, Gate, GatedRoute
-from .graphql import Grains, GraphQLContext, Position
+from .graphql import Grains, GraphQLContext, Milliseconds, Position
 from .graphql_limits import Documents
 from .principals import ROLES
 from .problems import Unauthenticated
@@ -65,6 +65,9 @@ SCALARS: dict[object, ScalarDefinition] = {
     ),
     Grains: strawberry.scalar(
         name="Grains", description="Money, a decimal string of grains.", serialize=str, parse_value=_grains
+    ),
+    Milliseconds: strawberry.scalar(
+        name="Milliseconds", description="A duration in milliseconds.", serialize=int, parse_value=_position
     ),
 }
 

@@ -1,0 +1,239 @@
+"""Tokenomics over GraphQL: wallets, transfers, epochs, claims, payouts and the supply. Members see their own."""
+
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+import msgspec
+import strawberry
+
+from api.edge.graphql import Condition, Connection, Grains, Info, Listing, Milliseconds, Position, equals
+from domain.kernel import Forbidden
+from domain.tokenomics.accounts import wallet_id_of
+from projections.rows import Row
+from projections.tokenomics import DevicePayouts, Epochs, RewardClaims, Transfers, Wallets
+from projections.tokenomics.money import TransferRow
+from projections.tokenomics.queries import RewardIndex
+
+
+class FromRow:
+    """A node whose fields are columns of a row of the same names."""
+
+    @classmethod
+    def of(cls, row: Row) -> Self:
+        columns = msgspec.structs.asdict(row)
+        return cls(**{field.name: columns[field.name] for field in cls.__strawberry_definition__.fields})  # type: ignore[attr-defined]
+
+
+@strawberry.type
+class Wallet(FromRow):
+    """A wallet; available is posted less held."""
+
+    wallet_id: UUID
+    owner_id: UUID
+    posted_grains: Grains
+    held_grains: Grains
+    available_grains: Grains
+    opened_at: datetime
+
+
+@strawberry.type
+class Leg:
+    """What one account gained, or gave (negative)."""
+
+    account: UUID
+    grains: Grains
+
+
+@strawberry.type
+class Transfer:
+    """A posted transfer, whose legs sum to zero, or one that is rejected for good."""
+
+    transfer_id: UUID
+    kind: str
+    state: str
+    reason: str | None
+    memo: str
+    moved_grains: Grains
+    posted_at: datetime
+    position: Position
+    stored: strawberry.Private[list[dict[str, str]]]
+
+    @strawberry.field
+    def legs(self, info: Info) -> list[Leg]:
+        """Its legs. Of a batch of rewards, members see only their own."""
+        legs = [Leg(account=UUID(leg["account"]), grains=Grains(int(leg["grains"]))) for leg in self.stored]
+        principal = info.context.principal
+        if principal.role == "operator" or self.kind != "reward":
+            return legs
+        return [leg for leg in legs if principal.owner is not None and leg.account == wallet_id_of(principal.owner)]
+
+    @classmethod
+    def of(cls, row: TransferRow) -> "Transfer":
+        columns: dict[str, Any] = msgspec.structs.asdict(row)
+        stored = columns.pop("legs")
+        del columns["cause_event_id"]
+        return cls(**columns, stored=stored)
+
+
+@strawberry.type
+class Epoch(FromRow):
+    """A reward epoch: all its rewards together cost at most its budget."""
+
+    epoch_id: UUID
+    number: int
+    budget_grains: Grains
+    reserved_grains: Grains
+    state: str
+    starts_at: datetime
+    ends_at: datetime
+
+
+@strawberry.type
+class RewardClaim(FromRow):
+    """What an activity has earned, with every input of the formula; pending until it is posted."""
+
+    claim_id: UUID
+    device_id: UUID
+    owner_id: UUID
+    activity_type: str
+    activity_id: UUID
+    verified_ms: Milliseconds
+    quality_bp: int
+    multiplier_bp: int
+    rule_version: str
+    grains: Grains
+    state: str
+    transfer_id: UUID | None
+    epoch_id: UUID | None
+    accrued_at: datetime
+    posted_at: datetime | None
+
+
+@strawberry.type
+class DevicePayout(FromRow):
+    """What a device has earned so far."""
+
+    device_id: UUID
+    owner_id: UUID
+    claims: int
+    paid_grains: Grains
+    pending_grains: Grains
+
+
+@strawberry.type
+class TokenSupply:
+    """What the mint has issued, what all other accounts hold together, and the drift between them, which is zero."""
+
+    issued_grains: Grains
+    total_grains: Grains
+    treasury_grains: Grains
+    drift_grains: Grains
+    conserved: bool
+
+
+WALLETS = Listing(Wallets(), Wallet.of, order=("wallet_id",), owner="owner_id")
+TRANSFERS = Listing(Transfers(), Transfer.of, order=("position",), descending=True, shared=True)
+EPOCHS = Listing(Epochs(), Epoch.of, order=("number",), descending=True, shared=True)
+CLAIMS = Listing(
+    RewardClaims(), RewardClaim.of, order=("position",), descending=True, owner="owner_id", device="device_id"
+)
+PAYOUTS = Listing(DevicePayouts(), DevicePayout.of, order=("device_id",), owner="owner_id", device="device_id")
+
+
+@strawberry.type
+class Query:
+    """Queries of tokenomics."""
+
+    @strawberry.field
+    async def wallets(
+        self, info: Info, first: int, after: str | None = None, at_least: Position | None = None
+    ) -> Connection[Wallet]:
+        """Wallets."""
+        return await WALLETS.page(info, first, after, at_least)
+
+    @strawberry.field
+    async def wallet(self, info: Info, owner_id: UUID, at_least: Position | None = None) -> Wallet | None:
+        """The wallet of an owner."""
+        return await WALLETS.one(info, *equals("owner_id", owner_id), at_least=at_least)
+
+    @strawberry.field
+    async def transfers(
+        self,
+        info: Info,
+        first: int,
+        after: str | None = None,
+        account: UUID | None = None,
+        at_least: Position | None = None,
+    ) -> Connection[Transfer]:
+        """Transfers from the newest back, of all accounts or of one; members see those of their own."""
+        account = _account(info, account)
+        return await TRANSFERS.page(info, first, after, at_least, *_of_account(account))
+
+    @strawberry.field
+    async def epochs(
+        self, info: Info, first: int, after: str | None = None, at_least: Position | None = None
+    ) -> Connection[Epoch]:
+        """Reward epochs from the newest back."""
+        return await EPOCHS.page(info, first, after, at_least)
+
+    @strawberry.field
+    async def reward_claims(
+        self,
+        info: Info,
+        first: int,
+        after: str | None = None,
+        device_id: UUID | None = None,
+        activity_id: UUID | None = None,
+        state: str | None = None,
+        at_least: Position | None = None,
+    ) -> Connection[RewardClaim]:
+        """Reward claims from the newest back, of a device, of a round or session, pending or posted."""
+        conditions = [
+            *equals("device_id", device_id), *equals("activity_id", activity_id), *equals("state", state),
+        ]  # fmt: skip
+        return await CLAIMS.page(info, first, after, at_least, *conditions)
+
+    @strawberry.field
+    async def device_payouts(
+        self, info: Info, first: int, after: str | None = None, at_least: Position | None = None
+    ) -> Connection[DevicePayout]:
+        """What each device has earned: claims, paid and pending."""
+        return await PAYOUTS.page(info, first, after, at_least)
+
+    @strawberry.field
+    async def supply(self, info: Info) -> TokenSupply:
+        """Whether every grain is accounted for."""
+        ctx = info.context.ctx
+        found = await ctx.in_query_thread(RewardIndex(ctx.database).supply)
+        return TokenSupply(
+            issued_grains=Grains(found.issued),
+            total_grains=Grains(found.total),
+            treasury_grains=Grains(found.treasury),
+            drift_grains=Grains(found.drift),
+            conserved=found.drift == 0,
+        )
+
+
+def _account(info: Info, asked: UUID | None) -> UUID | None:
+    """The account whose transfers may be listed; None for all of them."""
+    principal = info.context.principal
+    if principal.role == "operator":
+        return asked
+    if principal.role != "member" or principal.owner is None:
+        raise Forbidden("transfers are for operators and members")
+    own = wallet_id_of(principal.owner)
+    if asked not in (None, own):
+        raise Forbidden("account is somebody else's")
+    return own
+
+
+def _of_account(account: UUID | None) -> list[Condition]:
+    if account is None:
+        return []
+    return [
+        Condition(
+            "position IN (SELECT position FROM read.transfer_legs WHERE account_id = %(account)s)",
+            {"account": account},
+        )
+    ]

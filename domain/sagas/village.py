@@ -1,0 +1,24 @@
+"""The village a saga commands: the services of all contexts over one log."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from domain.device_registry.service import DeviceRegistryService
+from domain.kernel import EventLog
+from domain.tokenomics.service import TokenomicsService
+
+from .deadline import Deadlines
+
+if TYPE_CHECKING:
+    from domain.federated_learning.service import FederatedLearningService
+
+
+@dataclass(frozen=True, slots=True)
+class Village:
+    """Composed once a process, in cli/."""
+
+    log: EventLog
+    device_registry: DeviceRegistryService
+    tokenomics: TokenomicsService
+    federated_learning: "FederatedLearningService"
+    deadlines: Deadlines

@@ -18,10 +18,6 @@ export class ApiError extends Error {
   }
 }
 
-/** Milliseconds the server's clock is ahead of ours. Its Date header is whole seconds: less than two is no difference. */
-export const serverClock = { offsetMs: 0 };
-const CLOCK_TOLERANCE_MS = 2_000;
-
 function errorOf(errors) {
   const first = errors[0];
   const code = first.extensions?.code ?? "";
@@ -45,8 +41,6 @@ async function send(body) {
 
 export async function query(document, variables = {}) {
   const answer = await send({ query: document, variables });
-  const ahead = Date.parse(answer.headers.get("date") ?? "") - Date.now();
-  serverClock.offsetMs = Math.abs(ahead) > CLOCK_TOLERANCE_MS ? ahead : 0;
   if (answer.status === 401) throw new ApiError("signed_out", "not signed in");
   if (answer.status === 403) throw new ApiError("refused", "not allowed");
   if (answer.status >= 502) throw new ApiError("unreachable", `status ${answer.status}`);

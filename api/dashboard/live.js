@@ -1,6 +1,6 @@
 // Keeps the store true: loads every section, follows the feeds, reloads a section when an event touched it.
 
-import { ApiError, openFeeds, query, queryPages, serverClock } from "./client.js";
+import { ApiError, openFeeds, query, queryPages } from "./client.js";
 import * as documents from "./documents.js";
 import { store } from "./store.js";
 
@@ -14,6 +14,7 @@ const REFRESH_MS = 800;
 const REFRESH_WHILE_AWAY_MS = 4_000;
 const POLL_MS = 15_000; // safety net behind the feed
 const POLL_WITHOUT_FEED_MS = 3_000;
+const CLOCK_TOLERANCE_MS = 2_000;
 const CATCH_UP_TRIES = 12; // reloads while the projections lag behind an event we saw
 
 const SECTIONS = {
@@ -36,6 +37,7 @@ let refreshing = false;
 let lastRefresh = 0;
 let lastPoll = 0;
 let backlogEnd = 0;
+let clockAhead = -Infinity;
 let second = { at: 0, events: 0 };
 
 const ACTIVE = new Set(["running", "started", "created", "paused"]);
@@ -120,10 +122,10 @@ async function refresh() {
   refreshing = true;
   lastRefresh = Date.now();
   try {
-    const { reached } = await loadProjections();
+    const reached = store.get().feed === "open" ? (await loadProjections()).reached : Infinity;
     for (const [section, wanted] of [...dirty]) {
       await SECTIONS[section]();
-      store.update((state) => ({ errors: { ...state.errors, [section]: undefined }, clockOffsetMs: serverClock.offsetMs }));
+      store.update((state) => ({ errors: { ...state.errors, [section]: undefined } }));
       if (dirty.get(section) !== wanted) continue; // marked again meanwhile
       wanted.tries -= 1;
       if (reached >= wanted.position || wanted.tries <= 0) dirty.delete(section);
@@ -155,8 +157,18 @@ function countSecond(now) {
   store.update((state) => ({ rates: [...state.rates, done].slice(-RATE_SECONDS) }));
 }
 
+/** The freshest event tells how far the server's clock is ahead; what is less than the tolerance is no difference. */
+function setClock(recordedAt) {
+  clockAhead = Math.max(clockAhead, Date.parse(recordedAt) - Date.now());
+  const clockOffsetMs = Math.abs(clockAhead) > CLOCK_TOLERANCE_MS ? clockAhead : 0;
+  if (clockOffsetMs !== store.get().clockOffsetMs) store.update({ clockOffsetMs });
+}
+
 function onEvent(event) {
-  if (event.position > backlogEnd) second.events += 1;
+  if (event.position > backlogEnd) {
+    second.events += 1;
+    setClock(event.recordedAt);
+  }
   store.update((state) => ({
     position: Math.max(state.position, event.position),
     events: [event, ...state.events].slice(0, EVENTS_SHOWN),
@@ -240,7 +252,10 @@ export async function start() {
       open(head);
     } catch (error) {
       if (error.kind === "signed_out") return signOut();
-      if (error.kind === "refused") return open(0);
+      if (error.kind === "refused") {
+        store.update({ feed: "refused" }); // a member: no feed of the log, so the sections are polled
+        return open(0);
+      }
       store.update({ link: { state: "reconnecting", attempt: attempt + 1 } });
       await new Promise((resolve) => setTimeout(resolve, Math.min(8_000, 500 * 2 ** Math.min(attempt, 4))));
     }
@@ -251,7 +266,9 @@ function open(head) {
   store.update({ auth: "signed_in" });
   lastPoll = Date.now();
   feeds = openFeeds(onLink);
-  feeds.subscribe(documents.EVENTS, { after: Math.max(0, head - BACKLOG) }, { onNext: onEvent, onError: onFeedError });
+  if (store.get().feed === "open") {
+    feeds.subscribe(documents.EVENTS, { after: Math.max(0, head - BACKLOG) }, { onNext: onEvent, onError: onFeedError });
+  }
   followRounds();
   mark(Object.keys(SECTIONS), 0);
   refresh();

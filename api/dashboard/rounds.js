@@ -1,17 +1,14 @@
 // What the page knows of a round: its row in the read model joined with what the feed told since. Both only move
 // forward, so the join takes the further of the two and the order of their arrival does not matter.
 
-export const STEPS = ["open", "sealed", "aggregated", "completed"];
+export const STEPS = ["Collecting", "Aggregating", "Completed"];
+export const COMPLETED = 2;
 
-const RANKS = {
-  opened: 0, open: 0, selected: 0, selecting: 0, collecting: 0, training: 0,
-  sealed: 1, aggregating: 1, aggregated: 2, completed: 3, abandoned: 4,
-};
-
-const LABELS = ["Collecting updates", "Sealed, aggregating", "Aggregated", "Completed", "Abandoned"];
+const RANKS = { open: 0, sealed: 1, completed: COMPLETED, abandoned: 3 };
+const LABELS = ["Collecting updates", "Aggregating", "Completed", "Abandoned"];
 
 export function rankOf(state) {
-  return RANKS[(state ?? "").toLowerCase()] ?? 0;
+  return RANKS[state] ?? 0;
 }
 
 export function labelOf(round) {

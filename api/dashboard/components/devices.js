@@ -75,7 +75,7 @@ function summary(rows, total) {
 }
 
 export function DevicesPanel({ state }) {
-  const [order, setOrder] = useState({ key: "paid", descending: true });
+  const [order, setOrder] = useState({ key: "id", descending: false });
   const onSort = (column) => setOrder((last) => ({
     key: column.key,
     descending: last.key === column.key ? !last.descending : Boolean(column.numeric),

@@ -3,7 +3,7 @@
 import { html } from "../vendor/preact-htm.js";
 import { clock, count, countdown, duration, words } from "../format.js";
 import { selectSession } from "../live.js";
-import { labelOf, rankOf, STEPS } from "../rounds.js";
+import { COMPLETED, labelOf, rankOf, STEPS } from "../rounds.js";
 import { Empty, Id, Panel } from "./panel.js";
 
 function SessionPicker({ sessions, sessionId }) {
@@ -17,11 +17,16 @@ function SessionPicker({ sessions, sessionId }) {
   </label>`;
 }
 
+function stepClass(rank, index) {
+  if (rank > COMPLETED) return ""; // abandoned: no step is the current one
+  return rank > index ? "done" : rank === index ? "now" : "";
+}
+
 function Steps({ round }) {
   const rank = rankOf(round.state);
   return html`<ol class="steps" aria-label="Steps of the round">
-    ${STEPS.map((step, index) => html`<li key=${step} class=${rank > index || rank === 3 ? "done" : rank === index ? "now" : ""}
-      aria-current=${rank === index ? "step" : undefined}>${words(step)}</li>`)}
+    ${STEPS.map((step, index) => html`<li key=${step} class=${stepClass(rank, index)}
+      aria-current=${rank === index ? "step" : undefined}>${step}</li>`)}
   </ol>`;
 }
 
@@ -30,7 +35,8 @@ function Figure({ label, value, testid }) {
 }
 
 function timeLine(round, nowMs) {
-  if (round.completedAt || rankOf(round.state) >= 3) {
+  if (rankOf(round.state) > COMPLETED) return html`Ended without a model; the next round tries again`;
+  if (round.completedAt || rankOf(round.state) >= COMPLETED) {
     return html`Took <b>${duration(round.durationMs)}</b>${round.completedAt ? `, ended ${clock(round.completedAt)}` : ""}`;
   }
   if (!round.deadlineAt) return html`No deadline yet`;
@@ -42,12 +48,14 @@ function timeLine(round, nowMs) {
 function Live({ session, round, nowMs }) {
   const selected = round.selected ?? 0;
   const accepted = round.accepted ?? 0;
+  // Numbers of lost rounds are not used again, so a long session can count beyond its rounds.
+  const of = round.number <= session.rounds ? `of ${session.rounds}` : "";
   return html`
     <div class="round-title">
-      <p class="round-number">Round <b data-testid="round-number">${round.number}</b> <span>of ${session.rounds}</span></p>
+      <p class="round-number">Round <b data-testid="round-number">${round.number}</b> <span>${of}</span></p>
       <p class="chip rank-${rankOf(round.state)}" data-testid="round-state">${labelOf(round)}</p>
     </div>
-    <p class="hidden" role="status" aria-live="polite">Round ${round.number} of ${session.rounds}: ${labelOf(round)}</p>
+    <p class="hidden" role="status" aria-live="polite">Round ${round.number} ${of}: ${labelOf(round)}</p>
     <div class="bar">
       <label for="round-progress"><b data-testid="accepted">${accepted}</b> of ${selected} selected devices sent an update</label>
       <progress id="round-progress" max=${Math.max(1, selected)} value=${accepted}></progress>
@@ -65,7 +73,7 @@ function Live({ session, round, nowMs }) {
 }
 
 function SessionLine({ session, rounds }) {
-  const done = (rounds ?? []).filter((round) => rankOf(round.state) === 3).length;
+  const done = (rounds ?? []).filter((round) => rankOf(round.state) === COMPLETED).length;
   return html`
     <div class="session">
       <div class="bar">

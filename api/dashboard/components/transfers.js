@@ -4,10 +4,6 @@ import { html } from "../vendor/preact-htm.js";
 import { clock, count, words } from "../format.js";
 import { Empty, Id, Panel, Tokens } from "./panel.js";
 
-function moved(legs) {
-  return legs.reduce((sum, leg) => (BigInt(leg.grains) > 0n ? sum + BigInt(leg.grains) : sum), 0n).toString();
-}
-
 function accountName(account, walletOwners, devicesByOwner) {
   const owner = walletOwners.get(account);
   if (!owner) return html`system account <${Id} value=${account} />`;
@@ -17,13 +13,14 @@ function accountName(account, walletOwners, devicesByOwner) {
 
 function Transfer({ transfer, walletOwners, devicesByOwner }) {
   const receivers = transfer.legs.filter((leg) => BigInt(leg.grains) > 0n).length;
+  const outcome = transfer.state === "rejected" ? "rejected" : receivers === 1 ? "1 account" : `${count(receivers)} accounts`;
   return html`<li data-transfer=${transfer.transferId}>
     <details>
       <summary>
         <time datetime=${transfer.postedAt}>${clock(transfer.postedAt)}</time>
         <span class="kind">${words(transfer.kind)}</span>
-        <span class="to">${receivers === 1 ? "1 account" : `${count(receivers)} accounts`}</span>
-        <${Tokens} grains=${moved(transfer.legs)} />
+        <span class="to">${outcome}</span>
+        <${Tokens} grains=${transfer.movedGrains} />
       </summary>
       <ul class="legs">
         ${transfer.legs.map((leg) => html`<li key=${leg.account}>

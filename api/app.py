@@ -38,6 +38,7 @@ import anyio.lowlevel
 import structlog
 from fastapi import APIRouter, FastAPI, Response
 
+from . import dashboard
 from . import log as event_log
 from .edge import graphql_server, health, login, problems
 from .edge.commands import answer
@@ -88,6 +89,7 @@ def create_app(ctx: ApiContext, contexts: Sequence[ModuleType] = ()) -> FastAPI:
     for part in (health.router(ctx), login.router(ctx, tokens), *_routers(ctx, contexts)):
         app.include_router(part)
     _describe(app)
+    dashboard.mount(app)
     schema = build_schema([event_log, *contexts])
     app.include_router(graphql_server.router(ctx, feed, schema))
     return app

@@ -53,20 +53,25 @@ class ApiContext:
             self._commands = CapacityLimiter(COMMAND_THREADS)
         return await anyio.to_thread.run_sync(work, limiter=self._commands)
 
-    async def in_query_thread(self, work: Callable[[], T]) -> T:
-        """Run a blocking query off the event loop; at most one per connection of the reader's pool."""
+    async def in_query_thread(self, work: Callable[[], T], *, abandon: bool = False) -> T:
+        """Run a blocking query off the event loop; at most one per connection of the reader's pool.
+
+        With `abandon` a caller that stops waiting leaves the thread to end by itself.
+        """
         if self._queries is None:
             self._queries = CapacityLimiter(self.settings.pool_size)
-        return await anyio.to_thread.run_sync(work, limiter=self._queries)
+        return await anyio.to_thread.run_sync(work, limiter=self._queries, abandon_on_cancel=abandon)
 
-    async def rows(self, query: Query, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    async def rows(
+        self, query: Query, parameters: dict[str, Any] | None = None, *, abandon: bool = False
+    ) -> list[dict[str, Any]]:
         """The rows of a query, by column name, read with the reader's rights."""
 
         def read() -> list[dict[str, Any]]:
             with self.database.reader.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
                 return cursor.execute(query, parameters).fetchall()  # type: ignore[arg-type]
 
-        return await self.in_query_thread(read)
+        return await self.in_query_thread(read, abandon=abandon)
 
     async def row(self, query: Query, parameters: dict[str, Any] | None = None) -> dict[str, Any] | None:
         """The first row of a query, or None."""

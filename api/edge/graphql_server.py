@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 import orjson
+import psycopg
 import strawberry
 import structlog
 from cross_web import HTTPException
@@ -29,7 +30,7 @@ from .gate import COOKIE, Access, Gate, GatedRoute
 from .graphql import Grains, GraphQLContext, Milliseconds, Position
 from .graphql_limits import Documents
 from .principals import ROLES
-from .problems import Unauthenticated
+from .problems import DatabaseUnavailable, Unauthenticated
 
 MEDIA_TYPE = "application/graphql-response+json"
 BODY_BYTES = 128 * 1024
@@ -86,6 +87,8 @@ def _coded(error: GraphQLError) -> GraphQLError:
     original = error.original_error
     if isinstance(original, GraphQLError):  # a scalar refused a value
         original = original.original_error
+    if isinstance(original, psycopg.OperationalError):
+        original = DatabaseUnavailable("the database does not answer now; try again later")
     if isinstance(original, Refusal):
         code, message = original.code, str(original) or original.code
     elif error.extensions and "code" in error.extensions:

@@ -27,13 +27,13 @@ log = structlog.get_logger("api")
 
 async def positions(ctx: ApiContext) -> tuple[int, list[tuple[str, int]]]:
     """The head of the log, and how far each consumer has come (its slowest partition)."""
-    cursors = await ctx.rows(_CURSORS)
-    (head,) = await ctx.rows(_HEAD)  # read last, so that no lag is negative
+    cursors = await ctx.rows(_CURSORS, abandon=True)
+    (head,) = await ctx.rows(_HEAD, abandon=True)  # read last, so that no lag is negative
     return head["head"], [(row["name"], row["position"]) for row in cursors]
 
 
 async def _database(ctx: ApiContext) -> dict[str, Any]:
-    await ctx.rows("SELECT 1 AS one")
+    await ctx.rows("SELECT 1 AS one", abandon=True)
     return {}
 
 

@@ -4,6 +4,7 @@ import http
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import psycopg
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -122,6 +123,12 @@ class RateLimited(Refusal):
     retry_after_s: int = 1
 
 
+class DatabaseUnavailable(Refusal):
+    """The database does not answer now; try again later."""
+
+    status = 503
+
+
 _FROM_SIGNATURES: dict[type[Exception], type[Unauthenticated]] = {
     Missing: SignatureMissing,
     Invalid: SignatureInvalid,
@@ -214,6 +221,11 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return of_status(error)
 
+    async def on_outage(request: Request, error: Exception) -> Response:
+        log.error("the database does not answer", error=type(error).__name__)
+        return refused(DatabaseUnavailable())
+
     app.add_exception_handler(Refusal, on_refusal)
+    app.add_exception_handler(psycopg.OperationalError, on_outage)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_status)

@@ -4,8 +4,6 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from cli.errors import told_plainly
 from infrastructure.settings import PREFIX, Settings, shown, warnings
@@ -23,11 +21,10 @@ def show(json_output: Json = False) -> None:
     if json_output:
         typer.echo(json.dumps({"settings": shown(settings), "warnings": warnings()}, default=list))
         return
-    table = Table("setting", "value", "from", box=None, pad_edge=False)
     for name, value in shown(settings).items():
-        source = "environment" if name in settings.model_fields_set else "default"
-        table.add_row(PREFIX + name.upper(), "" if value is None else str(value), source)
-    Console(soft_wrap=True).print(table)
+        text = "" if value is None else ",".join(value) if isinstance(value, tuple) else str(value)
+        source = "set" if name in settings.model_fields_set else "default"
+        typer.echo(f"{PREFIX + name.upper():<38} {source:<8} {text}")
     tell_warnings()
 
 

@@ -7,9 +7,6 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Final, Self
 
-import alembic.command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from psycopg import Connection, connect
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
@@ -108,16 +105,9 @@ class Database:
         self.close()
 
 
-def _alembic(url: str) -> Config:
-    config = Config(attributes={"url": url})
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def head() -> str | None:
-    """The newest revision this code knows."""
-    return ScriptDirectory.from_config(_alembic("")).get_current_head()
+def head() -> str:
+    """The newest revision this code knows. Revisions are numbers in the names of their files, one after the other."""
+    return max(path.name.split("_", 1)[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
 
 
 def revision(url: str) -> str | None:
@@ -135,5 +125,13 @@ def migrate(url: str) -> None:
 
     The connecting user must be allowed to create roles and schemas, or be a superuser.
     """
-    if head() is not None and revision(url) != head():
-        alembic.command.upgrade(_alembic(url), "head")
+    if revision(url) == head():
+        return
+    # Needed at most once in a process's life, and much to import.
+    import alembic.command
+    from alembic.config import Config
+
+    config = Config(attributes={"url": url})
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    alembic.command.upgrade(config, "head")

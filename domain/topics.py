@@ -2,6 +2,7 @@
 
 from domain.device_registry import device as device
 from domain.device_registry import reputation as reputation
+from domain.monitoring import projection as projection
 from domain.sagas import deadline as deadline
 from domain.tokenomics import issuance as issuance
 from domain.tokenomics import reward_claim as reward_claim

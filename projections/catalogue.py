@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from . import device_registry, sagas, tokenomics
+from . import device_registry, monitoring, sagas, tokenomics
 from .rows import ReadModel
 
-READ_MODELS: tuple[ReadModel[Any], ...] = (*sagas.READ_MODELS, *device_registry.READ_MODELS, *tokenomics.READ_MODELS)
+READ_MODELS: tuple[ReadModel[Any], ...] = (
+    *monitoring.READ_MODELS,
+    *sagas.READ_MODELS,
+    *device_registry.READ_MODELS,
+    *tokenomics.READ_MODELS,
+)

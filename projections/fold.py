@@ -1,6 +1,8 @@
-"""The fold: facts into the rows of one read model, in memory, then written in bulk with the cursor."""
+"""The fold: facts into the rows of one read model, in memory; what fails is set aside, with all behind it."""
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import psycopg
@@ -11,18 +13,72 @@ from .rows import Key, ReadModel, Row
 
 R = TypeVar("R", bound=Row)
 
-_SET_CURSOR = "UPDATE engine.cursors SET position = %s, updated_at = now() WHERE name = %s AND position = %s"
+MAX_TRACEBACK = 4_000
 
 
-class CursorTaken(Exception):
-    """Another worker has moved this projection's cursor: its rows stand and ours are dropped."""
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A fact that was not folded into a row: the poison itself, or one of the same row behind it."""
+
+    position: int
+    key: Key
+    error: str = ""
+    traceback: str = ""
+
+    @property
+    def poison(self) -> bool:
+        return bool(self.error)
+
+    @classmethod
+    def of(cls, fact: Fact, key: Key, error: Exception) -> "Letter":
+        """The letter of a fact that failed."""
+        lines = traceback.format_exception(error)
+        return cls(fact.position, key, repr(error)[:MAX_TRACEBACK], "".join(lines)[-MAX_TRACEBACK:])
 
 
-def load(connection: psycopg.Connection[Any], model: ReadModel[R], keys: Sequence[Key]) -> dict[Key, R | None]:
+@dataclass(slots=True)
+class Fold:
+    """One pass over facts in order. Keys in `held` wait behind a letter; `skipped` facts are left out for good."""
+
+    model: ReadModel[Any]
+    rows: dict[Key, Any]
+    held: set[Key] = field(default_factory=set)
+    skipped: frozenset[tuple[int, str]] = frozenset()
+    letters: list[Letter] = field(default_factory=list)
+
+    def add(self, facts: Iterable[Fact], only: frozenset[Key] | None = None) -> "Fold":
+        """Fold facts into the rows; a failure holds back its row only.
+
+        Args:
+            only: fold these keys and no others.
+        """
+        model, rows = self.model, self.rows
+        for fact in facts:
+            for key in model.keys(fact):
+                if only is not None and key not in only:
+                    continue
+                if self.skipped and (fact.position, model.key_text(key)) in self.skipped:
+                    continue
+                if key in self.held:
+                    self.letters.append(Letter(fact.position, key))
+                    continue
+                try:
+                    rows[key] = model.evolve(rows.get(key), fact, key)
+                except Exception as error:
+                    self.held.add(key)
+                    self.letters.append(Letter.of(fact, key, error))
+        return self
+
+
+def load(
+    connection: psycopg.Connection[Any], model: ReadModel[R], keys: Sequence[Key], table: str | None = None
+) -> dict[Key, R | None]:
     """The present rows of these keys; absent ones are None."""
     rows: dict[Key, R | None] = dict.fromkeys(keys)
+    if not keys:
+        return rows
     with connection.cursor() as cursor:
-        cursor.execute(model.select_by_keys(), model.key_arrays(keys), prepare=True)
+        cursor.execute(model.select_by_keys(table), model.key_arrays(keys), prepare=True)
         for record in cursor:
             row = model.read(record)
             rows[model.key_of(row)] = row
@@ -30,39 +86,16 @@ def load(connection: psycopg.Connection[Any], model: ReadModel[R], keys: Sequenc
 
 
 def store(
-    connection: psycopg.Connection[Any], model: ReadModel[R], before: dict[Key, R | None], after: dict[Key, R | None]
+    connection: psycopg.Connection[Any],
+    model: ReadModel[R],
+    before: dict[Key, R | None],
+    after: dict[Key, R | None],
+    table: str | None = None,
 ) -> None:
     """Write the rows that changed and delete those that ended."""
     changed = [row for key, row in after.items() if row is not None and row is not before.get(key)]
     ended = [key for key, row in after.items() if row is None and before.get(key) is not None]
     if changed:
-        connection.execute(model.upsert(), model.arrays(changed), prepare=True)
+        connection.execute(model.upsert(table), model.arrays(changed), prepare=True)
     if ended:
-        connection.execute(model.delete_by_keys(), model.key_arrays(ended), prepare=True)
-
-
-def apply(
-    connection: psycopg.Connection[Any], model: ReadModel[Any], facts: Sequence[Fact], old: int, new: int
-) -> None:
-    """Fold a batch and advance the cursor from `old` to `new`, in one transaction: exactly once.
-
-    Raises:
-        CursorTaken: the cursor does not stand at `old`; nothing was written.
-    """
-    with connection.transaction():
-        move_cursor(connection, model.name, old, new)
-        keys = list(dict.fromkeys(key for fact in facts for key in model.keys(fact)))
-        before = load(connection, model, keys) if keys else {}
-        after = dict(before)
-        model.fold(after, facts)
-        store(connection, model, before, after)
-
-
-def move_cursor(connection: psycopg.Connection[Any], name: str, old: int, new: int) -> None:
-    """Compare-and-set of a cursor inside the caller's transaction; its row stays locked until the end.
-
-    Raises:
-        CursorTaken: it does not stand at `old`.
-    """
-    if connection.execute(_SET_CURSOR, (new, name, old), prepare=True).rowcount != 1:
-        raise CursorTaken(name)
+        connection.execute(model.delete_by_keys(table), model.key_arrays(ended), prepare=True)

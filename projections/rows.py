@@ -7,6 +7,7 @@ from functools import cached_property
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
+from zlib import crc32
 
 import msgspec
 from psycopg import sql
@@ -37,7 +38,8 @@ class ReadModel(Generic[R]):
     """A table folded from facts. The same `evolve` serves live batches, rebuilds, as-of views and tests.
 
     Subclasses name the table (created by a migration), its row type, its key columns and the events they listen
-    to. Raise `version` when `evolve` or `keys` changes meaning: the table is then rebuilt.
+    to. Raise `version` when `evolve` or `keys` changes meaning: the table is then rebuilt. `partitions` is how many
+    workers may fold it at once, each the rows whose keys hash to its part.
     """
 
     name: ClassVar[str]
@@ -45,6 +47,7 @@ class ReadModel(Generic[R]):
     row: ClassVar[type[Row]]
     key: ClassVar[tuple[str, ...]]
     version: ClassVar[int] = 1
+    partitions: ClassVar[int] = 1
     listens: ClassVar[tuple[type[Any], ...]]
 
     def keys(self, fact: Fact) -> Iterable[Key]:
@@ -84,11 +87,19 @@ class ReadModel(Generic[R]):
         values = tuple(getattr(row, name) for name in self.key)
         return values[0] if self.single_key else values
 
-    def fold(self, rows: dict[Key, R | None], facts: Iterable[Fact]) -> None:
-        """Fold facts into rows in place; a key that was never loaded counts as absent."""
-        for fact in facts:
-            for key in self.keys(fact):
-                rows[key] = self.evolve(rows.get(key), fact, key)
+    def partition_of(self, key: Key) -> int:
+        """Which part of the read model a row belongs to; the same on every machine."""
+        return crc32(str(key).encode()) % self.partitions if self.partitions > 1 else 0
+
+    def key_text(self, key: Key) -> str:
+        """A key as JSON, for tables that hold keys of any read model."""
+        return msgspec.json.encode(key).decode()
+
+    def key_from(self, text: str) -> Key:
+        """The key that `key_text` wrote."""
+        kinds = [self._hints[self.columns.index(name)] for name in self.key]
+        kind = kinds[0] if self.single_key else tuple[tuple(kinds)]  # type: ignore[misc]
+        return msgspec.json.decode(text, type=kind)
 
     def read(self, record: Sequence[Any]) -> R:
         """A row from a database record in column order."""

@@ -1,8 +1,12 @@
-"""The projector: one scan of the log feeds every read model, each exactly once and each on its own."""
+"""The projector: one scan of the log feeds every read model it holds, each exactly once and each on its own."""
 
+import os
+import socket
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import structlog
@@ -11,40 +15,56 @@ from domain.kernel.fact import Fact
 from infrastructure.database import Database, Role
 from infrastructure.event_store.listener import Listener, Pacer
 from infrastructure.event_store.reader import Batch, LogReader
-from projections.fold import CursorTaken, apply
+from projections import rebuild
+from projections.batch import Skipped, apply, retry
+from projections.letters import tried
+from projections.monitoring import ControlRow, Controls
 from projections.rows import ReadModel
+from projections.slots import LEASE_S, CursorTaken, Lease, Slot
 
 from .pump import Failures, run_forever
 
 POLL_S = 0.25
+REFRESH_S = 1.0
 READ_CHANNEL = "village_read"
 """Notified whenever read models have moved on, so that a reader waiting for a position wakes."""
 
-_BEGIN_CURSORS = (
-    "INSERT INTO engine.cursors (name, version) SELECT * FROM unnest(%s::text[], %s::int[]) ON CONFLICT DO NOTHING"
-)
-_CURSORS = "SELECT name, position, version FROM engine.cursors WHERE name = ANY(%s)"
 _PASS_OVER = (
-    "UPDATE engine.cursors AS c SET position = %s, updated_at = now() FROM unnest(%s::text[], %s::bigint[])"
-    " AS given (name, position) WHERE c.name = given.name AND c.position = given.position"
+    "UPDATE engine.cursors AS c SET position = %s, updated_at = clock_timestamp()"
+    " FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[]) AS given (name, partition, position, fence)"
+    " WHERE c.name = given.name AND c.partition = given.partition AND c.position = given.position"
+    " AND c.fence = given.fence RETURNING c.name, c.partition"
 )
+_REBUILT = "SELECT name, max(rebuilt_at) FROM engine.cursors GROUP BY name"
+_NONE = ControlRow("", paused=False, rebuild_at=0, retried_at={}, skipped=[])
 _log = structlog.get_logger()
 
 
 class Projector:
-    """Folds batches of facts into read models.
+    """Folds batches of facts into the read models (or partitions of them) that it holds under a lease.
 
-    A model that fails is held back with a growing pause while the others go on. A cursor moves by
-    compare-and-set in the transaction of its rows, so a second projector, or a zombie, does no harm.
+    Several projectors share the work; when one dies its share is taken over after the lease. A slot that fails is
+    held back with a growing pause while the others go on. Operators pause, rebuild, retry and skip by facts.
     """
 
-    def __init__(self, database: Database, models: Sequence[ReadModel[Any]], *, batch_size: int = 1_000) -> None:
+    def __init__(
+        self,
+        database: Database,
+        models: Sequence[ReadModel[Any]],
+        *,
+        batch_size: int = 1_000,
+        lease_s: float = LEASE_S,
+    ) -> None:
         self._database = database
         self._models = {model.name: model for model in models}
         self._wanted = frozenset[str]().union(*(model.topics for model in models))
         self._batch_size = batch_size
+        self._lease = Lease(f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}", models, lease_s=lease_s)
         self._failures = Failures()
         self._connection: psycopg.Connection[Any] | None = None
+        self._slots: list[Slot] = []
+        self._controls: dict[str, ControlRow] = {}
+        self._refresh_at = 0.0
 
     def run(self, stopping: threading.Event) -> None:
         """Project until told to stop; LISTENs before the first pull, polls as the floor."""
@@ -53,85 +73,176 @@ class Projector:
         try:
             listener.wait_until_listening()
             run_forever("projector", self.step, pacer, stopping)
+            self._give_back()
         finally:
             pacer.close()
             listener.stop()
             self.close()
 
     def run_once(self) -> int:
-        """Project everything that stands now; answers the position every healthy model has reached."""
-        while self.step():
-            pass
-        return min(self._positions().values(), default=0)
+        """Project everything that stands now, obey what operators ask, and give the slots back.
+
+        Answers the position every read model has reached that neither failed nor is paused.
+        """
+        worked = True
+        while worked:
+            worked = self._refresh()
+            while self._work():
+                worked = True
+        reached = min((slot.position for slot in self._runnable(self._slots)), default=0)
+        self._give_back()
+        return reached
 
     def step(self) -> bool:
         """Project one batch; whether anything was there."""
-        positions = self._positions()
-        ready = {name: at for name, at in positions.items() if not self._failures.is_held(name)}
-        if not ready:
-            return False
-        batch = LogReader(self._open()).after(min(ready.values()), self._batch_size)
-        if not batch.records:
-            return False
-        facts = batch.facts(self._wanted)
-        idle = {name: at for name, at in ready.items() if not self._project(name, at, batch, facts)}
-        self._pass_over(idle, batch)
-        return True
+        if time.monotonic() >= self._refresh_at:
+            self._refresh()
+        return self._work()
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _project(self, name: str, cursor: int, batch: Batch, facts: Sequence[Fact]) -> bool:
-        """Fold what concerns this model; False when nothing did and its cursor is only to be moved."""
-        model = self._models[name]
-        own = [fact for fact in facts if fact.position > cursor and fact.topic in model.topics]
+    def _work(self) -> bool:
+        live = [slot for slot in self._slots if not slot.rebuilding and slot.version == slot.model.version]
+        rebuilds = [slot for slot in self._slots if slot.rebuilding]
+        worked = self._scan(self._runnable(live))
+        worked = self._scan(self._runnable(rebuilds)) or worked
+        for slot in self._runnable(rebuilds):
+            worked = self._swap(slot) or worked
+        return worked
+
+    def _runnable(self, slots: Sequence[Slot]) -> list[Slot]:
+        return [
+            slot for slot in slots if not self._failures.is_held(slot.name) and not self._control(slot.model).paused
+        ]
+
+    def _scan(self, slots: Sequence[Slot]) -> bool:
+        """Read one batch for all of these slots and let each take its part."""
+        if not slots:
+            return False
+        batch = LogReader(self._open()).after(min(slot.position for slot in slots), self._batch_size)
+        if not batch.records:
+            return False
+        facts = batch.facts(self._wanted)
+        idle = [slot for slot in slots if not self._project(slot, batch, facts)]
+        self._pass_over(idle, batch)
+        return True
+
+    def _project(self, slot: Slot, batch: Batch, facts: Sequence[Fact]) -> bool:
+        """Fold what concerns this slot; False when nothing did and its cursor is only to be moved."""
+        if slot.position >= batch.end:
+            return True
+        own = [fact for fact in facts if fact.position > slot.position and fact.topic in slot.model.topics]
         if not own:
-            return cursor >= batch.end
+            return False
         try:
-            apply(self._open(), model, own, cursor, batch.end)
-            self._failures.succeeded(name)
+            for letter in apply(self._open(), slot, own, batch.end, self._skipped(slot.model)):
+                if letter.poison:
+                    _log.error("dead letter", slot=slot.name, position=letter.position, error=letter.error)
+            self._failures.succeeded(slot.name)
         except CursorTaken:
-            _log.info("another projector was first", model=name)
+            _log.info("another projector has this slot", slot=slot.name)
+            self._refresh_at = 0.0
         except psycopg.OperationalError:
             raise
         except Exception as error:
-            self._failures.failed(name, error)
+            self._failures.failed(slot.name, error)
         return True
 
-    def _pass_over(self, idle: dict[str, int], batch: Batch) -> None:
+    def _pass_over(self, idle: Sequence[Slot], batch: Batch) -> None:
         connection = self._open()
+        moved: set[tuple[str, int]] = set()
         with connection.transaction():
             if idle:
-                connection.execute(_PASS_OVER, (batch.end, list(idle), list(idle.values())), prepare=True)
+                columns = zip(*((s.cursor, s.partition, s.position, s.fence) for s in idle), strict=True)
+                moved = set(connection.execute(_PASS_OVER, (batch.end, *map(list, columns)), prepare=True).fetchall())
             connection.execute("SELECT pg_notify(%s, %s)", (READ_CHANNEL, str(batch.end)))
+        for slot in idle:
+            if (slot.cursor, slot.partition) in moved:
+                slot.position = batch.end
+            else:
+                self._refresh_at = 0.0
 
-    def _positions(self) -> dict[str, int]:
-        """Where each model stands; a model whose version has changed begins anew."""
-        connection = self._open()
-        names = list(self._models)
-        found = connection.execute(_CURSORS, (names,), prepare=True).fetchall()
-        if len(found) < len(names):
-            versions = [self._models[name].version for name in names]
-            connection.execute(_BEGIN_CURSORS, (names, versions))
-            found = connection.execute(_CURSORS, (names,)).fetchall()
-        for name, _, version in found:
-            if version != self._models[name].version:
-                self._begin_anew(connection, self._models[name])
-                return self._positions()
-        return {name: position for name, position, _ in found}
+    def _swap(self, slot: Slot) -> bool:
+        try:
+            if slot.position + rebuild.MAX_LAST_FACTS < LogReader(self._open()).head():
+                return False
+            if not rebuild.swap(self._open(), slot, self._skipped(slot.model)):
+                return False
+            _log.info("rebuilt", model=slot.model.name, version=slot.model.version, position=slot.position)
+        except CursorTaken:
+            _log.info("another projector has this rebuild", slot=slot.name)
+        self._refresh()
+        return True
 
-    def _begin_anew(self, connection: psycopg.Connection[Any], model: ReadModel[Any]) -> None:
-        with connection.transaction():
-            connection.execute(
-                "UPDATE engine.cursors SET position = 0, version = %s WHERE name = %s", (model.version, model.name)
-            )
-            connection.execute(f"DELETE FROM {model.table}".encode())
+    def _refresh(self) -> bool:
+        """Renew the lease, learn of new slots and obey the operators; whether there was anything to obey."""
+        self._slots = self._lease.slots(self._open())
+        self._refresh_at = time.monotonic() + REFRESH_S
+        model = Controls()
+        rows = [model.read(record) for record in self._open().execute(model.select(), prepare=True)]
+        self._controls = {row.projection: row for row in rows}
+        return self._begin_rebuilds() | self._retry_letters()
+
+    def _begin_rebuilds(self) -> bool:
+        rebuilt = dict(self._open().execute(_REBUILT).fetchall())
+        running = {slot.model.name: slot.version for slot in self._slots if slot.rebuilding}
+        begun = False
+        for slot in self._slots:
+            if slot.rebuilding or slot.partition:
+                continue
+            asked_at = self._control(slot.model).rebuild_at
+            is_stale = slot.version != slot.model.version
+            if asked_at > rebuilt.get(slot.cursor, 0) or (is_stale and self._needs_rebuild(slot, running)):
+                rebuild.begin(self._open(), slot.model, asked_at)
+                begun = True
+        if begun:
+            self._slots = self._lease.slots(self._open())
+        return begun
+
+    def _needs_rebuild(self, slot: Slot, running: dict[str, int]) -> bool:
+        """A read model of another version is folded anew, unless that has begun (here or elsewhere)."""
+        if slot.model.name in running:
+            return running[slot.model.name] != slot.model.version
+        begun = (
+            self._open()
+            .execute("SELECT version FROM engine.cursors WHERE name = %s", (f"rebuild:{slot.model.name}",))
+            .fetchone()
+        )
+        return begun is None or begun[0] != slot.model.version
+
+    def _retry_letters(self) -> bool:
+        retried = False
+        for slot in self._slots:
+            asked = self._control(slot.model).retried_at
+            if not slot.held or not asked:
+                continue
+            for key, tried_at in tried(self._open(), slot.cursor).items():
+                if asked.get(key, 0) > tried_at and slot.owns(slot.model.key_from(key)):
+                    retry(self._open(), slot, key, asked[key], self._skipped(slot.model))
+                    retried = True
+        return retried
+
+    def _control(self, model: ReadModel[Any]) -> ControlRow:
+        return self._controls.get(model.name, _NONE)
+
+    def _skipped(self, model: ReadModel[Any]) -> Skipped:
+        return frozenset((position, key) for position, key in self._control(model).skipped)
+
+    def _give_back(self) -> None:
+        try:
+            self._lease.release(self._open())
+            self._slots = []
+            self._refresh_at = 0.0
+        except psycopg.Error as error:
+            _log.warning("the lease ends by itself", error=repr(error))
 
     def _open(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = self._database.connect(Role.PROJECTOR)
             # Rows and cursor stand or fall together: after a crash the projection goes on from where both are.
             self._connection.execute("SET synchronous_commit = off")
+            self._refresh_at = 0.0
         return self._connection

@@ -23,6 +23,7 @@ _STREAMS = (
     f"SELECT {_COLUMNS} FROM log.events WHERE stream = ANY(%b::uuid[]) AND position > %b AND position <= %b"
     " ORDER BY position LIMIT %b"
 )
+_AT = f"SELECT {_COLUMNS} FROM log.events WHERE position = ANY(%b::bigint[]) ORDER BY position"
 MAX_POSITION = 2**62
 MAX_STREAM_FACTS = 100_000
 
@@ -94,6 +95,10 @@ class LogReader:
         while position < until and (batch := self.after(position, limit, until)).records:
             yield batch
             position = batch.end
+
+    def at(self, positions: Collection[int]) -> list[Record]:
+        """The rows at these positions, in order."""
+        return self._select(_AT, list(positions))
 
     def of_streams(self, streams: Collection[UUID], *, after: int = 0, until: int = MAX_POSITION) -> list[Record]:
         """The rows of some streams in order of position, at most 100,000."""

@@ -64,16 +64,44 @@ CREATE SCHEMA engine;
 GRANT USAGE ON SCHEMA engine TO village_writer, village_reader, village_projector;
 
 CREATE TABLE engine.cursors (
-    name       text        NOT NULL,
-    partition  int         NOT NULL DEFAULT 0,
-    position   bigint      NOT NULL DEFAULT 0 CHECK (position >= 0),
-    version    int         NOT NULL DEFAULT 1,
-    updated_at timestamptz NOT NULL DEFAULT now(),
+    name         text        NOT NULL,
+    partition    int         NOT NULL DEFAULT 0,
+    position     bigint      NOT NULL DEFAULT 0 CHECK (position >= 0),
+    version      int         NOT NULL DEFAULT 1,
+    owner        text,                           -- the worker that holds the lease, until leased_until
+    fence        bigint      NOT NULL DEFAULT 0, -- rises with every new owner; a batch must show it
+    leased_until timestamptz NOT NULL DEFAULT 'epoch',
+    rebuilt_at   bigint      NOT NULL DEFAULT 0, -- position of the newest request for a rebuild that was obeyed
+    updated_at   timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (name, partition)
 ) WITH (fillfactor = 50);
 GRANT SELECT, INSERT, UPDATE ON engine.cursors TO village_writer, village_projector;
+GRANT DELETE ON engine.cursors TO village_projector;
 GRANT SELECT ON engine.cursors TO village_reader;
 COMMENT ON TABLE engine.cursors IS 'How far each consumer of the log has come; moved by compare-and-set only.';
+
+CREATE TABLE engine.workers (
+    owner   text PRIMARY KEY,
+    seen_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
+GRANT SELECT, INSERT, UPDATE, DELETE ON engine.workers TO village_projector;
+GRANT SELECT ON engine.workers TO village_reader;
+COMMENT ON TABLE engine.workers IS 'Projector processes that share the partitions of the read models.';
+
+CREATE TABLE engine.dead_letters (
+    cursor     text        NOT NULL,
+    position   bigint      NOT NULL,
+    key        text        NOT NULL, -- the row held back, as JSON
+    poison     boolean     NOT NULL, -- the fact that failed; the others wait behind it
+    error      text        NOT NULL,
+    traceback  text        NOT NULL,
+    tried_at   bigint      NOT NULL DEFAULT 0, -- position of the newest retry that was obeyed
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (cursor, key, position)
+);
+GRANT SELECT, INSERT, UPDATE, DELETE ON engine.dead_letters TO village_projector;
+GRANT SELECT ON engine.dead_letters TO village_reader;
+COMMENT ON TABLE engine.dead_letters IS 'Facts a read model could not fold, and those of the same row behind them.';
 """
 
 READ = """
@@ -92,6 +120,14 @@ CREATE TABLE read.deadlines (
     elapsed  boolean     NOT NULL
 );
 CREATE INDEX deadlines_due ON read.deadlines (due_at) WHERE NOT elapsed;
+
+CREATE TABLE read.projection_controls (
+    projection text PRIMARY KEY,
+    paused     boolean NOT NULL,
+    rebuild_at bigint  NOT NULL, -- position of the newest request
+    retried_at jsonb   NOT NULL, -- position of the newest request by row key
+    skipped    jsonb   NOT NULL  -- [position, row key] of the facts left out for good
+);
 RESET ROLE;
 """
 
@@ -105,7 +141,8 @@ def upgrade() -> None:
             END $$""")
         op.execute(f"""
             DO $$ BEGIN
-                IF NOT pg_has_role(current_user, '{role}', 'MEMBER') THEN
+                -- From Postgres 16 on, who makes a role may not act as it until that is granted too.
+                IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
                     EXECUTE format('GRANT {role} TO %I', current_user);
                 END IF;
             END $$""")

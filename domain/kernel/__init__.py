@@ -2,12 +2,13 @@
 
 from .aggregate import Aggregate, Created, Event, Value, event
 from .errors import AggregateNotFound, AlreadyExists, Conflict, Forbidden, NotFound, Refusal
-from .event_log import EventLog, Opener, command
+from .event_log import EventLog, command
 from .fact import Fact
 from .ids import derive
 from .saga import Saga
 from .scope import CommandScope, new_scope, scope, within
 from .time import Instant
+from .unit import Opener
 from .write import CursorMove, Receipt
 
 __all__ = [

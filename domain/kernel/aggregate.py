@@ -82,7 +82,7 @@ class Aggregate(LibraryAggregate):
         stream = id or cls.create_id(**{name: fields[name] for name in _parameters(cls.create_id)})
         opened = cls.fact(event_class, stream, **fields)
         aggregate = cast(Self, opened.mutate(None))
-        aggregate.pending_events.append(_detached(opened))
+        aggregate.pending_events.append(detached(opened))
         return aggregate
 
     def trigger_event(self, event_class: type[Any], **fields: Any) -> None:
@@ -90,8 +90,8 @@ class Aggregate(LibraryAggregate):
 
         The fact keeps copies of its containers: neither the aggregate nor its caller can rewrite it afterwards.
         """
-        super().trigger_event(event_class, **{name: _copied(value) for name, value in fields.items()})
-        self._pending_events[-1] = _detached(self._pending_events[-1])
+        super().trigger_event(event_class, **{name: copied(value) for name, value in fields.items()})
+        self._pending_events[-1] = detached(self._pending_events[-1])
 
     @classmethod
     def fact(cls, event_class: type[Any], stream: UUID, **fields: Any) -> Any:
@@ -102,13 +102,13 @@ class Aggregate(LibraryAggregate):
             originator_id=stream,
             originator_version=1,
             timestamp=event_class.create_timestamp(),
-            **{name: _copied(value) for name, value in fields.items()},
+            **{name: copied(value) for name, value in fields.items()},
         )
 
     def clone(self) -> Self:
         """An independent copy: containers are copied, the immutable values inside them are shared."""
         twin = object.__new__(type(self))
-        twin.__dict__.update({name: _copied(value) for name, value in self.__dict__.items()})
+        twin.__dict__.update({name: copied(value) for name, value in self.__dict__.items()})
         return twin
 
     def state(self) -> dict[str, Any]:
@@ -146,25 +146,26 @@ def _context_of(module: str) -> str:
     return parts[1] if parts[0] == "domain" and len(parts) > 2 else parts[-1]
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
+    """A value that shares no container with the given one."""
     kind: Any = type(value)
     if _is_shared(kind):
         return value
     if kind is dict:
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: copied(item) for key, item in value.items()}
     if kind is list:
-        return [_copied(item) for item in value]
+        return [copied(item) for item in value]
     if kind is set:
         return set(value)
     return copy.deepcopy(value)
 
 
-def _detached(fact: Any) -> Any:
+def detached(fact: Any) -> Any:
     """The fact, with containers of its own."""
     if all(map(_is_shared, map(type, vars(fact).values()))):
         return fact
     twin = object.__new__(type(fact))
-    twin.__dict__.update({name: _copied(value) for name, value in vars(fact).items()})
+    twin.__dict__.update({name: copied(value) for name, value in vars(fact).items()})
     return twin
 
 

@@ -66,6 +66,12 @@ class LogOverloaded(Refusal):
     status = 503
 
 
+class LogClosed(Refusal):
+    """This process is stopping; nothing was recorded, send it again."""
+
+    status = 503
+
+
 class LogUnavailable(Refusal):
     """The event log did not answer in time. Whether the command was recorded is not known:
     send it again with the same idempotency key.

@@ -9,15 +9,27 @@ from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 from uuid import UUID, uuid5
 
+import msgspec
 from eventsourcing.application import Application
 from eventsourcing.domain import Snapshot
 from eventsourcing.persistence import StoredEvent
 
-from .aggregate import Aggregate, Event
+from .aggregate import Aggregate
 from .cache import AggregateCache
-from .errors import AggregateNotFound, AlreadyExists, CommandTooLarge, Conflict, CursorMoved, Refusal
+from .errors import (
+    AggregateNotFound,
+    AlreadyExists,
+    CommandTooLarge,
+    Conflict,
+    CursorMoved,
+    LogClosed,
+    LogOverloaded,
+    LogUnavailable,
+    Refusal,
+)
 from .evolve import rehydrate
-from .scope import scope
+from .scope import next_command, scope, within
+from .unit import Decided, Recordable, Unit, collected, exact_streams
 from .write import MAX_EVENTS_PER_COMMAND, Append, CursorMove, Receipt, Recorder, Write, Written
 
 A = TypeVar("A", bound=Aggregate)
@@ -28,32 +40,15 @@ MAX_CONFLICTS = 12
 """How often one command is decided again before its caller is told of the conflict."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opener:
-    """The fact that opens a stream, written only if the stream does not exist yet."""
-
-    event: Event
-
-
-Recordable = Aggregate | Event | Opener
-
-
 @dataclass(slots=True)
 class _Attempt:
-    """One try at deciding a command: whether it may look into the cache, whether it did, whether it recorded."""
+    """One try at deciding a command: whether it may look into the cache, and what it did."""
 
     fresh: bool
     used_cache: bool = False
+    refused_on_cache: bool = False
     recorded: bool = False
-
-
-@dataclass(slots=True)
-class Unit:
-    """A unit of work: commands called inside it are recorded together, in one transaction."""
-
-    aggregates: dict[UUID, Aggregate] = field(default_factory=dict)
-    facts: list[Any] = field(default_factory=list)
-    receipt: Receipt | None = None
+    reads: dict[UUID, int] = field(default_factory=dict)
 
 
 _attempt: ContextVar[_Attempt | None] = ContextVar("attempt", default=None)
@@ -89,18 +84,25 @@ class EventLog(Application[UUID]):
             AggregateNotFound: the stream exists and is of another type.
         """
         unit = _unit.get()
-        if unit is not None and stream in unit.aggregates:
-            return _of(kind, unit.aggregates[stream].clone())
+        if unit is None:
+            found = self._found(stream)
+        elif stream in unit.aggregates:
+            found = unit.aggregates[stream].clone()
+        else:
+            found = unit.moved_on(stream, self._found(stream))
+        return None if found is None else _of(kind, found)
+
+    def _found(self, stream: UUID) -> Aggregate | None:
         attempt = _attempt.get()
-        if attempt is not None and not attempt.fresh and (cached := self.cache.get(stream)) is not None:
+        if attempt is None:
+            return self._rehydrated(stream, None)
+        found = None if attempt.fresh else self.cache.get(stream)
+        if found is not None:
             attempt.used_cache = True
-            return _of(kind, cached)
-        loaded = self._rehydrated(stream, None)
-        if loaded is None:
-            return None
-        if attempt is not None:
-            self.cache.put(loaded)
-        return _of(kind, loaded)
+        elif (found := self._rehydrated(stream, None)) is not None:
+            self.cache.put(found)
+        attempt.reads.setdefault(stream, 0 if found is None else found.version)
+        return found
 
     def load(self, kind: type[A], stream: UUID) -> A:
         """A copy of an aggregate.
@@ -131,42 +133,55 @@ class EventLog(Application[UUID]):
         Raises:
             Conflict: a stream moved on. AlreadyExists: a stream to be opened is open. LogUnavailable, LogOverloaded.
         """
-        id = id or next((thing.id for thing in things if isinstance(thing, Aggregate)), None)
         held = {thing.id: thing for thing in things if isinstance(thing, Aggregate)}
-        unit = _unit.get()
-        if unit is not None:
-            unit.facts.extend(_collected(things))
-            unit.aggregates.update(held)
-            unit.receipt = Receipt(0, id, extra)
-            return unit.receipt
-        attempt = _attempt.get()
-        if attempt is not None:
-            assert not attempt.recorded, "a command records once: give everything to one record()"
-            attempt.recorded = True
-        return self._write(_method.get(), _collected(things), held, Receipt(0, id, extra), ())
+        # As an idempotency key would give it back, so that the first answer and the repeated one are equal.
+        receipt = Receipt(0, id or next(iter(held), None), msgspec.to_builtins(extra) if extra else {})
+        facts = collected(things)
+        if (unit := _unit.get()) is not None:
+            unit.add(facts, held, receipt)
+            return receipt
+        if _attempt.get() is None:
+            with within(next_command()):
+                return self._write(_method.get(), facts, held, receipt, ())
+        return self._write(_method.get(), facts, held, receipt, ())
 
     def execute(self, method: str, decide: Callable[[], T]) -> T | Receipt:
         """Run a command: first answer of its idempotency key, else decide, else decide once more on fresh state."""
         if _unit.get() is not None:
-            return decide()
-        asked = scope()
-        if asked.idempotency_key is not None and (given := self._recorder.answer_of(asked, method)) is not None:
-            return given
-        token = _method.set(method)
-        try:
-            return self._decide(decide)
-        finally:
-            _method.reset(token)
+            return self._within_unit(decide)
+        assert _attempt.get() is None, "commands run inside another one as `log.transact(...)`"
+        with within(next_command()) as asked:
+            if asked.idempotency_key is not None and (given := self._recorder.answer_of(asked, method)) is not None:
+                return given
+            token = _method.set(method)
+            try:
+                return self._decide(decide)
+            except Refusal as refusal:
+                if asked.idempotency_key is None or isinstance(refusal, LogUnavailable | LogOverloaded | LogClosed):
+                    raise
+                # The same command may have been recorded meanwhile, and be the reason why this one was refused.
+                given = self._recorder.answer_of(asked, method)
+                if given is None:
+                    raise
+                return given
+            finally:
+                _method.reset(token)
 
     def transact(
         self, decide: Callable[[], object], *, cursors: Sequence[CursorMove] = (), method: str = "transact"
     ) -> Receipt:
         """Run several commands as one transaction, with the cursors that must move with it (a saga's step).
 
+        Inside a command it is the command's one record.
+
         Raises:
             CursorMoved: another process did this work. Conflict: a stream kept moving; nothing was recorded.
         """
-        return self._decide(lambda: self._in_unit(decide, tuple(cursors), method))
+        assert _unit.get() is None, "a unit of work holds no other"
+        if _attempt.get() is not None:
+            return self._in_unit(decide, tuple(cursors), _method.get())
+        with within(next_command()):
+            return self._decide(lambda: self._in_unit(decide, tuple(cursors), method))
 
     def _in_unit(self, decide: Callable[[], object], cursors: tuple[CursorMove, ...], method: str) -> Receipt:
         unit = Unit()
@@ -175,7 +190,18 @@ class EventLog(Application[UUID]):
             decide()
         finally:
             _unit.reset(token)
+        if _attempt_now().refused_on_cache:
+            raise Conflict("a refusal was decided on a cached copy")
         return self._write(method, unit.facts, unit.aggregates, unit.receipt or Receipt(0), cursors)
+
+    def _within_unit(self, decide: Callable[[], T]) -> T:
+        """A command of a unit. A caller that swallows its refusal must not have been told of it by a stale copy."""
+        try:
+            return decide()
+        except Refusal:
+            attempt = _attempt_now()
+            attempt.refused_on_cache |= attempt.used_cache
+            raise
 
     def _decide(self, decide: Callable[[], T]) -> T:
         fresh = False
@@ -204,36 +230,38 @@ class EventLog(Application[UUID]):
     def _write(
         self,
         method: str,
-        facts: Sequence[Any],
+        facts: Sequence[Decided],
         held: Mapping[UUID, Aggregate],
         receipt: Receipt,
         cursors: tuple[CursorMove, ...],
     ) -> Receipt:
+        attempt = _attempt.get() or _Attempt(fresh=True)
+        assert not attempt.recorded, "a command records once: give everything to one record()"
+        attempt.recorded = True
         if len(facts) > MAX_EVENTS_PER_COMMAND:
             raise CommandTooLarge(f"{len(facts)} events, at most {MAX_EVENTS_PER_COMMAND}")
-        exact = _exact_streams(facts)
-        appends = [self._append(fact, index, exact) for index, fact in enumerate(facts)]
+        asked, exact = scope(), exact_streams(facts)
+        appends = [self._append(asked.command_id, fact, index, exact) for index, fact in enumerate(facts)]
+        write = Write(asked, method, appends, receipt.id, receipt.extra, cursors, attempt.reads)
         try:
-            written = self._recorder.write(Write(scope(), method, appends, receipt.id, receipt.extra, cursors))
+            written = self._recorder.write(write)
         except Conflict:
-            for append in appends:
-                self.cache.drop(append.stream)
+            for stream in {append.stream for append in appends}.union(attempt.reads):
+                self.cache.drop(stream)
             raise
         self._remember(held, appends, written)
         return written.receipt
 
-    def _append(self, fact: Event | Opener, index: int, exact: set[UUID]) -> Append:
-        opener = isinstance(fact, Opener)
-        event = fact.event if isinstance(fact, Opener) else fact
-        stored = self.mapper.to_stored_event(event)
-        stream = event.originator_id
+    def _append(self, command_id: UUID, fact: Decided, index: int, exact: set[UUID]) -> Append:
+        stored = self.mapper.to_stored_event(fact.event)
+        stream = fact.event.originator_id
         return Append(
             stream=stream,
-            version=event.originator_version if stream in exact and not opener else None,
+            version=stored.originator_version if stream in exact and not fact.loose else None,
             topic=stored.topic,
             state=stored.state,
-            event_id=uuid5(scope().command_id, str(index)),
-            opener=opener,
+            event_id=uuid5(command_id, str(index)),
+            opener=fact.opener,
         )
 
     def _remember(self, held: Mapping[UUID, Aggregate], appends: Sequence[Append], written: Written) -> None:
@@ -278,14 +306,7 @@ def _of(kind: type[A], aggregate: Aggregate) -> A:
     return aggregate
 
 
-def _collected(things: Sequence[Recordable]) -> list[Any]:
-    """Aggregates replaced by their pending events, in the order given."""
-    collected: list[Any] = []
-    for thing in things:
-        collected.extend(thing.collect_events() if isinstance(thing, Aggregate) else [thing])
-    return collected
-
-
-def _exact_streams(things: Sequence[Any]) -> set[UUID]:
-    """Streams with at least one fact that does not commute: those are appended at the exact version."""
-    return {thing.originator_id for thing in things if not isinstance(thing, Opener) and not type(thing).commutes}
+def _attempt_now() -> _Attempt:
+    attempt = _attempt.get()
+    assert attempt is not None
+    return attempt

@@ -7,7 +7,7 @@ from uuid import UUID
 from eventsourcing.domain import decorated_funcs
 from eventsourcing.persistence import StoredEvent
 
-from .aggregate import Aggregate
+from .aggregate import Aggregate, copied
 from .errors import UnreadableEvent
 from .mapper import Codec, codec_of, decode_event
 
@@ -36,11 +36,10 @@ def rehydrate(stream: UUID, rows: Sequence[StoredEvent]) -> Aggregate | None:
     return aggregate
 
 
-def evolve_with(aggregate: Any, event: Any) -> None:
-    """Apply one decoded event to an aggregate in place."""
+def evolve_by(aggregate: Any, event: Any) -> None:
+    """Evolve an aggregate by an event in place; its version stays as it is."""
     _, evolve, names = _plans.get(type(event).TOPIC) or _plan(type(event).TOPIC)
-    evolve(aggregate, **{name: getattr(event, name) for name in names})
-    aggregate.version = event.originator_version
+    evolve(aggregate, **{name: copied(getattr(event, name)) for name in names})
 
 
 def _plan(topic: str) -> tuple[Codec, Callable[..., None], tuple[str, ...]]:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from uuid import UUID, uuid4
+from itertools import count
+from uuid import UUID, uuid4, uuid5
 
 from .ports import system_clock
 
@@ -25,6 +26,8 @@ class CommandScope:
     causation_id: UUID | None = None
     idempotency_key: str | None = None
     body_hash: bytes = b""
+    commands: Iterator[int] = field(default_factory=count, repr=False, compare=False)
+    """Numbers the commands that run under this scope."""
 
 
 _current: ContextVar[CommandScope | None] = ContextVar("command_scope", default=None)
@@ -73,3 +76,12 @@ def scope() -> CommandScope:
     current = _current.get()
     assert current is not None, "a command runs inside `with within(new_scope(...))`"
     return current
+
+
+def next_command() -> CommandScope:
+    """The scope of the next command under the current one: the scope itself for the first, then one with an id
+    of its own (derived, so that doing all of them again gives the same ids).
+    """
+    current = scope()
+    number = next(current.commands)
+    return replace(current, command_id=uuid5(current.command_id, f"command {number}")) if number else current

@@ -51,7 +51,11 @@ class Receipt(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Write:
-    """One command's transaction."""
+    """One command's transaction.
+
+    `reads` are the versions of the streams it was decided on (0 for one that did not exist): it stands only if
+    nothing but commuting facts has come to them since.
+    """
 
     scope: CommandScope
     method: str
@@ -59,6 +63,7 @@ class Write:
     id: UUID | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     cursors: tuple[CursorMove, ...] = ()
+    reads: dict[UUID, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ def decide(write: Write, state: LogState) -> Accepted | Written | Refusal:
         if (before := _answered_before(write, state)) is not None:
             return before
         _check_cursors(write, state)
+        _check_reads(write, state)
         versions = _versions(write, state)
     except Refusal as refusal:
         return refusal
@@ -112,34 +113,47 @@ def _check_cursors(write: Write, state: LogState) -> None:
             raise CursorMoved(f"cursor {move.name}/{move.partition} stands at {found}, not at {move.old}")
 
 
+def _check_reads(write: Write, state: LogState) -> None:
+    for stream, version in write.reads.items():
+        head = state.heads.get(stream, 0)
+        if not _holds(stream, version, head, state):
+            raise Conflict(f"stream {stream} was read at version {version}, and is at {head}")
+
+
 def _versions(write: Write, state: LogState) -> tuple[int, ...]:
     """The version each append gets; 0 for an opener whose stream exists."""
     heads: dict[UUID, int] = {}
+    expected: set[UUID] = set()
     versions = []
     for append in write.appends:
-        if append.stream not in heads:
-            heads[append.stream] = head = state.heads.get(append.stream, 0)
-            exact = [a.version for a in write.appends if a.stream == append.stream and a.version is not None]
-            if exact:
-                _check_version(append.stream, min(exact) - 1, head, state)
-        head = heads[append.stream]
+        stream = append.stream
+        before = state.heads.get(stream, 0)
+        head = heads.get(stream, before)
         if append.opener and head:
             versions.append(0)
             continue
+        if append.version is not None and stream not in expected:
+            # The first exact append tells at which version its aggregate stood; an opener of this command is in it,
+            # commuting facts of this command are not.
+            expected.add(stream)
+            _check_version(stream, append.version - 1, before or min(head, 1), state)
         if not head and not codec_of(append.topic).opens:
-            raise AggregateNotFound(f"{append.topic}: stream {append.stream} does not exist")
-        heads[append.stream] = head + 1
+            raise AggregateNotFound(f"{append.topic}: stream {stream} does not exist")
+        heads[stream] = head + 1
         versions.append(head + 1)
     return tuple(versions)
 
 
 def _check_version(stream: UUID, expected: int, head: int, state: LogState) -> None:
-    if expected == head:
-        return
-    if expected == 0:
+    if expected == 0 and head:
         raise AlreadyExists(f"stream {stream} exists")
-    if expected > head or not all(map(commutes, _topics_since(stream, expected, state))):
+    if not _holds(stream, expected, head, state):
         raise Conflict(f"stream {stream} is at version {head}, not at {expected}")
+
+
+def _holds(stream: UUID, version: int, head: int, state: LogState) -> bool:
+    """Whether what was decided at a version still holds: nothing, or only facts that commute, came after it."""
+    return version == head or (version < head and all(map(commutes, _topics_since(stream, version, state))))
 
 
 def _topics_since(stream: UUID, version: int, state: LogState) -> list[str]:

@@ -62,11 +62,11 @@ class Flush:
     conflict, so a conflict fails only its own command. `run` may be called again after a lost connection.
     """
 
-    def __init__(self, writes: list[Write], clock: Clock) -> None:
+    def __init__(self, writes: list[Write], clock: Clock, began_at: int | None = None) -> None:
         self.writes = writes
         self.clock = clock
         self.lock_wait_s = 0.0
-        self._began_at: int | None = None  # the head that a commit of unknown fate would stand above
+        self.began_at = began_at  # the head that a commit of unknown fate would stand above
 
     def run(self, connection: psycopg.Connection[Any]) -> list[Written | Exception]:
         """The outcome of each write, in order. Nothing stands unless this returns.
@@ -82,7 +82,7 @@ class Flush:
             self.lock_wait_s = state.locked_at - started
             now = max(self.clock(), state.recorded_at)
             outcomes = [decide(write, state) for write in self.writes]
-            self._began_at = state.began_at if self._began_at is None else self._began_at
+            self.began_at = state.began_at if self.began_at is None else self.began_at
             accepted = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
             self._append(connection, accepted, state.began_at, now)
             self._remember(connection, accepted, now)
@@ -91,7 +91,11 @@ class Flush:
         return [outcome.written if isinstance(outcome, Accepted) else outcome for outcome in outcomes]
 
     def _read(self, connection: psycopg.Connection[Any], lock: psycopg.Cursor[Any]) -> LogState:
-        streams = list({append.stream for write in self.writes for append in write.appends})
+        streams = list(
+            {append.stream for write in self.writes for append in write.appends}.union(
+                *(write.reads for write in self.writes)
+            )
+        )
         names = list({move.name for write in self.writes for move in write.cursors})
         keys = [key_of(write) for write in self.writes if write.scope.idempotency_key is not None]
         ask = _Asker(connection)
@@ -99,7 +103,7 @@ class Flush:
         versions = ask(_VERSIONS, streams) if streams else None
         cursors = ask(_CURSORS, names) if names else None
         given = ask(_GIVEN, *(list(column) for column in zip(*keys, strict=True))) if keys else None
-        standing = None if self._began_at is None else ask(_STANDING, self._began_at)
+        standing = None if self.began_at is None else ask(_STANDING, self.began_at)
         lock.fetchone()
         locked_at = time.perf_counter()
         position, recorded_at = head.fetchone() or (0, datetime.fromisoformat("1970-01-01T00:00:00+00:00"))
@@ -112,7 +116,7 @@ class Flush:
             cursors={(name, partition): at for name, partition, at in cursors.fetchall()} if cursors else {},
             given={(a, m, k): (h, answer) for a, m, k, h, answer in given.fetchall()} if given else {},
             standing=_by_command(standing.fetchall()) if standing else {},
-            retried=self._began_at is not None,
+            retried=self.began_at is not None,
             topics_since=lambda stream, version: [topic for (topic,) in ask(_TOPICS_SINCE, stream, version).fetchall()],
         )
 

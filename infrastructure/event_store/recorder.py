@@ -1,17 +1,18 @@
 """The recorder: commands of many threads become one flush, under one lock, with one commit."""
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, NoReturn
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import psycopg
 from eventsourcing.persistence import Notification, ProcessRecorder, StoredEvent, Tracking
 
-from domain.kernel.errors import LogOverloaded, LogUnavailable
+from domain.kernel.errors import LogClosed, LogOverloaded, LogUnavailable
 from domain.kernel.ports import Clock, system_clock
 from domain.kernel.scope import CommandScope, new_scope
 from domain.kernel.write import Append, Receipt, Write, Written
@@ -25,6 +26,9 @@ MAX_WRITES_PER_FLUSH = 256
 MAX_EVENTS_PER_FLUSH = 8_192
 ANSWER_TIMEOUT_S = 30.0
 MAX_RECONNECTS = 6
+
+_CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
+_log = logging.getLogger(__name__)
 
 Waiting = tuple[Write, "Future[Written]"]
 
@@ -54,15 +58,16 @@ class PostgresRecorder(ProcessRecorder):
 
         Raises:
             Conflict, AlreadyExists, CursorMoved, IdempotencyKeyReused: nothing was recorded.
-            LogOverloaded: nothing was recorded. LogUnavailable: it is not known whether it was.
+            LogOverloaded, LogClosed: nothing was recorded. LogUnavailable: it is not known whether it was.
         """
         answer: Future[Written] = Future()
-        if self._closed.is_set():
-            raise LogOverloaded("the event log is closed")
-        try:
-            self._waiting.put_nowait((write, answer))
-        except queue.Full:
-            raise LogOverloaded(f"{MAX_WAITING} commands wait already") from None
+        with self._closing:  # so that nothing queues up behind the end
+            if self._closed.is_set():
+                raise LogClosed("the event log is closed")
+            try:
+                self._waiting.put_nowait((write, answer))
+            except queue.Full:
+                raise LogOverloaded(f"{MAX_WAITING} commands wait already") from None
         try:
             return answer.result(ANSWER_TIMEOUT_S)
         except FutureTimeout:
@@ -76,30 +81,37 @@ class PostgresRecorder(ProcessRecorder):
         Raises:
             IdempotencyKeyReused: the key came with another body then.
         """
-        with self._database.writer.connection() as connection:
-            row = connection.execute(
-                "SELECT body_hash, answer FROM log.commands WHERE actor = %s AND method = %s AND key = %s",
-                (scope.actor, method, scope.idempotency_key),
-            ).fetchone()
-        return None if row is None else given_answer(scope, row[0], row[1])
+        rows = self._read(
+            "SELECT body_hash, answer FROM log.commands WHERE actor = %b AND method = %b AND key = %b",
+            scope.actor, method, scope.idempotency_key,
+        )  # fmt: skip
+        return given_answer(scope, *rows[0]) if rows else None
 
     def close(self) -> None:
         """Finish what waits, then stop. Safe to call twice."""
         with self._closing:
-            if not self._closed.is_set():
-                self._closed.set()
-                self._waiting.put(None, timeout=ANSWER_TIMEOUT_S)
+            already = self._closed.is_set()
+            self._closed.set()
+        if not already:
+            self._waiting.put(None, timeout=ANSWER_TIMEOUT_S)
         self._thread.join(ANSWER_TIMEOUT_S)
 
     # What the library calls.
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
         """The library's own way to record: exact versions, no envelope of ours but the actor `library`."""
+        scope = new_scope("library")
         appends = [
-            Append(UUID(str(e.originator_id)), e.originator_version, e.topic, e.state, UUID(int=index + 1))
-            for index, e in enumerate(stored_events)
+            Append(
+                stream=UUID(str(stored.originator_id)),
+                version=stored.originator_version,
+                topic=stored.topic,
+                state=stored.state,
+                event_id=uuid5(scope.command_id, str(index)),
+            )
+            for index, stored in enumerate(stored_events)
         ]
-        position = self.write(Write(new_scope("library"), "save", appends)).receipt.position
+        position = self.write(Write(scope, "save", appends)).receipt.position
         return list(range(position - len(appends) + 1, position + 1))
 
     def select_events(
@@ -112,14 +124,12 @@ class PostgresRecorder(ProcessRecorder):
         limit: int | None = None,
     ) -> Sequence[StoredEvent]:
         """Stored events of one stream, in the order of its versions."""
-        with self._database.writer.connection() as connection, connection.cursor(binary=True) as cursor:
-            cursor.execute(
-                "SELECT version, topic, state FROM log.events WHERE stream = %b AND version > %b AND version <= %b "
-                f"ORDER BY version {'DESC' if desc else 'ASC'} LIMIT %b",
-                (originator_id, gt or 0, 2**62 if lte is None else lte, limit),
-                prepare=True,
-            )
-            return [StoredEvent(originator_id, version, topic, state) for version, topic, state in cursor]
+        rows = self._read(
+            "SELECT version, topic, state FROM log.events WHERE stream = %b AND version > %b AND version <= %b "
+            f"ORDER BY version {'DESC' if desc else 'ASC'} LIMIT %b",
+            originator_id, gt or 0, 2**62 if lte is None else lte, limit,
+        )  # fmt: skip
+        return [StoredEvent(originator_id, version, topic, state) for version, topic, state in rows]
 
     def select_notifications(
         self,
@@ -132,22 +142,20 @@ class PostgresRecorder(ProcessRecorder):
     ) -> Sequence[Notification]:
         """Stored events in the order of positions."""
         first = 0 if start is None else start if inclusive_of_start else start + 1
-        with self._database.writer.connection() as connection, connection.cursor(binary=True) as cursor:
-            cursor.execute(
-                "SELECT position, stream, version, topic, state FROM log.events "
-                "WHERE position >= %b AND position <= %b AND (%b::text[] = '{}' OR topic = ANY(%b::text[])) "
-                "ORDER BY position LIMIT %b",
-                (first, 2**62 if stop is None else stop, list(topics), list(topics), limit),
-            )
-            return [
-                Notification(originator_id=stream, originator_version=version, topic=topic, state=state, id=position)
-                for position, stream, version, topic, state in cursor
-            ]
+        rows = self._read(
+            "SELECT position, stream, version, topic, state FROM log.events "
+            "WHERE position >= %b AND position <= %b AND (%b::text[] = '{}' OR topic = ANY(%b::text[])) "
+            "ORDER BY position LIMIT %b",
+            first, 2**62 if stop is None else stop, list(topics), list(topics), limit,
+        )  # fmt: skip
+        return [
+            Notification(originator_id=stream, originator_version=version, topic=topic, state=state, id=position)
+            for position, stream, version, topic, state in rows
+        ]
 
     def max_notification_id(self) -> int | None:
-        with self._database.writer.connection() as connection:
-            row = connection.execute("SELECT position FROM log.events ORDER BY position DESC LIMIT 1").fetchone()
-        return None if row is None else int(row[0])
+        rows = self._read("SELECT position FROM log.events ORDER BY position DESC LIMIT 1")
+        return int(rows[0][0]) if rows else None
 
     def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> NoReturn:
         raise TypeError("tail the log with infrastructure.event_store.LogReader and Listener")
@@ -156,11 +164,23 @@ class PostgresRecorder(ProcessRecorder):
         raise TypeError("cursors move by compare-and-set with a command, see CursorMove")
 
     def max_tracking_id(self, application_name: str) -> int | None:
-        with self._database.writer.connection() as connection:
-            row = connection.execute(
-                "SELECT min(position) FROM engine.cursors WHERE name = %s", (application_name,)
-            ).fetchone()
-        return None if row is None else row[0]
+        rows = self._read("SELECT min(position) FROM engine.cursors WHERE name = %b", application_name)
+        return None if rows[0][0] is None else int(rows[0][0])
+
+    def _read(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """All rows, asked once more when the connection broke.
+
+        Raises:
+            LogUnavailable: the database does not answer.
+        """
+        for tried in range(2):
+            try:
+                with self._database.writer.connection() as connection, connection.cursor(binary=True) as cursor:
+                    return cursor.execute(statement, parameters, prepare=True).fetchall()
+            except psycopg.OperationalError as error:
+                if tried:
+                    raise LogUnavailable(f"the database does not answer: {type(error).__name__}") from error
+        raise AssertionError("every pass returns or raises by the last one")
 
     # The writer thread.
 
@@ -182,53 +202,57 @@ class PostgresRecorder(ProcessRecorder):
             self._answer([waiting for waiting in group if waiting[1].set_running_or_notify_cancel()])
             if ended:
                 break
-        if self._connection is not None:
-            self._connection.close()
+        self._disconnect()
 
-    def _answer(self, group: list[Waiting]) -> None:
+    def _answer(self, group: list[Waiting], began_at: int | None = None) -> None:
         """Flush a group; when one of it cannot even be tried, flush each on its own, so only that one fails."""
+        flush = Flush([write for write, _ in group], self.clock, began_at)
         try:
-            outcomes = self._flush([write for write, _ in group])
+            outcomes = self._flush(flush)
+        except _CONNECTION_LOST as error:
+            why = f"the database does not answer: {type(error).__name__}"
+            outcomes = [LogUnavailable(why) for _ in group]
         except Exception as error:
-            unknown = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-            if len(group) > 1 and not unknown:
+            if len(group) > 1:
                 for waiting in group:
-                    self._answer([waiting])
+                    self._answer([waiting], flush.began_at)
                 return
-            told = LogUnavailable(f"the database does not answer: {type(error).__name__}") if unknown else error
-            outcomes = [told] * len(group)
+            outcomes = [error]
         for (_, answer), outcome in zip(group, outcomes, strict=True):
             if isinstance(outcome, Written):
                 answer.set_result(outcome)
             else:
                 answer.set_exception(outcome)
+        if self.on_flush is not None:
+            try:
+                self.on_flush(len(group), flush.lock_wait_s)
+            except Exception:
+                _log.exception("Nobody could be told of a flush")
 
-    def _flush(self, writes: list[Write]) -> list[Written | Exception]:
+    def _flush(self, flush: Flush) -> list[Written | Exception]:
         """One transaction, tried again on a new connection when the old one breaks.
 
         A commit whose answer was lost may stand: the next try looks for the commands above the position the
         lost one began at, and answers for those that are there.
         """
-        flush = Flush(writes, self.clock)
         for tried in range(MAX_RECONNECTS):
             try:
-                if self._connection is None or self._connection.closed:
+                if self._connection is None:
                     self._connection = self._database.connect(Role.WRITER)
-                outcomes = flush.run(self._connection)
-                if self.on_flush is not None:
-                    self.on_flush(len(writes), flush.lock_wait_s)
-                return outcomes
-            except (psycopg.OperationalError, psycopg.InterfaceError):
-                if self._connection is not None:
-                    self._connection.close()
-                    self._connection = None
-                if tried == MAX_RECONNECTS - 1:
+                return flush.run(self._connection)
+            except Exception as error:
+                # Whatever it was, the transaction is void, or its fate is unknown: start the next one clean.
+                lost = isinstance(error, _CONNECTION_LOST) or self._is_broken()
+                self._disconnect()
+                if not lost or tried == MAX_RECONNECTS - 1:
                     raise
                 self._closed.wait(min(2.0, 0.1 * 2**tried))
-            except Exception:
-                # The transaction is void: start the next one clean.
-                assert self._connection is not None
-                self._connection.close()
-                self._connection = None
-                raise
         raise AssertionError("every pass returns or raises by the last one")
+
+    def _is_broken(self) -> bool:
+        return self._connection is not None and self._connection.broken
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -14,8 +14,8 @@ from .ledger import Account, Ledger
 
 TABLE = """
 CREATE TABLE read.balances (
-    account_id uuid PRIMARY KEY, owner text NOT NULL, grains bigint NOT NULL CHECK (grains < 1000000000), facts bigint NOT NULL,
-    tags jsonb NOT NULL, tagged_at timestamptz, score double precision
+    account_id uuid PRIMARY KEY, owner text NOT NULL, grains bigint NOT NULL CHECK (grains < 1000000000),
+    facts bigint NOT NULL, tags jsonb NOT NULL, tagged_at timestamptz, score double precision
 )
 """
 

@@ -1,8 +1,9 @@
 """The manifest of a model, and the check that a safetensors blob is exactly what the manifest says."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -57,6 +58,30 @@ class UpdateTooLarge(Refusal):
 
 class UpdateNotFinite(Refusal):
     """Every number of an update is finite."""
+
+
+class BaseModelUnfit(Refusal):
+    """The model a session starts from is a safetensors file of its manifest, with finite numbers."""
+
+
+class EvaluationUnfit(Refusal):
+    """An evaluation blob is a safetensors file of "x" (float32, n rows of the model's inputs) and "y" (int64, n)."""
+
+
+class ModelTooLarge(Refusal):
+    """A model is no larger than the village allows (100 MB by default)."""
+
+    status = 413
+
+
+class Blobs(Protocol):
+    """The port to the blob store; its refusals (a blob that is not there) pass through."""
+
+    def size(self, blob_hash: str) -> int: ...
+
+    def read(self, blob_hash: str, start: int, end: int) -> bytes: ...
+
+    def pieces(self, blob_hash: str, start: int = 0) -> Iterator[bytes]: ...
 
 
 class TensorSpec(Value, frozen=True):
@@ -169,6 +194,51 @@ def check_finite(chunks: Iterable["memoryview | bytes"]) -> float:
             wide = values.astype(np.float64)
             total += float(np.dot(wide, wide))
     return math.sqrt(total)
+
+
+def inspect_weights(manifest: ModelManifest, blobs: Blobs, blob_hash: str) -> tuple[int, float]:
+    """The length in bytes and the Euclidean norm of a stored model or update, once all of it is in order.
+
+    Raises the refusals of `check_header` and `check_finite`. Memory stays at one piece.
+    """
+    total = blobs.size(blob_hash)
+    start = data_start(manifest, blobs, blob_hash, total)
+    return total, check_finite(blobs.pieces(blob_hash, start))
+
+
+def data_start(manifest: ModelManifest, blobs: Blobs, blob_hash: str, total: int) -> int:
+    """Where the tensor data of a stored blob of `total` bytes begins. Raises the refusals of `check_header`."""
+    if total > max_blob_bytes(manifest):
+        raise UpdateTooLarge(f"{total} bytes, at most {max_blob_bytes(manifest)}")
+    end = header_end(blobs.read(blob_hash, 0, _LENGTH_BYTES))
+    return check_header(manifest, blobs.read(blob_hash, 0, end), total)
+
+
+def check_base_model(manifest: ModelManifest, blobs: Blobs, blob_hash: str) -> None:
+    """Raises BaseModelUnfit."""
+    try:
+        inspect_weights(manifest, blobs, blob_hash)
+    except _UNFIT as refusal:
+        raise BaseModelUnfit(f"{refusal.code}: {refusal}") from refusal
+
+
+def check_evaluation(manifest: ModelManifest, blobs: Blobs, blob_hash: str) -> None:
+    """Raises EvaluationUnfit."""
+    try:
+        entries = _parse(blobs.read(blob_hash, 0, header_end(blobs.read(blob_hash, 0, _LENGTH_BYTES)))[_LENGTH_BYTES:])
+    except UpdateNotSafetensors as refusal:
+        raise EvaluationUnfit(str(refusal)) from refusal
+    x, y = entries.get("x"), entries.get("y")
+    if x is None or y is None or len(entries) != 2 or (x.dtype, y.dtype) != ("F32", "I64"):
+        raise EvaluationUnfit('the tensors are "x" (F32) and "y" (I64)')
+    if len(x.shape) != 2 or x.shape[0] < 1 or x.shape[1] != manifest.layers[0] or y.shape != [x.shape[0]]:
+        raise EvaluationUnfit(f'"x" is {x.shape[:4]}, "y" is {y.shape[:4]} for {manifest.layers[0]} inputs')
+
+
+_UNFIT = (
+    UpdateNotSafetensors, UpdateTensorsMismatch, UpdateShapeMismatch, UpdateDtypeMismatch, UpdateSizeMismatch,
+    UpdateTooLarge, UpdateNotFinite,
+)  # fmt: skip
 
 
 def _parse(header: bytes) -> dict[str, _Entry]:

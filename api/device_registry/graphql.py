@@ -1,0 +1,149 @@
+"""The device registry over GraphQL: devices by criteria, and why a device does not match. Members see their own."""
+
+from datetime import datetime
+from uuid import UUID
+
+import strawberry
+
+from api.edge.graphql import Condition, Connection, Info, Listing, Position, equals
+from domain.device_registry.criteria import DeviceCriteria, checked_criteria, mismatches
+from projections.device_registry import DeviceRow, Devices, asked
+
+
+@strawberry.type
+class ServiceReputation:
+    """How far a device is trusted in one service, in basis points; a newcomer has 2500."""
+
+    service: str
+    score_bp: int
+
+
+@strawberry.type
+class Mismatch:
+    """One reason why a device does not match: what was asked and what was found."""
+
+    criterion: str
+    wanted: str
+    found: str
+
+
+@strawberry.input
+class MinReputation:
+    """The least reputation in one service, in basis points."""
+
+    service: str
+    score_bp: int
+
+
+@strawberry.input
+class DeviceCriteriaInput:
+    """What a device has to have; what is left out is not asked. Only devices that are online match, by default."""
+
+    min_ram_mb: int | None = None
+    min_cpu_cores: int | None = None
+    min_compute_score: int | None = None
+    required_capabilities: list[str] = strawberry.field(default_factory=list)
+    required_frameworks: list[str] = strawberry.field(default_factory=list)
+    min_reputation_score: list[MinReputation] = strawberry.field(default_factory=list)
+    max_latency_ms: int | None = None
+    geographic_region: str | None = None
+    availability_required: bool = True
+
+    def value(self) -> DeviceCriteria:
+        """The criteria, within their bounds. Raises CriteriaInvalid."""
+        return checked_criteria(
+            DeviceCriteria(
+                min_ram_mb=self.min_ram_mb,
+                min_cpu_cores=self.min_cpu_cores,
+                min_compute_score=self.min_compute_score,
+                required_capabilities=self.required_capabilities,
+                required_frameworks=self.required_frameworks,
+                min_reputation_score={asked.service: asked.score_bp for asked in self.min_reputation_score},
+                max_latency_ms=self.max_latency_ms,
+                geographic_region=self.geographic_region,
+                availability_required=self.availability_required,
+            )
+        )
+
+
+@strawberry.type
+class Device:
+    """An enrolled device. Memory in MiB, compute score in milli-units, latency as its class in ms."""
+
+    device_id: UUID
+    owner_id: UUID
+    device_type: str
+    region: str
+    presence: str
+    seen_at: datetime | None
+    latency_ms: int | None
+    ram_mb: int
+    cpu_cores: int
+    compute_score: int
+    frameworks: list[str]
+    capabilities: list[str]
+    benchmark_id: str
+    enrolled_at: datetime
+    position: Position
+    row: strawberry.Private[DeviceRow]
+
+    @strawberry.field
+    def reputation(self) -> list[ServiceReputation]:
+        """By service; without evidence there is none."""
+        return [ServiceReputation(service=name, score_bp=score) for name, score in sorted(self.row.reputation.items())]
+
+    @strawberry.field
+    def mismatches(self, criteria: DeviceCriteriaInput) -> list[Mismatch]:
+        """Every reason why the device does not match; none when it does."""
+        found = mismatches(criteria.value(), self.row)
+        return [Mismatch(criterion=why.criterion, wanted=why.wanted, found=why.found) for why in found]
+
+    @classmethod
+    def of(cls, row: DeviceRow) -> "Device":
+        return cls(
+            device_id=row.device_id,
+            owner_id=row.owner_id,
+            device_type=row.device_type,
+            region=row.region,
+            presence=row.presence,
+            seen_at=row.seen_at,
+            latency_ms=row.latency_ms,
+            ram_mb=row.ram_mb,
+            cpu_cores=row.cpu_cores,
+            compute_score=row.compute_score,
+            frameworks=row.frameworks,
+            capabilities=row.capabilities,
+            benchmark_id=row.benchmark_id,
+            enrolled_at=row.enrolled_at,
+            position=Position(row.position),
+            row=row,
+        )
+
+
+DEVICES = Listing(Devices(), Device.of, order=("device_id",), owner="owner_id", device="device_id")
+
+
+@strawberry.type
+class Query:
+    """Queries of the device registry."""
+
+    @strawberry.field
+    async def devices(
+        self,
+        info: Info,
+        first: int,
+        after: str | None = None,
+        criteria: DeviceCriteriaInput | None = None,
+        at_least: Position | None = None,
+    ) -> Connection[Device]:
+        """Enrolled devices by id, all or those that meet criteria."""
+        return await DEVICES.page(info, first, after, at_least, *_conditions(criteria))
+
+    @strawberry.field
+    async def device(self, info: Info, device_id: UUID, at_least: Position | None = None) -> Device | None:
+        """One device."""
+        return await DEVICES.one(info, *equals("device_id", device_id), at_least=at_least)
+
+
+def _conditions(criteria: DeviceCriteriaInput | None) -> list[Condition]:
+    return [] if criteria is None else [Condition(one.text, one.parameters) for one in asked(criteria.value())]

@@ -1,0 +1,393 @@
+"""The device registry as clients see it: real uvicorn, real Postgres, real signatures."""
+
+import base64
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import httpx2
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from api import device_registry
+from api.app import create_app
+from api.edge.context import ApiContext
+from api.edge.principals import Tokens
+from api.server import listen, server
+from cli.edge_ports import EnrolledDevices
+from domain.device_registry import enrolment
+from domain.device_registry.device import Device
+from domain.device_registry.service import DeviceRegistryService
+from domain.kernel import EventLog
+from infrastructure.blobs import BlobStore
+from infrastructure.database import Database
+from infrastructure.event_store import open_event_log
+from infrastructure.http_signatures import DeviceAuth, signature_headers
+from infrastructure.keys import load_keys
+from infrastructure.settings import Settings
+from projections.device_registry import Devices
+from tests.devices import Applicant, some_capabilities
+from workers.projector import Projector
+
+REGISTRY = "/v1/device_registry"
+LOW_ORDER = "A" * 43 + "="
+
+
+@dataclass
+class Services:
+    """The part of the village these routes command."""
+
+    device_registry: DeviceRegistryService
+
+
+@dataclass
+class Desk:
+    """The running API, and the means to be an owner, an applicant or a device at it."""
+
+    client: httpx2.Client
+    ctx: ApiContext
+    log: EventLog
+    tokens: Tokens
+    projector: Projector
+
+    def headers(self, owner: UUID | None = None) -> dict[str, str]:
+        role, subject = ("operator", "ada") if owner is None else ("member", str(owner))
+        return {
+            "Authorization": f"Bearer {self.tokens.issue(role=role, subject=subject, expires_in=timedelta(hours=1))}"
+        }
+
+    def post(self, path: str, body: Any, **options: Any) -> httpx2.Response:
+        return self.client.post(f"{REGISTRY}/{path}", json=body, **options)
+
+    def claim(self, owner: UUID, **body: Any) -> str:
+        answer = self.post("issue_claim", body, headers=self.headers(owner))
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["claim_code"])
+
+    def challenge(self) -> str:
+        return str(self.post("request_challenge", {}).json()["challenge"])
+
+    def applicant(self, owner: UUID | None = None) -> Applicant:
+        """Somebody with a fresh claim and a fresh challenge."""
+        return Applicant(code=self.claim(owner or uuid4()), challenge=self.challenge())
+
+    def enrolled(self, owner: UUID | None = None, **changes: Any) -> Applicant:
+        applicant = self.applicant(owner)
+        answer = self.post("register_device", form(applicant, **changes))
+        assert answer.status_code == 200, answer.text
+        return applicant
+
+    def beat(self, device: Applicant, sequence: Any, **more: Any) -> httpx2.Response:
+        auth = DeviceAuth(device.device_id, device.signing)
+        return self.post("heartbeat", {"sequence": sequence, **more}, auth=auth)
+
+    def ask(self, query: str, headers: dict[str, str] | None = None, **variables: Any) -> Any:
+        self.projector.run_once()
+        body = {"query": query, "variables": variables}
+        answer = self.client.post("/graphql", json=body, headers=headers or self.headers())
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+def form(applicant: Applicant, **changes: Any) -> dict[str, Any]:
+    """The body of `register_device`, with changes."""
+    application = applicant.application()
+    return application | {"capabilities": msgspec.to_builtins(application["capabilities"])} | changes
+
+
+@pytest.fixture
+def desk(database: Database, database_url: str, tmp_path: Path) -> Iterator[Desk]:
+    log = open_event_log(database_url)
+    ctx = ApiContext(
+        village=cast(Any, Services(DeviceRegistryService(log))),
+        database=database,
+        blobs=BlobStore.open(None, home=tmp_path),
+        keys=load_keys(tmp_path),
+        settings=Settings(home=tmp_path),
+        devices=EnrolledDevices(log),
+    )
+    socket, url = listen("127.0.0.1", 0)
+    serving = server(create_app(ctx, [device_registry]))
+    thread = threading.Thread(target=serving.run, args=([socket],))
+    thread.start()
+    ends = time.monotonic() + 10
+    while not serving.started and time.monotonic() < ends:
+        time.sleep(0.005)
+    assert serving.started, "the server did not start"
+    projector = Projector(database, [Devices()])
+    with httpx2.Client(base_url=url) as client:
+        yield Desk(client, ctx, log, Tokens(ctx.keys), projector)
+    serving.should_exit = True
+    thread.join(15)
+    projector.close()
+    log.close()
+    assert not thread.is_alive(), "the server did not stop"
+
+
+def assert_problem(desk: Desk, answer: httpx2.Response, code: str, head: int, what: str = "") -> None:
+    """The answer is this problem, and nothing was recorded."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    problem = answer.json()
+    assert problem["code"] == code, f"{what}: {answer.text}"
+    assert problem["status"] == answer.status_code
+    assert 400 <= answer.status_code < 500
+    assert desk.log.head() == head
+
+
+def test_from_claim_to_heartbeat_to_graphql_a_device_becomes_part_of_the_village(desk: Desk) -> None:
+    owner = uuid4()
+    device = desk.enrolled(owner)
+    first = desk.beat(device, 1, latency_ms=30)
+    assert (first.status_code, first.json()) == (200, {"sequence": 1, "presence": "online"})
+    query = """query($id: UUID!, $at: Position) { device(deviceId: $id, atLeast: $at) {
+        deviceId ownerId deviceType region presence latencyMs ramMb cpuCores computeScore frameworks capabilities
+        reputation { service scoreBp } } }"""
+    found = desk.ask(query, desk.headers(owner), id=str(device.device_id), at=desk.log.head())["data"]["device"]
+    assert found == {
+        "deviceId": str(device.device_id),
+        "ownerId": str(owner),
+        "deviceType": "smartphone",
+        "region": "eu-west",
+        "presence": "online",
+        "latencyMs": 50,
+        "ramMb": 4_096,
+        "cpuCores": 4,
+        "computeScore": 12_000,
+        "frameworks": ["pytorch"],
+        "capabilities": ["federated_learning"],
+        "reputation": [],
+    }
+
+
+def test_a_claim_asked_for_twice_under_one_key_is_one_claim_with_the_same_code(desk: Desk) -> None:
+    headers = desk.headers(uuid4()) | {"Idempotency-Key": "the-claim"}
+    first, second = (desk.post("issue_claim", {}, headers=headers).json() for _ in range(2))
+    assert first == second
+    assert str(enrolment.device_id_of(enrolment.claim_sha256(first["claim_code"]))) == first["id"]
+    assert desk.log.head() == 1
+    another = desk.post("issue_claim", {"expires_in_ms": 1_000}, headers=headers)
+    assert_problem(desk, another, "idempotency_key_reused", head=1)
+    somebody_else = desk.post("issue_claim", {}, headers=desk.headers(uuid4()) | {"Idempotency-Key": "the-claim"})
+    assert somebody_else.json()["claim_code"] != first["claim_code"]
+
+
+def test_a_member_claims_for_itself_and_an_operator_for_whom_it_names(desk: Desk) -> None:
+    member = uuid4()
+    mine = desk.post("issue_claim", {}, headers=desk.headers(member)).json()
+    assert desk.log.load(Device, UUID(mine["id"])).owner_id == member
+    theirs = desk.post("issue_claim", {"owner_id": str(member)}, headers=desk.headers()).json()
+    assert desk.log.load(Device, UUID(theirs["id"])).owner_id == member
+    head = desk.log.head()
+    forbidden = desk.post("issue_claim", {"owner_id": str(uuid4())}, headers=desk.headers(member))
+    assert_problem(desk, forbidden, "forbidden", head)
+    assert_problem(desk, desk.post("issue_claim", {}, headers=desk.headers()), "owner_missing", head)
+    assert_problem(desk, desk.post("issue_claim", {}), "credentials_missing", head)
+
+
+def test_a_bad_claim_request_is_refused_by_name_and_records_nothing(desk: Desk) -> None:
+    bad: list[tuple[Any, str]] = [
+        ({"expires_in_ms": 0}, "claim_expiry_invalid"),
+        ({"expires_in_ms": 31 * 86_400_000}, "claim_expiry_invalid"),
+        ({"expires_in_ms": -1}, "request_invalid"),
+        ({"expires_in_ms": "5"}, "request_invalid"),
+        ({"expires_in_ms": 1.5}, "request_invalid"),
+        ({"surprise": 1}, "request_invalid"),
+        ([], "request_invalid"),
+    ]
+    for body, code in bad:
+        answer = desk.post("issue_claim", body, headers=desk.headers(uuid4()))
+        assert_problem(desk, answer, code, head=0)
+
+
+CAPABILITIES = msgspec.to_builtins(some_capabilities())
+BAD_FORMS: list[tuple[str, str, dict[str, Any]]] = [
+    ("unknown claim", "claim_unknown", {"claim_code": "a" * 32}),
+    ("empty claim", "claim_unknown", {"claim_code": ""}),
+    ("claim too long", "request_invalid", {"claim_code": "a" * 129}),
+    ("claim is no text", "request_invalid", {"claim_code": 7}),
+    ("no challenge of ours", "challenge_invalid", {"challenge": "AAAA"}),
+    ("empty challenge", "challenge_invalid", {"challenge": ""}),
+    ("challenge too long", "request_invalid", {"challenge": "A" * 129}),
+    ("wrong proof", "enrolment_proof_invalid", {"proof": base64.b64encode(bytes(64)).decode()}),
+    ("malformed proof", "enrolment_proof_invalid", {"proof": "?"}),
+    ("key of another", "enrolment_proof_invalid", {"ed25519_pub": Applicant().ed25519_pub}),
+    ("agreement key of another", "enrolment_proof_invalid", {"x25519_pub": Applicant().x25519_pub}),
+    ("short key", "public_key_malformed", {"ed25519_pub": "AAAA"}),
+    ("key that is no base64", "public_key_malformed", {"x25519_pub": "ä" * 44}),
+    ("low-order agreement key", "public_key_weak", {"x25519_pub": LOW_ORDER}),
+    ("low-order signing key", "public_key_weak", {"ed25519_pub": LOW_ORDER}),
+    ("bad device type", "request_invalid", {"device_type": "Ä phone"}),
+    ("region with a line break", "request_invalid", {"region": "eu\n"}),
+    ("no capabilities", "request_invalid", {"capabilities": None}),
+    ("negative memory", "request_invalid", {"capabilities": CAPABILITIES | {"ram_mb": -1}}),
+    ("memory as text", "request_invalid", {"capabilities": CAPABILITIES | {"ram_mb": "4096"}}),
+    ("memory as truth", "request_invalid", {"capabilities": CAPABILITIES | {"ram_mb": True}}),
+    ("cores beyond reason", "request_invalid", {"capabilities": CAPABILITIES | {"cpu_cores": 10**30}}),
+    ("33 frameworks", "request_invalid", {"capabilities": CAPABILITIES | {"frameworks": [f"f{n}" for n in range(33)]}}),
+    ("framework twice", "capabilities_invalid", {"capabilities": CAPABILITIES | {"frameworks": ["a", "a"]}}),
+    ("benchmark with spaces", "capabilities_invalid", {"capabilities": CAPABILITIES | {"benchmark_id": "a b"}}),
+    ("unknown field", "request_invalid", {"trust_me": True}),
+]
+
+
+def test_a_bad_enrolment_is_refused_by_name_records_nothing_and_leaves_the_claim_usable(desk: Desk) -> None:
+    for what, code, changes in BAD_FORMS:
+        applicant = desk.applicant()
+        head = desk.log.head()
+        assert_problem(desk, desk.post("register_device", form(applicant, **changes)), code, head, what)
+        assert desk.post("register_device", form(applicant)).status_code == 200, what
+
+
+def test_malformed_json_is_refused_by_name(desk: Desk) -> None:
+    headers = {"Content-Type": "application/json"}
+    for body in (b"", b"{", b"\xff\xfe", b'{"sequence": NaN}', b"[" * 5_000):
+        answer = desk.client.post(f"{REGISTRY}/register_device", content=body, headers=headers)
+        assert answer.json()["code"] in ("json_malformed", "request_invalid"), answer.text
+        assert answer.status_code in (400, 422)
+    assert desk.log.head() == 0
+
+
+def test_an_expired_claim_and_an_expired_challenge_are_refused_by_name(desk: Desk) -> None:
+    brief = Applicant(code=desk.claim(uuid4(), expires_in_ms=1), challenge=desk.challenge())
+    time.sleep(0.01)
+    assert_problem(desk, desk.post("register_device", form(brief)), "claim_expired", head=1)
+    stale = Applicant(code=desk.claim(uuid4()))
+    stale.challenge = enrolment.challenge(desk.ctx.keys.challenge, bytes(16), datetime.now(UTC))
+    assert_problem(desk, desk.post("register_device", form(stale)), "challenge_expired", head=2)
+
+
+def test_a_reused_claim_is_refused_whoever_comes_with_it(desk: Desk) -> None:
+    device = desk.enrolled()
+    head = desk.log.head()
+    assert_problem(desk, desk.post("register_device", form(device)), "claim_already_used", head)
+    thief = Applicant(code=device.code, challenge=desk.challenge())
+    assert_problem(desk, desk.post("register_device", form(thief)), "claim_already_used", head)
+    assert desk.beat(thief, 1).json()["code"] == "signature_invalid"
+
+
+def test_of_many_requests_racing_with_one_claim_exactly_one_enrols(desk: Desk) -> None:
+    code = desk.claim(uuid4())
+    forms = [form(Applicant(code=code, challenge=desk.challenge())) for _ in range(10)]
+    with ThreadPoolExecutor(len(forms)) as threads:
+        answers = list(threads.map(lambda body: desk.post("register_device", body), forms))
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 9
+    assert {answer.json().get("code") for answer in answers} == {None, "claim_already_used"}
+    assert desk.log.head() == 2
+
+
+def test_a_device_speaks_the_moment_it_is_enrolled_before_any_read_model_knows_it(desk: Desk) -> None:
+    device = desk.enrolled()
+    assert desk.ask("{ devices(first: 1) { totalCount } }")["data"]["devices"]["totalCount"] == 1
+    fresh = desk.enrolled()
+    assert desk.beat(fresh, 1).status_code == 200
+    assert desk.beat(device, 1).status_code == 200
+
+
+def test_a_replayed_heartbeat_is_refused_and_records_nothing(desk: Desk) -> None:
+    device = desk.enrolled()
+    url = f"{desk.client.base_url.join(REGISTRY)}/heartbeat"
+    body = b'{"sequence":5}'
+    headers = signature_headers("POST", url, device_id=device.device_id, key=device.signing, body=body)
+    headers["Content-Type"] = "application/json"
+    assert desk.client.post(url, content=body, headers=headers).status_code == 200
+    head = desk.log.head()
+    assert_problem(desk, desk.client.post(url, content=body, headers=headers), "heartbeat_replayed", head)
+    assert_problem(desk, desk.beat(device, 4), "heartbeat_replayed", head)
+    changed = desk.client.post(url, content=b'{"sequence":6}', headers=headers)
+    assert_problem(desk, changed, "content_digest_mismatch", head)
+
+
+def test_a_malformed_heartbeat_is_refused_and_the_device_stays_as_it_was(desk: Desk) -> None:
+    device = desk.enrolled()
+    bad: list[tuple[Any, dict[str, Any]]] = [
+        *((sequence, {}) for sequence in (0, -1, 2**63, 1.5, "1", True, None)),
+        *((1, more) for more in ({"latency_ms": -1}, {"latency_ms": 10**9}, {"latency_ms": "fast"}, {"state": "on"})),
+    ]
+    for sequence, more in bad:
+        assert_problem(desk, desk.beat(device, sequence, **more), "request_invalid", 2, f"{sequence} {more}")
+    assert desk.beat(device, 1).status_code == 200
+
+
+def test_heartbeats_of_strangers_are_refused_by_name(desk: Desk) -> None:
+    device = desk.enrolled()
+    stranger = Applicant()
+    assert_problem(desk, desk.beat(stranger, 1), "unknown_device", head=2)
+    claimed = desk.applicant()
+    assert_problem(desk, desk.beat(claimed, 1), "unknown_device", head=3)
+    device.signing = Ed25519PrivateKey.generate()
+    assert_problem(desk, desk.beat(device, 1), "signature_invalid", head=3)
+    assert_problem(desk, desk.post("heartbeat", {"sequence": 1}), "credentials_missing", head=3)
+    assert_problem(desk, desk.post("heartbeat", {"sequence": 1}, headers=desk.headers()), "forbidden", head=3)
+
+
+def test_a_device_changes_its_own_capabilities(desk: Desk) -> None:
+    device = desk.enrolled()
+    auth = DeviceAuth(device.device_id, device.signing)
+    changed = CAPABILITIES | {"ram_mb": 8_192}
+    assert desk.post("update_capabilities", {"capabilities": changed}, auth=auth).status_code == 200
+    known = desk.log.load(Device, device.device_id).capabilities
+    assert known is not None
+    assert known.ram_mb == 8_192
+    head = desk.log.head()
+    bad = desk.post("update_capabilities", {"capabilities": changed | {"cpu_cores": 0}}, auth=auth)
+    assert_problem(desk, bad, "request_invalid", head)
+
+
+def test_devices_are_listed_by_criteria_page_by_page_and_a_mismatch_is_explained(desk: Desk) -> None:
+    owner = uuid4()
+    devices = [desk.enrolled(owner, capabilities=CAPABILITIES | {"ram_mb": ram}) for ram in (1_024, 2_048, 4_096)]
+    for device in devices[1:]:
+        desk.beat(device, 1)
+    query = """query($first: Int!, $after: String, $criteria: DeviceCriteriaInput) {
+        devices(first: $first, after: $after, criteria: $criteria) {
+            edges { node { deviceId } } pageInfo { hasNextPage endCursor } totalCount } }"""
+    criteria = {"minRamMb": 2_048, "requiredFrameworks": ["pytorch"], "geographicRegion": "eu-west"}
+    seen, after = [], None
+    for _ in range(2):
+        page = desk.ask(query, first=1, after=after, criteria=criteria)["data"]["devices"]
+        seen += [edge["node"]["deviceId"] for edge in page["edges"]]
+        after = page["pageInfo"]["endCursor"]
+        assert page["totalCount"] == 2
+    assert page["pageInfo"]["hasNextPage"] is False
+    assert seen == sorted(str(device.device_id) for device in devices[1:])
+    why = """query($id: UUID!, $c: DeviceCriteriaInput!) {
+        device(deviceId: $id) { mismatches(criteria: $c) { criterion } } }"""
+    found = desk.ask(why, id=str(devices[0].device_id), c=criteria)["data"]["device"]["mismatches"]
+    assert found == [{"criterion": "min_ram_mb"}, {"criterion": "availability_required"}]
+
+
+def test_criteria_out_of_bounds_are_refused_by_name(desk: Desk) -> None:
+    query = "query($c: DeviceCriteriaInput) { devices(first: 1, criteria: $c) { totalCount } }"
+    for criteria in (
+        {"minRamMb": -1},
+        {"requiredCapabilities": ["Ä"]},
+        {"requiredFrameworks": [f"f{n}" for n in range(33)]},
+        {"minReputationScore": [{"service": "gossip", "scoreBp": 1}]},
+        {"minReputationScore": [{"service": "harvest", "scoreBp": 10_001}]},
+    ):
+        errors = desk.ask(query, c=criteria)["errors"]
+        assert errors[0]["extensions"]["code"] == "criteria_invalid"
+
+
+def test_members_see_their_own_devices_devices_themselves_and_operators_all(desk: Desk) -> None:
+    ada, bob = uuid4(), uuid4()
+    first, second = desk.enrolled(ada), desk.enrolled(bob)
+    query = "{ devices(first: 10) { edges { node { deviceId } } totalCount } }"
+
+    def seen(headers: dict[str, str] | None = None) -> set[str]:
+        found = desk.ask(query, headers)["data"]["devices"]
+        assert found["totalCount"] == len(found["edges"])
+        return {edge["node"]["deviceId"] for edge in found["edges"]}
+
+    assert seen() == {str(first.device_id), str(second.device_id)}
+    assert seen(desk.headers(ada)) == {str(first.device_id)}
+    assert seen(desk.headers(uuid4())) == set()
+    one = "query($id: UUID!) { device(deviceId: $id) { deviceId } }"
+    assert desk.ask(one, desk.headers(ada), id=str(second.device_id))["data"]["device"] is None

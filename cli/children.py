@@ -141,8 +141,9 @@ def end_with_supervisor(stopping: threading.Event, grace_s: float = 9.0) -> None
     """For a child: when the supervisor is gone, stop as if asked to, and end for good after the grace."""
 
     def watch() -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while sys.stdin.buffer.read(1):
+        # Not through sys.stdin, whose lock a thread may not hold while the process ends.
+        with contextlib.suppress(OSError):
+            while os.read(0, 64):
                 pass
         if not stopping.is_set():
             os.kill(os.getpid(), signal.SIGTERM)

@@ -62,8 +62,11 @@ class Parts:
 def parts(settings: Settings, name: str) -> Iterator[Parts]:
     """The services on their log and stores, closed at the end. `name` shows in the database's session list."""
     import domain.topics  # noqa: F401  (every stored topic must resolve)
+    from cli.ports import Participants
     from domain.device_registry.service import DeviceRegistryService
+    from domain.federated_learning.policy import Limits
     from domain.federated_learning.service import FederatedLearningService
+    from domain.sagas.deadline import Deadlines
     from domain.sagas.village import Village
     from domain.tokenomics.service import TokenomicsService
     from infrastructure.blobs import BlobStore
@@ -79,13 +82,16 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
         log = open_event_log(url)
         ends.callback(log.close)
         index = DeviceIndex(database)
+        blobs = BlobStore.open(settings.blob_url, home=settings.home)
+        limits = Limits(settings.max_participants_per_round, settings.max_model_bytes)
         village = Village(
             log=log,
             device_registry=DeviceRegistryService(log, index),
             tokenomics=TokenomicsService(log, policy_of(settings), RewardIndex(database)),
-            federated_learning=FederatedLearningService(log, index),
+            federated_learning=FederatedLearningService(log, blobs, Participants(index), limits),
+            deadlines=Deadlines(log),
         )
-        yield Parts(settings, database, log, village, BlobStore.open(settings.blob_url, home=settings.home))
+        yield Parts(settings, database, log, village, blobs)
 
 
 def policy_of(settings: Settings) -> "Policy":
@@ -106,10 +112,9 @@ def policy_of(settings: Settings) -> "Policy":
 def api_app(settings: Settings) -> "Iterator[FastAPI]":
     """The API with every context of the village."""
     import api.device_registry
-    import api.federated_learning
     import api.tokenomics
     from api.app import ApiContext, create_app
-    from cli.ports import EnrolledDevices
+    from cli.edge_ports import EnrolledDevices
     from infrastructure.keys import load_keys
 
     with parts(settings, "api") as made:
@@ -121,7 +126,7 @@ def api_app(settings: Settings) -> "Iterator[FastAPI]":
             settings=settings,
             devices=EnrolledDevices(made.log),
         )
-        yield create_app(ctx, [api.device_registry, api.federated_learning, api.tokenomics])
+        yield create_app(ctx, [api.device_registry, api.tokenomics])
 
 
 @contextmanager
@@ -139,17 +144,16 @@ def _projector(settings: Settings) -> Iterator[Sequence[Runner]]:
 
 @contextmanager
 def _saga_runner(settings: Settings) -> Iterator[Sequence[Runner]]:
-    from domain.sagas import SAGAS
+    from domain.sagas.reward_training import RewardTraining
     from workers.saga_runner import SagaRunner
 
     with parts(settings, "saga-runner") as made:
-        yield [SagaRunner(made.log, made.database, SAGAS, made.village).run]
+        yield [SagaRunner(made.log, made.database, [RewardTraining], made.village).run]
 
 
 @contextmanager
 def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
     from domain.kernel import new_scope, within
-    from domain.sagas.deadline import Deadlines
     from infrastructure.presence import PresenceStore
     from workers.deadline_clock import DeadlineClock
     from workers.presence_clock import PresenceClock
@@ -158,7 +162,7 @@ def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
         with within(new_scope("system:clock")):
             made.village.tokenomics.genesis()
         presence = PresenceStore(made.database, made.village.device_registry)
-        yield [DeadlineClock(Deadlines(made.log), made.database).run, PresenceClock(presence).run]
+        yield [DeadlineClock(made.village.deadlines, made.database).run, PresenceClock(presence).run]
 
 
 WORKERS: Final[Mapping[str, Callable[[Settings], AbstractContextManager[Sequence[Runner]]]]] = {

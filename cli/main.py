@@ -30,6 +30,7 @@ Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 @app.command()
 def up(json_output: Json = False) -> None:
     """Run a whole village on this machine until it is stopped (Ctrl-C)."""
+    from cli.up import log_to_stderr
     from cli.up import up as run_village
     from infrastructure.settings import Settings
 
@@ -43,9 +44,9 @@ def up(json_output: Json = False) -> None:
         else:
             typer.echo("The village has stopped.")
 
+    log_to_stderr(as_json=json_output)
     with told_plainly():
-        if not json_output:
-            config.tell_warnings()
+        config.tell_warnings()
         run_village(Settings(), tell)
 
 

@@ -1,46 +1,30 @@
-"""Ports between parts that may not know each other: answered here from what both offer."""
+"""Ports between contexts that may not know each other: answered here from what both offer."""
 
-import base64
-from threading import Lock
-from typing import Final
-from uuid import UUID
+from domain.device_registry.criteria import DeviceCriteria
+from domain.federated_learning.policy import ParticipantCriteria
+from domain.federated_learning.selection import Candidate, Survey
+from projections.device_registry import DeviceIndex
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from api.edge.principals import EnrolledDevice
-from domain.device_registry.device import Device
-from domain.kernel import EventLog
-from domain.kernel.errors import AggregateNotFound
-
-MAX_KNOWN: Final = 100_000
+REPUTATION_SERVICE = "federated_learning"
 
 
-class EnrolledDevices:
-    """The public key and owner of a device, for the check of its signatures.
+class Participants:
+    """Which devices could take part in a round: federated learning's criteria, asked of the device registry."""
 
-    Read from the log, so that a device may speak the moment it is enrolled. Both never change, so they are kept.
-    """
+    def __init__(self, devices: DeviceIndex) -> None:
+        self._devices = devices
 
-    def __init__(self, log: EventLog) -> None:
-        self._log = log
-        self._known: dict[UUID, EnrolledDevice] = {}
-        self._lock = Lock()
-
-    def __call__(self, device_id: UUID) -> EnrolledDevice | None:
-        """The device, or None while it is not enrolled."""
-        known = self._known.get(device_id)
-        if known is not None:
-            return known
-        try:
-            device = self._log.find(Device, device_id)
-        except AggregateNotFound:  # an id of something else
-            return None
-        if device is None or not device.enrolled:
-            return None
-        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(device.ed25519_pub))
-        found = EnrolledDevice(key, device.owner_id)
-        with self._lock:
-            while len(self._known) >= MAX_KNOWN:
-                self._known.pop(next(iter(self._known)))
-            self._known[device_id] = found
-        return found
+    def survey(self, criteria: ParticipantCriteria, *, limit: int) -> Survey:
+        """At most `limit` devices that are online and meet the criteria, and why the others do not."""
+        trust = criteria.min_trust_level
+        found = self._devices.survey(
+            DeviceCriteria(
+                min_ram_mb=criteria.min_memory_mb,
+                min_compute_score=criteria.min_compute_capability,
+                required_frameworks=criteria.required_frameworks,
+                min_reputation_score={} if trust is None else {REPUTATION_SERVICE: trust},
+            ),
+            limit=limit,
+        )
+        candidates = [Candidate(device.device_id, 0) for device in found.devices]
+        return Survey(candidates, found.position, found.refused)

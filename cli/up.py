@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -15,13 +16,17 @@ from typing import Final
 import structlog
 
 from cli.children import Child, LogFile
+from cli.compose import WORKERS
+from infrastructure import login_codes
 from infrastructure.database import Database, migrate
 from infrastructure.embedded.nats import EmbeddedNats
 from infrastructure.embedded.place import HomeLock, account_for, make_home, write_private
 from infrastructure.embedded.postgres import EmbeddedPostgres
 from infrastructure.settings import Settings
 
-WORKERS: Final = ("projector", "saga-runner", "aggregator", "clock")
+# The aggregator takes seconds of both cores to load torch, and has nothing to do before the first round is sealed.
+LATE: Final = tuple(name for name in WORKERS if name == "aggregator")
+EARLY: Final = ("api", *(name for name in WORKERS if name not in LATE))
 READY_TIMEOUT_S: Final = 60.0
 WATCH_S: Final = 0.2
 # All of the village stops within ten seconds: its processes first, then the servers they use.
@@ -79,8 +84,9 @@ class Supervisor:
                 self._ends.callback((home / name).unlink, missing_ok=True)
             self._environment = {**os.environ, **self._start_servers(home)}
             migrate(self.database_url)
-            self._start_children(home / "logs")
+            self._start_children(home / "logs", EARLY)
             self._wait_until_ready()
+            self._start_children(home / "logs", LATE)
         except BaseException:
             self.stop()
             raise
@@ -126,9 +132,9 @@ class Supervisor:
             "VILLAGE_NATS_URL": _url(self._nats, given.nats_url),
         }
 
-    def _start_children(self, logs: Path) -> None:
-        commands = {"api": ["api"], **{name: ["worker", name] for name in WORKERS}}
-        for name, words in commands.items():
+    def _start_children(self, logs: Path, names: Sequence[str]) -> None:
+        for name in names:
+            words = ["api"] if name == "api" else ["worker", name]
             child = Child(name, words, LogFile(logs / f"{name}.log"))
             self._children.append(child)
             child.start(self._environment)
@@ -177,6 +183,15 @@ def _not_ready(url: str) -> str:
         return f"not ready: {', '.join(check['name'] for check in checks if not check['ok'])}"
 
 
+def log_to_stderr(*, as_json: bool) -> None:
+    """What the supervisor has to say goes beside what the command prints."""
+    last = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), last],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+
+
 def stop_on_signals(stopping: threading.Event) -> None:
     """SIGINT, SIGTERM and a closed terminal ask to stop."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -199,8 +214,6 @@ def up(settings: Settings, tell: Callable[[str, Mapping[str, str]], None]) -> No
 
 def login_url(supervisor: Supervisor) -> str:
     """A link that makes its first visitor an operator, once, within minutes."""
-    from api.edge.login import create_login_code
-
     with Database(supervisor.database_url, pool_size=1, application="up") as database:
-        code = create_login_code(database.writer, role="operator", subject="operator")
+        code = login_codes.create(database.writer, role="operator", subject="operator")
     return f"{supervisor.settings.public_url or supervisor.url}/login?code={code}"

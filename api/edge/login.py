@@ -1,7 +1,5 @@
 """One-time login links: a short-lived code, stored only as its hash, becomes a session cookie once."""
 
-import hashlib
-import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -9,6 +7,7 @@ import structlog
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
+from infrastructure import login_codes
 from infrastructure.database import Pool
 
 from .context import ApiContext
@@ -16,27 +15,18 @@ from .gate import COOKIE, GatedRoute, open_to_all
 from .principals import Tokens, checked_subject
 from .problems import LoginCodeInvalid
 
-CODE_LIFE = timedelta(minutes=15)
 SESSION_LIFE = timedelta(hours=12)
 
 log = structlog.get_logger("api")
 
 
-def create_login_code(pool: Pool, *, role: str, subject: str, life: timedelta = CODE_LIFE) -> str:
+def create_login_code(pool: Pool, *, role: str, subject: str, life: timedelta = login_codes.CODE_LIFE) -> str:
     """A new login code (256 random bits) for an operator or a member; `pool` has the writer's rights.
 
     The code goes into `/login?code=...` and is kept nowhere: the table holds its SHA-256. Codes that expired a day
     ago are forgotten on the way. Raises InvalidSubject.
     """
-    subject = checked_subject(role, subject)
-    code, now = secrets.token_urlsafe(32), datetime.now(UTC)
-    with pool.connection() as connection:
-        connection.execute("DELETE FROM edge.login_codes WHERE expires_at < %s", (now - timedelta(days=1),))
-        connection.execute(
-            "INSERT INTO edge.login_codes (code_sha256, role, subject, expires_at) VALUES (%s, %s, %s, %s)",
-            (_digest(code), role, subject, now + life),
-        )
-    return code
+    return login_codes.create(pool, role=role, subject=checked_subject(role, subject), life=life)
 
 
 def _spend(pool: Pool, code: str) -> tuple[str, str]:
@@ -46,20 +36,17 @@ def _spend(pool: Pool, code: str) -> tuple[str, str]:
         row = connection.execute(
             "UPDATE edge.login_codes SET used_at = %s WHERE code_sha256 = %s AND used_at IS NULL AND expires_at > %s "
             "RETURNING role, subject",
-            (now, _digest(code), now),
+            (now, login_codes.digest(code), now),
         ).fetchone()
     if row is None:
         raise LoginCodeInvalid("unknown, used before or expired: `village token login` prints a new link")
     return row[0], row[1]
 
 
-def _digest(code: str) -> bytes:
-    return hashlib.sha256(code.encode()).digest()
-
-
 def router(ctx: ApiContext, tokens: Tokens) -> APIRouter:
     """GET /login and POST /logout."""
     routes = APIRouter(route_class=GatedRoute, tags=["session"])
+    secure = (ctx.settings.public_url or "").startswith("https:")
 
     @routes.get("/login", status_code=303, response_class=RedirectResponse)
     @open_to_all()
@@ -75,7 +62,7 @@ def router(ctx: ApiContext, tokens: Tokens) -> APIRouter:
             max_age=int(SESSION_LIFE.total_seconds()),
             httponly=True,
             samesite="strict",
-            secure=request.url.scheme == "https",
+            secure=secure or request.url.scheme == "https",
         )
         return response
 

@@ -59,7 +59,7 @@ class EventLog(Application[UUID]):
     """One append-only log for all contexts, on the library's Application.
 
     A command loads copies of aggregates, lets them decide and records them once. Loading answers from a cache of
-    this process; a conflict, or a refusal that was decided on a cached copy, is decided once more on fresh state.
+    this process; a conflict, or a refusal that was decided on what is no longer true, is decided again on fresh state.
     """
 
     name = "village"
@@ -220,12 +220,18 @@ class EventLog(Application[UUID]):
                     raise
                 time.sleep(random.uniform(0, 0.002 * (tried + 1)))
             except Refusal:
-                if not attempt.used_cache:
+                if attempt.recorded or tried == MAX_CONFLICTS - 1 or self._stands(attempt):
                     raise
             finally:
                 _attempt.reset(token)
             fresh = True
         raise AssertionError("every pass returns or raises by the last one")
+
+    def _stands(self, attempt: _Attempt) -> bool:
+        """Whether a refusal was decided on what is true: all it read was so at one moment, and still is."""
+        if not attempt.used_cache and len(attempt.reads) < 2:
+            return True
+        return self._recorder.versions_of(list(attempt.reads)) == attempt.reads
 
     def _write(
         self,

@@ -29,3 +29,7 @@ class Saga(Aggregate, context="sagas"):
     def on(self, fact: Fact, village: Any) -> None:
         """Decide the next step: call services of the village, trigger own events."""
         raise NotImplementedError
+
+
+# As for Aggregate: the library's own creation event would become a topic that nobody records.
+del Saga.Created

@@ -1,5 +1,6 @@
 """What a command hands to the recorder: events, expectations, cursor moves and the answer, all or nothing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
@@ -83,3 +84,5 @@ class Recorder(Protocol):
     def write(self, write: Write) -> Written: ...
 
     def answer_of(self, scope: CommandScope, method: str) -> Receipt | None: ...
+
+    def versions_of(self, streams: Sequence[UUID]) -> dict[UUID, int]: ...

@@ -22,7 +22,7 @@ _NIL = UUID(int=0)
 
 _LOCK = "SELECT pg_advisory_xact_lock(%s)"
 _HEAD = "SELECT position, recorded_at FROM log.events ORDER BY position DESC LIMIT 1"
-_VERSIONS = (
+VERSIONS = (
     "SELECT s, coalesce((SELECT version FROM log.events WHERE stream = s ORDER BY version DESC LIMIT 1), 0) "
     "FROM unnest(%b::uuid[]) AS s"
 )
@@ -100,7 +100,7 @@ class Flush:
         keys = [key_of(write) for write in self.writes if write.scope.idempotency_key is not None]
         ask = _Asker(connection)
         head = ask(_HEAD)
-        versions = ask(_VERSIONS, streams) if streams else None
+        versions = ask(VERSIONS, streams) if streams else None
         cursors = ask(_CURSORS, names) if names else None
         given = ask(_GIVEN, *(list(column) for column in zip(*keys, strict=True))) if keys else None
         standing = None if self.began_at is None else ask(_STANDING, self.began_at)

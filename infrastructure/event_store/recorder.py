@@ -19,7 +19,7 @@ from domain.kernel.write import Append, Receipt, Write, Written
 from infrastructure.database import Database, Role
 
 from .decide import given_answer
-from .flush import Flush
+from .flush import VERSIONS, Flush
 
 MAX_WAITING = 10_000
 MAX_WRITES_PER_FLUSH = 256
@@ -86,6 +86,10 @@ class PostgresRecorder(ProcessRecorder):
             scope.actor, method, scope.idempotency_key,
         )  # fmt: skip
         return given_answer(scope, *rows[0]) if rows else None
+
+    def versions_of(self, streams: Sequence[UUID]) -> dict[UUID, int]:
+        """The newest version of each stream at one moment, 0 for one that does not exist."""
+        return dict(self._read(VERSIONS, list(streams)))
 
     def close(self) -> None:
         """Finish what waits, then stop. Safe to call twice."""

@@ -35,6 +35,7 @@ class CoordinateTraining(Saga):
         """A round is open until its deadline; `token` names that deadline."""
 
         round_id: UUID
+        number: int
         token: UUID
 
     class RoundEnded(Saga.Event):
@@ -68,6 +69,7 @@ class CoordinateTraining(Saga):
         self.session_id = session_id
         self.attempt = 0
         self.lost_rounds = 0
+        self.number = 0
         self.round_id: UUID | None = None
         self.waits_for: UUID | None = None
         self.ended = False
@@ -99,11 +101,11 @@ class CoordinateTraining(Saga):
                 self._go_on(fact, village)
             case TrainingSession.Completed() | TrainingSession.Abandoned():
                 self._ended()
-            case TrainingRound.Opened(deadline_at=deadline_at):
+            case TrainingRound.Opened(deadline_at=deadline_at, number=number) if number > self.number:
                 token = derive("sagas.CoordinateTraining.round", fact.stream)
                 village.deadlines.set_deadline(token=token, saga_id=self.id, kind=ROUND, due_at=deadline_at)
-                self._round_awaited(round_id=fact.stream, token=token)
-            case TrainingRound.Completed() | TrainingRound.Abandoned():
+                self._round_awaited(round_id=fact.stream, number=number, token=token)
+            case TrainingRound.Completed() | TrainingRound.Abandoned() if fact.stream == self.round_id:
                 self._round_ended(round_id=fact.stream, lost=isinstance(fact.event, TrainingRound.Abandoned))
                 self._go_on(fact, village)
             case Deadline.Elapsed(token=token) if token == self.waits_for:
@@ -144,8 +146,9 @@ class CoordinateTraining(Saga):
         self._devices_awaited(attempt=attempt, token=token)
 
     @event(RoundAwaited)
-    def _round_awaited(self, round_id: UUID, token: UUID) -> None:
+    def _round_awaited(self, round_id: UUID, number: int, token: UUID) -> None:
         self.round_id = round_id
+        self.number = number
         self.waits_for = token
         self.attempt = 0
 

@@ -1,0 +1,156 @@
+"""The saga that coordinates training, on a real log with a clock one can turn."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from uuid import UUID
+
+import pytest
+
+from domain.federated_learning.round import SEALED
+from domain.federated_learning.session import ABANDONED, COMPLETED, PAUSED, RUNNING
+from domain.sagas.coordinate_training import LAST_PAUSE_MS, MAX_ATTEMPTS, MAX_LOST_ROUNDS, pause_ms
+from infrastructure.database import Database, Role
+from tests.training_world import TrainingWorld
+
+
+@pytest.fixture
+def world(database_url: str, database: Database) -> Iterator[TrainingWorld]:
+    world = TrainingWorld(database_url, database)
+    yield world
+    world.close()
+
+
+def reason_of(world: TrainingWorld) -> str:
+    """Why the one session that was given up was given up."""
+    (abandoned,) = [fact for fact in world.facts() if fact.topic == "federated_learning.TrainingSession.Abandoned"]
+    return str(abandoned.event.reason)
+
+
+def test_a_session_runs_round_after_round_until_it_is_complete(world: TrainingWorld) -> None:
+    session_id = world.start(rounds=3)
+    models = ["1" * 64, "2" * 64, "3" * 64]
+    for model_hash in models:
+        world.settle()
+        round_id = world.opened(session_id)
+        world.answer(round_id)
+        world.complete(round_id, model_hash)
+    world.settle()
+    session = world.session(session_id)
+    assert (session.state_name, session.model_hash, session.rounds_begun) == (COMPLETED, models[-1], 3)
+
+
+def test_each_round_starts_from_the_model_of_the_one_before(world: TrainingWorld) -> None:
+    session_id = world.start()
+    world.settle()
+    first = world.opened(session_id)
+    world.answer(first)
+    world.complete(first, "1" * 64)
+    world.settle()
+    assert world.round(world.opened(session_id)).model_hash == "1" * 64
+
+
+def test_the_deadline_seals_a_round_with_enough_updates(world: TrainingWorld) -> None:
+    session_id = world.start()
+    world.settle()
+    round_id = world.opened(session_id)
+    world.answer(round_id, devices=2)
+    world.pass_time(minutes=59)
+    assert world.round(round_id).state_name != SEALED
+    world.pass_time(minutes=2)
+    assert world.round(round_id).state_name == SEALED
+
+
+def test_a_round_without_enough_updates_is_lost_and_the_next_one_opens(world: TrainingWorld) -> None:
+    session_id = world.start(rounds=1)
+    world.settle()
+    lost = world.opened(session_id)
+    world.answer(lost, devices=1)
+    world.pass_time(hours=2)
+    assert world.round(lost).state_name == ABANDONED
+    assert world.opened(session_id) != lost
+    world.answer(world.opened(session_id))
+    world.complete(world.opened(session_id))
+    world.settle()
+    assert world.session(session_id).state_name == COMPLETED
+
+
+def test_a_session_that_loses_round_after_round_is_given_up(world: TrainingWorld) -> None:
+    session_id = world.start()
+    world.settle()
+    for _ in range(MAX_LOST_ROUNDS):
+        assert world.session(session_id).state_name == RUNNING
+        world.pass_time(hours=2)
+    session = world.session(session_id)
+    assert (session.state_name, session.rounds_begun) == (ABANDONED, MAX_LOST_ROUNDS)
+    assert reason_of(world) == "rounds_lost"
+
+
+def test_a_session_waits_for_devices_and_goes_on_when_they_come(world: TrainingWorld) -> None:
+    devices, world.directory.device_ids = world.directory.device_ids, []
+    session_id = world.start()
+    world.settle()
+    assert world.session(session_id).open_round is None
+    world.directory.device_ids = devices
+    world.pass_time(seconds=2)
+    assert world.session(session_id).open_round is not None
+
+
+def test_a_session_for_which_no_devices_come_is_given_up(world: TrainingWorld) -> None:
+    world.directory.device_ids = []
+    session_id = world.start()
+    world.settle()
+    for _ in range(MAX_ATTEMPTS + 1):
+        world.pass_time(milliseconds=LAST_PAUSE_MS)
+    assert world.session(session_id).state_name == ABANDONED
+    assert reason_of(world) == "too_few_participants"
+
+
+def test_a_paused_session_lets_its_round_end_and_opens_the_next_when_resumed(world: TrainingWorld) -> None:
+    session_id = world.start()
+    world.settle()
+    round_id = world.opened(session_id)
+    world.ask(world.training.pause_training, session_id=session_id)
+    world.answer(round_id)
+    world.complete(round_id)
+    world.pass_time(hours=5)
+    session = world.session(session_id)
+    assert (session.state_name, session.open_round, session.rounds_begun) == (PAUSED, None, 1)
+    world.ask(world.training.resume_training, session_id=session_id)
+    world.settle()
+    assert world.session(session_id).open_round is not None
+
+
+def test_an_abandoned_session_ends_its_round_and_makes_room_for_another(world: TrainingWorld) -> None:
+    sessions = [world.start() for _ in range(3)]
+    world.settle()
+    round_id = world.opened(sessions[0])
+    world.ask(world.training.abandon_training, session_id=sessions[0], reason="not wanted any more")
+    world.settle()
+    assert world.round(round_id).state_name == ABANDONED
+    assert world.session(sessions[0]).rounds_begun == 1
+    world.start()
+
+
+def test_delivering_every_fact_again_changes_nothing(world: TrainingWorld) -> None:
+    session_id = world.start()
+    world.settle()
+    first = world.opened(session_id)
+    world.answer(first)
+    world.complete(first)
+    world.settle()
+    second = world.opened(session_id)
+    before = world.log.head()
+    with world.database.connect(Role.PROJECTOR) as connection:
+        connection.execute("UPDATE engine.cursors SET position = 0 WHERE name LIKE 'saga:%%'")
+    world.settle()
+    assert not [f for f in world.facts() if f.position > before and f.topic.startswith("federated_learning")]
+    world.answer(second, devices=2)
+    world.pass_time(hours=2)
+    assert world.round(second).state_name == SEALED
+
+
+def test_the_pauses_between_attempts_grow_and_are_bounded() -> None:
+    pauses = [pause_ms(UUID(int=1), attempt) for attempt in range(1, MAX_ATTEMPTS + 1)]
+    assert all(later > earlier / 2 for earlier, later in pairwise(pauses))
+    assert max(pauses) <= LAST_PAUSE_MS
+    assert 5 * 60_000 < sum(pauses) < 20 * 60_000

@@ -1,0 +1,147 @@
+"""A village of tests that trains: real log and clock of the tests, with devices and blobs at hand."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from domain.device_registry.service import DeviceRegistryService
+from domain.federated_learning.policy import Limits
+from domain.federated_learning.round import TrainingRound
+from domain.federated_learning.service import FederatedLearningService
+from domain.federated_learning.session import TrainingSession
+from domain.kernel import EventLog, Fact, Receipt, new_scope, within
+from domain.sagas.coordinate_training import CoordinateTraining
+from domain.sagas.deadline import Deadlines
+from domain.sagas.village import Village
+from domain.tokenomics.service import TokenomicsService
+from infrastructure.database import Database, Role
+from infrastructure.event_store import LogReader, open_event_log
+from projections.sagas import Deadlines as DeadlineRows
+from tests.training import NOW, Everyone, Shelf, arrays, blob_of, norm_of, training_request
+from workers.deadline_clock import DeadlineClock
+from workers.projector import Projector
+from workers.saga_runner import SagaRunner
+
+
+class TrainingWorld:
+    """Sessions are started, devices answer, time passes; every command goes through the log."""
+
+    def __init__(self, url: str, database: Database, devices: int = 4, blobs: Any = None) -> None:
+        self.now = NOW
+        self.database = database
+        self.shelf: Any = Shelf() if blobs is None else blobs
+        self.directory = Everyone(*(UUID(int=number) for number in range(1, devices + 1)))
+        self.log: EventLog = open_event_log(url, clock=lambda: self.now)
+        self.training = FederatedLearningService(self.log, self.shelf, self.directory, Limits(max_sessions=3))
+        self.village = Village(
+            log=self.log,
+            device_registry=DeviceRegistryService(self.log),
+            tokenomics=TokenomicsService(self.log),
+            federated_learning=self.training,
+            deadlines=Deadlines(self.log),
+        )
+        self.clock = DeadlineClock(self.village.deadlines, database, clock=lambda: self.now)
+        self.projector = Projector(database, [DeadlineRows()])
+
+    def close(self) -> None:
+        self.projector.close()
+        self.log.close()
+
+    def ask(self, command: Callable[..., Receipt], **arguments: Any) -> Receipt:
+        """Run one command at the world's present instant."""
+        with within(new_scope("test", now=self.now)):
+            return command(**arguments)
+
+    def start(self, **changes: Any) -> UUID:
+        """Start a session; answers its id."""
+        receipt = self.ask(self.training.start_training, **training_request(self.shelf, **changes))
+        assert receipt.id is not None
+        return receipt.id
+
+    def open_round(self, **changes: Any) -> UUID:
+        """Start a session and open its first round, without the saga; answers the round's id."""
+        receipt = self.ask(self.training.coordinate_training_round, session_id=self.start(**changes))
+        assert receipt.id is not None
+        return receipt.id
+
+    def submission(self, round_id: UUID, device_id: UUID, *, seed: int | None = None, **changes: Any) -> dict[str, Any]:
+        """The arguments of `submit_update` for a good update, with changes; the update is on the shelf."""
+        training_round = self.log.load(TrainingRound, round_id)
+        manifest = self.log.load(TrainingSession, training_round.session_id).manifest
+        update = arrays(manifest, seed=device_id.int if seed is None else seed)
+        blob = blob_of(update)
+        put = getattr(self.shelf, "put_bytes", None) or self.shelf.put
+        usual: dict[str, Any] = {
+            "device_id": device_id,
+            "round_id": round_id,
+            "blob_hash": put(blob),
+            "bytes": len(blob),
+            "examples": 10 + device_id.int,
+            "train_ms": 20,
+            "norm": norm_of(update),
+            "signature": "sig",
+        }
+        return usual | changes
+
+    def submit(self, round_id: UUID, device_id: UUID, **changes: Any) -> Receipt:
+        """Send a good update, with changes."""
+        return self.ask(self.training.submit_update, **self.submission(round_id, device_id, **changes))
+
+    def answer(self, round_id: UUID, devices: int = 3) -> None:
+        """The first of the selected devices send their updates."""
+        for device_id in self.training.get_selected_participants(round_id=round_id)[:devices]:
+            self.submit(round_id, device_id)
+
+    def complete(self, round_id: UUID, model_hash: str = "e" * 64) -> None:
+        """What the aggregator would record."""
+        self.ask(
+            self.training.complete_training_round,
+            round_id=round_id,
+            model_hash=model_hash,
+            accumulator_hash="f" * 64,
+            clipped=0,
+            metrics={"accuracy": 0.5},
+        )
+
+    def pass_time(self, **delta: float) -> None:
+        """Let time pass, and everything happen that waits for it."""
+        self.now += timedelta(**delta)
+        self.settle()
+
+    def settle(self) -> None:
+        """Sagas and deadlines until nothing moves any more."""
+        for _ in range(100):
+            runner = SagaRunner(self.log, self.database, [CoordinateTraining], self.village)
+            runner.run_once()
+            runner.close()
+            self.projector.run_once()
+            if not self.clock.tick():
+                return
+        raise AssertionError("the sagas do not come to rest")
+
+    def session(self, session_id: UUID) -> TrainingSession:
+        """A session as the log has it now."""
+        self.log.cache.drop(session_id)
+        return self.log.load(TrainingSession, session_id)
+
+    def opened(self, session_id: UUID) -> UUID:
+        """The round a session has open."""
+        round_id = self.session(session_id).open_round
+        assert round_id is not None
+        return round_id
+
+    def round(self, round_id: UUID) -> TrainingRound:
+        """A round as the log has it now."""
+        self.log.cache.drop(round_id)
+        return self.log.load(TrainingRound, round_id)
+
+    def facts(self) -> Sequence[Fact]:
+        """Everything the log has."""
+        with self.database.connect(Role.READER) as connection:
+            return [record.fact() for record in LogReader(connection).after(0, 10_000).records]
+
+
+def nobody() -> UUID:
+    """The id of what does not exist."""
+    return uuid4()

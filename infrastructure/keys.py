@@ -38,15 +38,25 @@ def load_keys(home: Path) -> Keys:
     Several processes may start at once: the first to publish a file wins and all read the same key.
     Raises KeyStoreUnsafe when a mode is wider than 0700 (folder) or 0600 (files).
     """
-    folder = home / "keys"
-    folder.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-    _refuse_shared(folder, _DIRECTORY_MODE)
-    pem = _read_or_make(folder / "token_signing.pem", _new_signing_key)
+    folder = key_folder(home)
     return Keys(
-        token_signing=_signing_key(folder / "token_signing.pem", pem),
+        token_signing=read_or_make_signing_key(folder / "token_signing.pem"),
         challenge=_secret(folder / "challenge.key"),
         claim_code=_secret(folder / "claim_code.key"),
     )
+
+
+def key_folder(home: Path) -> Path:
+    """`home`/keys, made with mode 0700 if missing. Raises KeyStoreUnsafe when its mode is wider."""
+    folder = home / "keys"
+    folder.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+    _refuse_shared(folder, _DIRECTORY_MODE)
+    return folder
+
+
+def read_or_make_signing_key(path: Path) -> Ed25519PrivateKey:
+    """The Ed25519 key in a file, made if missing. Raises KeyStoreUnsafe for a wrong mode or content."""
+    return _signing_key(path, _read_or_make(path, _new_signing_key))
 
 
 def _new_signing_key() -> bytes:

@@ -51,6 +51,25 @@ CREATE TABLE log.commands (
 GRANT SELECT, INSERT ON log.commands TO village_writer;
 COMMENT ON TABLE log.commands IS 'First answers by idempotency key, recorded with the command they answer.';
 
+CREATE TABLE log.hashes (
+    level smallint NOT NULL, -- 0: hash of a fact; 8, 16, ...: root of a complete subtree of 2^level facts
+    index bigint   NOT NULL,
+    hash  bytea    NOT NULL CHECK (length(hash) = 32),
+    PRIMARY KEY (level, index)
+);
+GRANT SELECT, INSERT ON log.hashes TO village_writer;
+GRANT SELECT ON log.hashes TO village_reader;
+COMMENT ON TABLE log.hashes IS 'Merkle tree (RFC 6962) over log.events, append-only; position p is leaf p-1.';
+
+CREATE TABLE log.checkpoints (
+    size      bigint      PRIMARY KEY CHECK (size > 0),
+    note      text        NOT NULL, -- C2SP signed note
+    sealed_at timestamptz NOT NULL
+);
+GRANT SELECT, INSERT ON log.checkpoints TO village_writer;
+GRANT SELECT ON log.checkpoints TO village_reader;
+COMMENT ON TABLE log.checkpoints IS 'Signed roots of the Merkle tree, append-only.';
+
 CREATE VIEW log.readable AS
     SELECT position, stream, version, topic, convert_from(state, 'UTF8')::jsonb AS state, actor, recorded_at,
            event_id, command_id, correlation_id, causation_id

@@ -60,7 +60,7 @@ def demo(
     wishes = Wishes(Plan(devices, rounds, processes), keep, accuracy)
     screen = Screen(stderr=json_output, quiet=json_output, highlight=False)
     with told_plainly():
-        outcome = _perform(_embedded(place, port), wishes, screen, _json_line if json_output else _nothing)
+        outcome = _perform(_embedded(place, port, devices), wishes, screen, _json_line if json_output else _nothing)
     if outcome is None or not outcome.ok:
         typer.echo(f"The logs are in {place}", err=True)
         raise typer.Exit(1)
@@ -68,12 +68,13 @@ def demo(
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _embedded(home: Path, port: int) -> Settings:
+def _embedded(home: Path, port: int, devices: int) -> Settings:
     """Settings of a village with its own servers. They go through the environment, which its processes inherit."""
     for name in ("DATABASE_URL", "NATS_URL", "BLOB_URL", "PUBLIC_URL"):
         os.environ[f"VILLAGE_{name}"] = ""
     os.environ["VILLAGE_HOME"] = str(home)
     os.environ["VILLAGE_API_PORT"] = str(port)
+    os.environ["VILLAGE_MAX_PARTICIPANTS_PER_ROUND"] = str(max(devices, Settings().max_participants_per_round))
     return Settings()
 
 

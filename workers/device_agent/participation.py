@@ -17,7 +17,7 @@ from workers.device_agent.state import DeviceState, RoundJournal, Stage, file_ma
 from workers.device_agent.training import TrainedUpdate, train_update, training_seed
 
 _ALREADY_SUBMITTED = frozenset({"update_already_submitted"})
-_NOT_ABOUT_THE_UPDATE = frozenset({401, 403})
+_NOT_ABOUT_THE_UPDATE = frozenset({401})
 
 
 class Participation:

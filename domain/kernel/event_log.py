@@ -135,7 +135,7 @@ class EventLog(Application[UUID]):
         """
         held = {thing.id: thing for thing in things if isinstance(thing, Aggregate)}
         # As an idempotency key would give it back, so that the first answer and the repeated one are equal.
-        receipt = Receipt(0, id or next(iter(held), None), msgspec.to_builtins(extra) if extra else {})
+        receipt = Receipt(0, id or next(iter(held), None), _as_read_back(extra) if extra else {})
         facts = collected(things)
         if (unit := _unit.get()) is not None:
             unit.add(facts, held, receipt)
@@ -310,6 +310,10 @@ def _of(kind: type[A], aggregate: Aggregate) -> A:
     if not isinstance(aggregate, kind):
         raise AggregateNotFound(f"no {kind.__name__} {aggregate.id}")
     return aggregate
+
+
+def _as_read_back(extra: dict[str, Any]) -> dict[str, Any]:
+    return cast(dict[str, Any], msgspec.json.decode(msgspec.json.encode(extra)))
 
 
 def _attempt_now() -> _Attempt:

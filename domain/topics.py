@@ -2,8 +2,12 @@
 
 from domain.device_registry import device as device
 from domain.device_registry import reputation as reputation
+from domain.federated_learning import round as round
+from domain.federated_learning import session as session
 from domain.monitoring import projection as projection
+from domain.sagas import coordinate_training as coordinate_training
 from domain.sagas import deadline as deadline
+from domain.sagas import reward_training as reward_training
 from domain.tokenomics import issuance as issuance
 from domain.tokenomics import reward_claim as reward_claim
 from domain.tokenomics import reward_epoch as reward_epoch

@@ -79,10 +79,12 @@ class Economy:
         """The wallet as the log has it."""
         return self.log.load(Wallet, wallet_id_of(owner_id))
 
-    def facts(self) -> list[Fact]:
-        """The whole log."""
+    def facts(self, after: int = 0) -> list[Fact]:
+        """The log after a position."""
         with self.database.connect(Role.READER) as connection:
-            return [record.fact() for batch in LogReader(connection).all(MAX_POSITION) for record in batch.records]
+            return [
+                record.fact() for batch in LogReader(connection).all(MAX_POSITION, after) for record in batch.records
+            ]
 
     def close(self) -> None:
         self.log.close()

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from domain.kernel import Aggregate, Conflict, Created, NotFound, derive, event
+from domain.kernel import Aggregate, Created, NotFound, Refusal, derive, event
 
 from .pricing import Activity, Policy, Reward
 
@@ -11,8 +11,10 @@ class ClaimUnknown(NotFound):
     """Only an accrued claim is posted."""
 
 
-class ClaimAlreadyPosted(Conflict):
+class ClaimAlreadyPosted(Refusal):
     """A claim is posted once."""
+
+    status = 409
 
 
 class RewardClaim(Aggregate):

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from domain.kernel import Aggregate, Conflict, Created, Instant, NotFound, Refusal, derive, event
+from domain.kernel import Aggregate, Created, Instant, NotFound, Refusal, derive, event
 from domain.kernel.time import milliseconds
 from domain.kernel.tokens import positive
 
@@ -22,8 +22,10 @@ class EpochBudgetExhausted(Refusal):
     """The rewards of an epoch together cost at most its budget."""
 
 
-class ReservationIdReused(Conflict):
+class ReservationIdReused(Refusal):
     """The id of a reservation names one block of budget for ever."""
+
+    status = 409
 
 
 class RewardEpoch(Aggregate):

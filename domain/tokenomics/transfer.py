@@ -5,7 +5,7 @@ from operator import attrgetter
 from typing import Literal
 from uuid import UUID
 
-from domain.kernel import Aggregate, Conflict, Created, Refusal, Value, derive
+from domain.kernel import Aggregate, Created, Refusal, Value, derive
 from domain.kernel.tokens import MAX_GRAINS, AmountTooLarge
 
 MAX_LEGS = 501
@@ -34,8 +34,10 @@ class TransferRejected(Refusal):
     """A rejected transfer stays rejected: its id never moves tokens."""
 
 
-class TransferIdReused(Conflict):
+class TransferIdReused(Refusal):
     """The id of a posted transfer names that transfer for ever: it came again with other accounts or amounts."""
+
+    status = 409
 
 
 class Leg(Value, frozen=True):

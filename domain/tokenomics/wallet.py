@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from domain.kernel import Aggregate, Conflict, Created, Instant, NotFound, Refusal, Value, event
+from domain.kernel import Aggregate, Created, Instant, NotFound, Refusal, Value, event
 from domain.kernel.tokens import positive
 
 MAX_HOLDS = 1_000
@@ -22,12 +22,16 @@ class HoldUnknown(NotFound):
     """A hold ends under the id it was made with."""
 
 
-class HoldIdReused(Conflict):
+class HoldIdReused(Refusal):
     """The id of a hold names that hold for ever."""
 
+    status = 409
 
-class HoldAlreadyEnded(Conflict):
+
+class HoldAlreadyEnded(Refusal):
     """A hold ends exactly once: captured, voided or expired."""
+
+    status = 409
 
 
 class HoldExpired(Refusal):

@@ -1,0 +1,143 @@
+"""A village in which rounds of training have been completed and are to be rewarded."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+from domain.device_registry.reputation import Reputation
+from domain.device_registry.service import DeviceRegistryService
+from domain.federated_learning.policy import RoundPolicy
+from domain.federated_learning.round import TrainingRound
+from domain.federated_learning.selection import Selection
+from domain.federated_learning.update import Update
+from domain.kernel import Fact, new_scope, within
+from domain.sagas.deadline import Deadline, Deadlines
+from domain.sagas.reward_training import RewardTraining, saga_id_of
+from domain.sagas.village import Village
+from domain.tokenomics.pricing import Policy
+from domain.tokenomics.reward_claim import RewardClaim, claim_id_of
+from infrastructure.database import Database
+from infrastructure.event_store import LogReader
+from tests.devices import enrol
+from tests.economy import Economy
+from workers.saga_runner import SagaRunner
+
+TEN_MINUTES = 600_000
+
+
+class Rewarding(Economy):
+    """Rounds are completed by their aggregate; the saga runs on the real runner."""
+
+    def __init__(self, url: str, database: Database, policy: Policy | None = None) -> None:
+        super().__init__(url, database, policy)
+        self.registry = DeviceRegistryService(self.log)
+        self.deadlines = Deadlines(self.log)
+        self.village = Village(self.log, self.registry, self.service, cast(Any, None), self.deadlines)
+
+    def runner(self) -> SagaRunner:
+        """A saga runner that has just been started."""
+        return SagaRunner(self.log, self.database, [RewardTraining], self.village)
+
+    def run(self) -> None:
+        """Run sagas until nothing moves."""
+        runner = self.runner()
+        runner.run_once()
+        runner.close()
+
+    def device(self, owner_id: UUID | None = None) -> UUID:
+        """An enrolled device."""
+        return enrol(self.registry, owner_id=owner_id, now=self.now)
+
+    def completed_round(
+        self,
+        devices: Sequence[UUID],
+        *,
+        rejected: Sequence[UUID] = (),
+        train_ms: int = TEN_MINUTES,
+        took_ms: int = TEN_MINUTES,
+        examples: Sequence[int] = (),
+    ) -> UUID:
+        """A round that these devices completed, each after `took_ms`; updates of `rejected` were refused."""
+        answering = [*devices, *rejected]
+        policy = RoundPolicy(
+            min_participants=1,
+            max_participants=len(answering),
+            goal=len(answering),
+            timeout_ms=10 * TEN_MINUTES,
+            clip_micro=10**6,
+            weight_cap=100,
+        )
+        opened_at, answered_at = self.now, self.now + timedelta(milliseconds=took_ms)
+        with within(new_scope("test", now=self.now)):
+            done = TrainingRound(
+                round_id=uuid4(),
+                session_id=uuid4(),
+                number=1,
+                model_hash="0" * 64,
+                policy=policy,
+                deadline_at=opened_at + timedelta(milliseconds=policy.timeout_ms),
+                seed=7,
+                opened_at=opened_at,
+            )
+            done.select(Selection(sorted(answering), 0, "rules", {}))
+            for index, device_id in enumerate(answering):
+                update = Update(
+                    blob_hash="1" * 64,
+                    bytes=1_000,
+                    examples=examples[index] if examples else 100,
+                    train_ms=train_ms,
+                    norm=1.0,
+                )
+                done.accept(device_id, update, "", answered_at)
+            for device_id in rejected:
+                done.reject(device_id, "update_not_finite")
+            done.complete("2" * 64, "3" * 64, 0, {"accuracy": 0.9}, answered_at)
+            self.log.record(done)
+        return done.id
+
+    def elapse(self, round_id: UUID) -> None:
+        """Turn the clock to the saga's deadline and let it come."""
+        saga = self.saga(round_id)
+        assert saga.waits_for is not None
+        self.now = max(self.now, self.log.load(Deadline, saga.waits_for).due_at)
+        with self.acting():
+            self.deadlines.elapse_deadline(token=saga.waits_for, now=self.now)
+
+    def deliver(self, fact: Fact) -> None:
+        """Hand one fact to the saga as the runner does, without a cursor."""
+        scope = new_scope("saga:RewardTraining", now=fact.recorded_at, causation_id=fact.event_id)
+
+        def step() -> None:
+            saga_id = RewardTraining.route(fact)
+            if saga_id is not None and (saga := self.log.find(RewardTraining, saga_id) or RewardTraining.start(fact)):
+                saga.on(fact, self.village)
+                self.log.record(saga)
+
+        with within(scope):
+            self.log.transact(step)
+
+    def concerning(self, round_id: UUID, after: int = 0) -> list[Fact]:
+        """The facts the saga of this round listens to, as far as they have happened after a position."""
+        listened = {event.TOPIC for event in cast(Any, RewardTraining.listens)}
+        return [
+            fact
+            for fact in self.facts(after)
+            if fact.topic in listened and RewardTraining.route(fact) == saga_id_of(round_id)
+        ]
+
+    def saga(self, round_id: UUID) -> RewardTraining:
+        return self.log.load(RewardTraining, saga_id_of(round_id))
+
+    def claim(self, round_id: UUID, device_id: UUID) -> RewardClaim:
+        return self.log.load(RewardClaim, claim_id_of("fl_participation", round_id, device_id))
+
+    def steps(self, round_id: UUID) -> list[str]:
+        """The names of the saga's own facts."""
+        with self.database.reader.connection() as connection:
+            records = LogReader(connection).of_streams([saga_id_of(round_id)])
+        return [record.topic.rpartition(".")[2] for record in records]
+
+    def reputation_bp(self, device_id: UUID) -> int:
+        stream = Reputation.create_id(device_id, "federated_learning")
+        return self.log.load(Reputation, stream).standing.score_bp

@@ -33,7 +33,7 @@ class ApiContext:
     """The API's collaborators.
 
     `village` holds the services commands go to; `database` the pools queries use; `devices` answers a device's
-    public key. `contexts` names the contexts whose routes are served.
+    public key.
     """
 
     village: "Village"

@@ -213,11 +213,19 @@ def address_of(request: Request) -> str:
 
 
 def is_loopback(request: Request) -> bool:
-    """Whether the client is on this machine and no proxy says that it speaks for another."""
+    """Whether the client is on this machine, called it by a local name, and no proxy speaks for another.
+
+    The name matters: a web page elsewhere may have its own name point here and be read by a browser on this machine.
+    """
     if "x-forwarded-for" in request.headers or "forwarded" in request.headers:
         return False
+    named = urlsplit(f"//{request.headers.get('host', '')}").hostname
+    return _is_loopback(address_of(request)) and (named == "localhost" or _is_loopback(named or ""))
+
+
+def _is_loopback(address: str) -> bool:
     try:
-        return ip_address(address_of(request)).is_loopback
+        return ip_address(address).is_loopback
     except ValueError:
         return False
 

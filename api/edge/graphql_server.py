@@ -1,7 +1,7 @@
 """GraphQL over HTTP, SSE and WebSocket: read only, authenticated, bounded, with coded and masked errors."""
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import orjson
@@ -19,6 +19,7 @@ from strawberry.schema import Schema
 from strawberry.schema.config import StrawberryConfig
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
+from strawberry.subscriptions.protocols.graphql_transport_ws.types import SubscribeMessage
 from strawberry.types.scalar import ScalarDefinition
 from strawberry.types.unset import UNSET
 
@@ -30,7 +31,7 @@ from .gate import COOKIE, Access, Gate, GatedRoute
 from .graphql import Grains, GraphQLContext, Milliseconds, Position
 from .graphql_limits import Documents
 from .principals import ROLES
-from .problems import DatabaseUnavailable, Unauthenticated
+from .problems import DatabaseUnavailable, TokenExpired, Unauthenticated
 
 MEDIA_TYPE = "application/graphql-response+json"
 BODY_BYTES = 128 * 1024
@@ -115,6 +116,28 @@ class _WebSocketHandler(BaseGraphQLTransportWSHandler[GraphQLContext, None]):
     def _get_pre_execution_close_reason(error: GraphQLError) -> str | None:
         return None
 
+    async def handle_subscribe(self, message: SubscribeMessage) -> None:
+        """An operation on a socket counts as a request, and needs a proof that still holds."""
+        if self.connection_acknowledged:
+            try:
+                _admit(self.context)
+            except Refusal as refusal:
+                error = {"message": str(refusal), "extensions": {"code": refusal.code}}
+                await self.send_message({"id": message["id"], "type": "error", "payload": [cast(Any, error)]})
+                return
+        await super().handle_subscribe(message)
+
+
+def _admit(context: GraphQLContext) -> None:
+    principal = context.principal
+    if principal.expires_at is not None and principal.expires_at <= datetime.now(UTC):
+        raise TokenExpired("the session of this socket has ended; connect again")
+    _gate_of(context).limiter.hit(principal.role, principal.subject)
+
+
+def _gate_of(context: GraphQLContext) -> Gate:
+    return cast(Gate, cast(WebSocket, context.request).app.state.gate)
+
 
 class GraphQLRoute(GatedRoute):
     """Any principal may ask; what it sees is decided row by row."""
@@ -163,7 +186,7 @@ class VillageGraphQL(GraphQLRouter[GraphQLContext, None]):
     async def on_ws_connect(self, context: GraphQLContext) -> Any:
         """Admit a socket by the token in `connection_init`, or by the cookie of a page of this origin."""
         socket = cast(WebSocket, context.request)
-        gate = cast(Gate, socket.app.state.gate)
+        gate = _gate_of(context)
         parameters = context.connection_params or {}
         try:
             given = _token_of(parameters)

@@ -60,6 +60,7 @@ def test_metrics_need_an_operator_as_soon_as_the_client_may_be_elsewhere(edge: E
     through_a_proxy = {"X-Forwarded-For": "203.0.113.9"}
     assert edge.client.get("/metrics", headers=through_a_proxy).status_code == 401
     assert edge.client.get("/metrics", headers=through_a_proxy | edge.bearer()).status_code == 200
+    assert edge.client.get("/metrics", headers={"Host": "evil.example"}).status_code == 401
 
 
 def test_a_route_without_a_declaration_is_for_operators_only(edge: Edge) -> None:

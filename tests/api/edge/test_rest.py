@@ -2,12 +2,14 @@
 
 import hashlib
 import logging
+import socket
 from uuid import UUID, uuid4
 
 import httpx2
 import pytest
 
 from api.edge.limits import RateLimits
+from api.server import listen
 
 from .conftest import Edge
 
@@ -193,6 +195,15 @@ def test_the_openapi_document_describes_the_commands(edge: Edge) -> None:
     document = edge.client.get("/openapi.json", headers=edge.bearer()).json()
     assert document["openapi"].startswith("3.1")
     assert document["components"]["schemas"]["Deposit"]["properties"]["grains"]["type"] == "string"
+
+
+def test_the_server_s_socket_is_one_whose_answers_are_not_held_back() -> None:
+    listening, url = listen("127.0.0.1", 0)
+    with listening:
+        assert listening.proto == socket.IPPROTO_TCP, "asyncio turns Nagle's algorithm off only for this"
+        assert url == f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(OSError, match="in use"):
+            listen("127.0.0.1", listening.getsockname()[1])
 
 
 def test_health_names_each_check_with_its_time(edge: Edge) -> None:

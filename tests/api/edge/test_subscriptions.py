@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from api.edge import feed as feeds
 from api.edge import metrics
 from api.edge.gate import COOKIE
+from api.edge.limits import RateLimits
 from domain.kernel.scope import new_scope, within
 from tests.ledger import Ledger
 
@@ -183,6 +184,22 @@ def test_a_socket_that_skips_the_proof_is_closed(edge: Edge) -> None:
             client.receive()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 4401
+
+
+class TestRates:
+    @pytest.fixture
+    def rate_limits(self) -> RateLimits:
+        return RateLimits(window_s=30, operator=2)
+
+    def test_operations_on_a_socket_count_as_requests(self, client: SocketClient) -> None:
+        for _ in range(2):
+            client.subscribe("{ leaf { name } }")
+            assert client.next() == {"leaf": {"name": "operator:ada"}}
+            assert client.receive()["type"] == "complete"
+        client.subscribe("{ leaf { name } }")
+        message = client.receive()
+        assert message["type"] == "error"
+        assert message["payload"][0]["extensions"]["code"] == "rate_limited"
 
 
 def test_the_log_is_not_for_members(edge: Edge) -> None:

@@ -26,5 +26,5 @@ class Participants:
             ),
             limit=limit,
         )
-        candidates = [Candidate(device.device_id, 0) for device in found.devices]
+        candidates = [Candidate(device_id, 0) for device_id in found.device_ids]
         return Survey(candidates, found.position, found.refused)

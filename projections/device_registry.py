@@ -1,12 +1,15 @@
 """Read model of the device registry: every enrolled device, and the query for those that meet criteria."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
+import psycopg
 from psycopg import sql
+from psycopg.types.json import set_json_loads
 
 from domain.device_registry.criteria import DeviceCriteria
 from domain.device_registry.device import DEGRADED, OFFLINE, ONLINE, Device
@@ -161,9 +164,9 @@ def asked(criteria: DeviceCriteria) -> list[Asked]:
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """Who meets criteria at a position, and how many of all devices fail each criterion that was asked."""
+    """Which devices meet criteria at a position, and how many of all devices fail each criterion that was asked."""
 
-    devices: list[DeviceRow]
+    device_ids: list[UUID]
     position: int
     all_devices: int
     refused: dict[str, int]
@@ -178,50 +181,76 @@ class DeviceIndex:
 
     def eligible_devices(
         self, criteria: DeviceCriteria, *, after: UUID | None = None, limit: int = MAX_CANDIDATES
-    ) -> tuple[Sequence[DeviceRow], int]:
+    ) -> tuple[list[DeviceRow], int]:
         """The devices that match by rising id, and the position they were known at, from one snapshot."""
-        found = self._survey(criteria, after, limit, count=False)
-        return found.devices, found.position
+        conditions = asked(criteria)
+        with self._snapshot() as connection:
+            position = self._position(connection)
+            records = _matching(connection, self._model.select(), conditions, after, limit)
+        # JSON gives the very types of the row, and thousands of rows are no rare answer.
+        return [DeviceRow(*record) for record in records], position
 
     def survey(self, criteria: DeviceCriteria, *, limit: int = MAX_CANDIDATES) -> Survey:
-        """The devices that match and why the others do not, by criterion, from one snapshot."""
-        return self._survey(criteria, None, limit, count=True)
-
-    def _survey(self, criteria: DeviceCriteria, after: UUID | None, limit: int, *, count: bool) -> Survey:
-        assert 1 <= limit <= MAX_CANDIDATES, f"at most {MAX_CANDIDATES} devices are answered at once"
+        """The ids of the devices that match, rising, and why the others do not, from one snapshot."""
         conditions = asked(criteria)
-        parameters: dict[str, Any] = {"limit": limit, "after": after}
-        for condition in conditions:
-            parameters |= condition.parameters
-        with self._database.reader.connection() as connection, connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            cursor = connection.execute(
-                "SELECT position FROM engine.cursors WHERE name = %s AND partition = 0", (self._model.name,)
-            ).fetchone()
-            records = connection.execute(self._matching(conditions, after), parameters).fetchall()
-            total, *refused = self._counted(connection, conditions, parameters) if count else (0,)
+        ids = sql.SQL("SELECT device_id FROM {}").format(self._table)
+        with self._snapshot() as connection:
+            position = self._position(connection)
+            records = _matching(connection, ids, conditions, None, limit)
+            total, *failing = self._counted(connection, conditions)
         names = [condition.criterion for condition in conditions]
         return Survey(
-            devices=[self._model.read(record) for record in records],
-            position=0 if cursor is None else int(cursor[0]),
+            device_ids=[device_id for (device_id,) in records],
+            position=position,
             all_devices=total,
-            refused={name: number for name, number in zip(names, refused, strict=False) if number},
+            refused={name: number for name, number in zip(names, failing, strict=True) if number},
         )
 
-    def _matching(self, conditions: Sequence[Asked], after: UUID | None) -> sql.Composed:
-        texts = [condition.text for condition in conditions] + ([] if after is None else ["device_id > %(after)s"])
-        where = " AND ".join(texts) or "true"
-        return sql.SQL("{select} WHERE {where} ORDER BY device_id LIMIT %(limit)s").format(
-            select=self._model.select(), where=_trusted(where)
-        )
+    @property
+    def _table(self) -> sql.Identifier:
+        return sql.Identifier(*self._model.table.split("."))
 
-    def _counted(self, connection: Any, conditions: Sequence[Asked], parameters: dict[str, Any]) -> Sequence[int]:
+    @contextmanager
+    def _snapshot(self) -> Iterator[psycopg.Connection[Any]]:
+        with self._database.reader.connection() as connection, connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield connection
+
+    def _position(self, connection: psycopg.Connection[Any]) -> int:
+        """How far the read model has come, in this snapshot."""
+        query = "SELECT coalesce(min(position), 0) FROM engine.cursors WHERE name = %s"
+        ((position,),) = connection.execute(query, (self._model.name,)).fetchall()
+        return int(position)
+
+    def _counted(self, connection: psycopg.Connection[Any], conditions: Sequence[Asked]) -> Sequence[int]:
+        """How many devices there are, and how many fail each condition."""
         counts = [f"count(*) FILTER (WHERE ({condition.text}) IS NOT TRUE)" for condition in conditions]
         query = sql.SQL("SELECT {counts} FROM {table}").format(
-            counts=_trusted(", ".join(["count(*)", *counts])), table=sql.Identifier(*self._model.table.split("."))
+            counts=_trusted(", ".join(["count(*)", *counts])), table=self._table
         )
-        (record,) = connection.execute(query, parameters).fetchall()
+        (record,) = connection.execute(query, _parameters(conditions)).fetchall()
         return [int(number) for number in record]
+
+
+def _matching(
+    connection: psycopg.Connection[Any],
+    select: sql.Composable,
+    conditions: Sequence[Asked],
+    after: UUID | None,
+    limit: int,
+) -> list[tuple[Any, ...]]:
+    assert 1 <= limit <= MAX_CANDIDATES, f"at most {MAX_CANDIDATES} devices are answered at once"
+    texts = [condition.text for condition in conditions] + ([] if after is None else ["device_id > %(after)s"])
+    query = sql.SQL("{select} WHERE {where} ORDER BY device_id LIMIT %(limit)s").format(
+        select=select, where=_trusted(" AND ".join(texts) or "true")
+    )
+    with connection.cursor(binary=True) as cursor:
+        set_json_loads(msgspec.json.decode, cursor)
+        return cursor.execute(query, _parameters(conditions) | {"limit": limit, "after": after}).fetchall()
+
+
+def _parameters(conditions: Sequence[Asked]) -> dict[str, Any]:
+    return {name: value for condition in conditions for name, value in condition.parameters.items()}
 
 
 def _trusted(text: str) -> sql.SQL:

@@ -48,6 +48,7 @@ class ReadModel(Generic[R]):
     key: ClassVar[tuple[str, ...]]
     version: ClassVar[int] = 1
     partitions: ClassVar[int] = 1
+    folds_own_stream: ClassVar[bool] = False
     listens: ClassVar[tuple[type[Any], ...]]
 
     def keys(self, fact: Fact) -> Iterable[Key]:
@@ -87,6 +88,13 @@ class ReadModel(Generic[R]):
         values = tuple(getattr(row, name) for name in self.key)
         return values[0] if self.single_key else values
 
+    def streams_of(self, key: Key) -> Sequence[UUID] | None:
+        """The streams whose facts make this row, where they can be told from its key; None for any stream.
+
+        By default a row keyed by an id is made from the stream of that id, if `folds_own_stream` says so.
+        """
+        return (key,) if self.folds_own_stream else None
+
     def partition_of(self, key: Key) -> int:
         """Which part of the read model a row belongs to; the same on every machine."""
         return crc32(str(key).encode()) % self.partitions if self.partitions > 1 else 0
@@ -101,12 +109,16 @@ class ReadModel(Generic[R]):
         kind = kinds[0] if self.single_key else tuple[tuple(kinds)]  # type: ignore[misc]
         return msgspec.json.decode(text, type=kind)
 
+    @cached_property
+    def _json_columns(self) -> tuple[tuple[int, Any], ...]:
+        """Where in a record JSON comes that has to become what the row declares."""
+        return tuple((index, self._hints[index]) for index, kind in enumerate(self.types) if kind == "jsonb")
+
     def read(self, record: Sequence[Any]) -> R:
         """A row from a database record in column order."""
-        values = [
-            msgspec.convert(value, hint) if kind == "jsonb" else value
-            for value, hint, kind in zip(record, self._hints, self.types, strict=True)
-        ]
+        values = list(record)
+        for index, hint in self._json_columns:
+            values[index] = msgspec.convert(values[index], hint)
         return typing.cast(R, self.row(*values))
 
     # SQL, composed once per table. `into` lets a rebuild write the same rows to a shadow table.

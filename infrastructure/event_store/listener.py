@@ -1,5 +1,6 @@
 """The listener: wakes consumers of the log; a hint, never the truth (consumers poll as well)."""
 
+import logging
 import random
 import threading
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import psycopg
 from .flush import CHANNEL
 
 MAX_BACKOFF_S = 5.0
+_log = logging.getLogger(__name__)
 
 
 class Listener:
@@ -54,7 +56,10 @@ class Listener:
         with self._lock:
             waiters = list(self._waiters)
         for wake in waiters:
-            wake()
+            try:
+                wake()
+            except Exception:
+                _log.exception("A consumer of the log could not be woken")
 
     def _listen_forever(self) -> None:
         failures = 0

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from . import device_registry, monitoring, sagas, tokenomics
+from . import device_registry, federated_learning, monitoring, sagas, tokenomics
 from .rows import ReadModel
 
 READ_MODELS: tuple[ReadModel[Any], ...] = (
     *monitoring.READ_MODELS,
     *sagas.READ_MODELS,
     *device_registry.READ_MODELS,
+    *federated_learning.READ_MODELS,
     *tokenomics.READ_MODELS,
 )

@@ -84,6 +84,7 @@ def open_round(*device_ids: UUID, policy: RoundPolicy = POLICY) -> TrainingRound
     opened = TrainingRound(
         round_id=uuid4(),
         session_id=uuid4(),
+        owner_id=uuid4(),
         number=1,
         model_hash=HASH,
         policy=policy,

@@ -35,6 +35,7 @@ class TrainingRound(Aggregate):
     class Opened(Created):
         round_id: UUID
         session_id: UUID
+        owner_id: UUID
         number: int
         model_hash: str
         policy: RoundPolicy
@@ -95,6 +96,7 @@ class TrainingRound(Aggregate):
         self,
         round_id: UUID,
         session_id: UUID,
+        owner_id: UUID,
         number: int,
         model_hash: str,
         policy: RoundPolicy,
@@ -104,6 +106,7 @@ class TrainingRound(Aggregate):
     ) -> None:
         self.round_id = round_id
         self.session_id = session_id
+        self.owner_id = owner_id
         self.number = number
         self.model_hash = model_hash
         self.policy = policy

@@ -55,6 +55,7 @@ class FederatedLearningService(Sessions):
         opened = TrainingRound(
             round_id=round_id,
             session_id=session_id,
+            owner_id=session.owner_id,
             number=number,
             model_hash=session.model_hash,
             policy=policy,

@@ -73,6 +73,7 @@ class Rewarding(Economy):
             done = TrainingRound(
                 round_id=uuid4(),
                 session_id=uuid4(),
+                owner_id=uuid4(),
                 number=1,
                 model_hash="0" * 64,
                 policy=policy,

@@ -144,11 +144,12 @@ def _projector(settings: Settings) -> Iterator[Sequence[Runner]]:
 
 @contextmanager
 def _saga_runner(settings: Settings) -> Iterator[Sequence[Runner]]:
+    from domain.sagas.coordinate_training import CoordinateTraining
     from domain.sagas.reward_training import RewardTraining
     from workers.saga_runner import SagaRunner
 
     with parts(settings, "saga-runner") as made:
-        yield [SagaRunner(made.log, made.database, [RewardTraining], made.village).run]
+        yield [SagaRunner(made.log, made.database, [CoordinateTraining, RewardTraining], made.village).run]
 
 
 @contextmanager

@@ -1,0 +1,143 @@
+"""`village up` with real processes: ready, watched, restarted, and gone without a trace."""
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from infrastructure.embedded.postgres import packaged_binaries
+from tests.cli.villages import Running, all_gone, environment, eventually, running, village
+from tests.infrastructure.foreign import foreign_nats, foreign_postgres
+from tests.needs import POSTGRES_15, needs_postgres_15
+
+pytestmark = pytest.mark.slow
+
+PARTS = [
+    "postgres",
+    "nats-server",
+    "main api",
+    "worker projector",
+    "worker saga-runner",
+    "worker clock",
+]
+
+
+@pytest.fixture(scope="module")
+def module_home(short_home: Path) -> Iterator[Path]:
+    yield short_home / "up"
+    shutil.rmtree(short_home / "up", ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def shared(module_home: Path) -> Iterator[Running]:
+    """A village for tests that leave it as it was."""
+    with running(environment(module_home)) as up:
+        yield up
+
+
+def test_it_is_ready_with_every_part_running(shared: Running) -> None:
+    assert shared.ready()
+    assert eventually(lambda: all(shared.pid_of(part) for part in PARTS))
+
+
+def test_its_home_is_closed_to_others_and_its_secrets_to_all_but_the_owner(shared: Running, module_home: Path) -> None:
+    assert module_home.stat().st_mode & 0o007 == 0
+    for path in module_home.iterdir():
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert (module_home / "api.url").read_text().strip() == shared.url
+
+
+def test_the_login_link_works_once(shared: Running) -> None:
+    with httpx2.Client(trust_env=False) as client:
+        first = client.get(shared.login_url)
+        assert first.status_code == 303
+        assert "HttpOnly" in first.headers["set-cookie"]
+        assert client.get(shared.login_url).status_code in {401, 403, 410}
+
+
+def test_no_process_shows_a_password_on_its_command_line(shared: Running) -> None:
+    for process in shared.tree():
+        assert "nats://" not in " ".join(process.cmdline())
+
+
+@pytest.mark.parametrize("part", ["main api", "worker projector", "worker saga-runner", "worker clock"])
+def test_a_killed_process_is_started_again(shared: Running, part: str) -> None:
+    shared.kill(part)
+    assert eventually(shared.ready)
+
+
+@pytest.mark.parametrize("server", ["postgres", "nats-server"])
+def test_a_killed_server_is_started_again_and_the_village_recovers(shared: Running, server: str) -> None:
+    shared.kill(server)
+    assert eventually(shared.ready)
+
+
+def test_a_second_village_in_the_same_home_is_refused_in_one_line(shared: Running, module_home: Path) -> None:
+    done = village("up", "--json", env=environment(module_home))
+    assert done.returncode == 1
+    assert "Another village is running" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert shared.ready()
+
+
+def test_two_villages_on_one_machine_do_not_collide(shared: Running, short_home: Path) -> None:
+    with running(environment(short_home / "other")) as other:
+        assert other.url != shared.url
+        assert other.ready()
+        assert shared.ready()
+    shutil.rmtree(short_home / "other", ignore_errors=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_leaves_no_process_within_ten_seconds(short_home: Path, number: signal.Signals) -> None:
+    with running(environment(short_home / "stopped")) as up:
+        tree = up.tree()
+        up.process.send_signal(number)
+        assert up.process.wait(10) == 0
+        assert all_gone(tree, 1)
+        assert not (short_home / "stopped" / "api.url").exists()
+
+
+def test_when_the_supervisor_is_killed_everything_ends_and_the_next_start_is_whole(short_home: Path) -> None:
+    env = environment(short_home / "stopped")
+    with running(env) as up:
+        tree = up.tree()
+        up.process.kill()
+        assert all_gone(tree, 20)
+    with running(env) as up:
+        assert up.ready()
+    shutil.rmtree(short_home / "stopped", ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    "binaries", [pytest.param(POSTGRES_15, marks=needs_postgres_15), packaged_binaries()], ids=["15", "18"]
+)
+def test_it_uses_the_servers_it_is_given_and_starts_none(short_home: Path, binaries: Path) -> None:
+    home = short_home / "given"
+    with foreign_postgres(binaries, home / "pg") as database_url, foreign_nats(home / "nats") as nats_url:
+        env = environment(home / "village", database_url=database_url, nats_url=nats_url)
+        with running(env) as up:
+            assert up.ready()
+            assert not [process for process in up.tree() if process.name() in {"postgres", "nats-server"}]
+    shutil.rmtree(home)
+
+
+def test_a_database_that_does_not_answer_is_told_in_one_line(short_home: Path) -> None:
+    env = environment(
+        short_home / "lost", database_url="postgresql://127.0.0.1:1/nothing", nats_url="nats://127.0.0.1:1"
+    )
+    done = village("up", "--json", env=env)
+    assert done.returncode == 1
+    assert "does not answer" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_without_a_village_says_what_to_do(short_home: Path) -> None:
+    done = village("worker", "projector", env=environment(short_home / "none"))
+    assert done.returncode == 1
+    assert "village up" in done.stderr
+    assert subprocess.list2cmdline(["Traceback"]) not in done.stderr

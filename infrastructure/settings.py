@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     api_port: int = Field(default=8420, ge=0, le=65_535, description="0 = a free one, written to home/api.url")
     public_url: str | None = Field(default=None, description="what clients call the API, when behind a proxy")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_origin: str = Field(
+        default="ai-village/log", pattern=r"^[!-~]{1,100}$", description="the log's name in checkpoints"
+    )
     pool_size: int = Field(default=8, ge=1, le=100, description="connections per role and process")
 
     # Device registry.

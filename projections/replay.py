@@ -1,6 +1,6 @@
 """Replay: read models rebuilt from the log alone, and compared with the live ones row by row."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -56,6 +56,19 @@ def compare(connection: psycopg.Connection[Any], models: Sequence[ReadModel[Any]
             differences += _differences(model.name, live, rebuilt)
     rows = sum(row is not None for fold in folds for _, row in fold.rows())
     return Comparison(facts, rows, differences[:MAX_DIFFERENCES])
+
+
+def replayed(
+    connection: psycopg.Connection[Any], models: Sequence[ReadModel[Any]], until: int
+) -> Iterator[tuple[ReadModel[Any], dict[Key, Any]]]:
+    """Every read model as it was at a position, folded from the log alone in one scan."""
+    controls = {row.projection: row for row in map(Controls().read, connection.execute(Controls().select()))}
+    folds = [
+        _PartFold(model, part, until, controls.get(model.name)) for model in models for part in range(model.partitions)
+    ]
+    _fold_all(LogReader(connection), folds)
+    for model in models:
+        yield model, {key: row for fold in folds if fold.model is model for key, row in fold.rows() if row is not None}
 
 
 class _PartFold:

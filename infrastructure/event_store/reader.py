@@ -24,6 +24,7 @@ _STREAMS = (
     " ORDER BY position LIMIT %b"
 )
 _AT = f"SELECT {_COLUMNS} FROM log.events WHERE position = ANY(%b::bigint[]) ORDER BY position"
+_CORRELATED = f"SELECT {_COLUMNS} FROM log.events WHERE correlation_id = %b ORDER BY position LIMIT %b"
 MAX_POSITION = 2**62
 MAX_STREAM_FACTS = 100_000
 
@@ -99,6 +100,10 @@ class LogReader:
     def at(self, positions: Collection[int]) -> list[Record]:
         """The rows at these positions, in order."""
         return self._select(_AT, list(positions))
+
+    def correlated(self, correlation_id: UUID, limit: int) -> list[Record]:
+        """The first rows that share a correlation id, in order."""
+        return self._select(_CORRELATED, correlation_id, limit)
 
     def of_streams(self, streams: Collection[UUID], *, after: int = 0, until: int = MAX_POSITION) -> list[Record]:
         """The rows of some streams in order of position, at most 100,000."""

@@ -1,0 +1,158 @@
+"""`village audit`: is the log what was sealed, are the read models what the log says, and why is a thing as it is?"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from cli.compose import require_database
+from cli.errors import CommandFailed, told_plainly
+from infrastructure.settings import Settings
+
+app = typer.Typer(help="Check the log and what follows from it.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Keys = Annotated[
+    Path | None,
+    typer.Option("--verifiers", help="File of verifier keys, one a line (from `village audit keys`, kept elsewhere)."),
+]
+
+
+@app.command()
+def verify(verifiers: Keys = None, json_output: Json = False) -> None:
+    """Recompute the Merkle tree and check every checkpoint; exit code 1 names the first position that is a lie."""
+    from infrastructure.audit import audit
+
+    with told_plainly(), _reader() as (settings, connection), Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("verifying", total=None)
+        verdict = audit(
+            connection,
+            _trusted(settings, verifiers),
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if json_output:
+        typer.echo(msgspec.json.encode({**msgspec.structs.asdict(verdict), "honest": verdict.honest}).decode())
+    elif verdict.honest:
+        typer.echo(
+            f"Honest: {verdict.facts} facts, {verdict.sealed} of them sealed by {verdict.checkpoints} checkpoints."
+        )
+    else:
+        typer.echo(f"The first lie is at position {verdict.first_lie}: {verdict.reason}.")
+    if not verdict.honest:
+        raise typer.Exit(1)
+
+
+@app.command()
+def replay(
+    until: Annotated[int | None, typer.Option(help="Position to replay to; the present one by default.")] = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Show every row that differs.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Rebuild every read model from the log and compare it with the live one; exit code 1 when they differ."""
+    import domain.topics  # noqa: F401
+    from projections.catalogue import READ_MODELS
+    from projections.replay import compare, replayed
+
+    with told_plainly(), _reader() as (_, connection):
+        if until is not None:
+            counts = {model.name: len(rows) for model, rows in replayed(connection, READ_MODELS, until)}
+            typer.echo(json.dumps(counts) if json_output else _table(counts, f"rows at position {until}"))
+            return
+        comparison = compare(connection, READ_MODELS)
+    if json_output:
+        typer.echo(msgspec.json.encode(comparison, enc_hook=str).decode())
+    else:
+        typer.echo(
+            f"{comparison.facts} facts give {comparison.rows} rows; {len(comparison.differences)} differ from the live."
+        )
+        for difference in comparison.differences if diff else ():
+            typer.echo(
+                f"{difference.model} {difference.key}\n  live    {difference.live}\n  log     {difference.rebuilt}"
+            )
+    if comparison.differences:
+        raise typer.Exit(1)
+
+
+@app.command()
+def explain(
+    what: Annotated[UUID, typer.Argument(help="Id of a transfer, a round, a reward claim or any other stream.")],
+    verifiers: Keys = None,
+    json_output: Json = False,
+) -> None:
+    """Show how a thing came to be: its facts, their causes, who acted, and which of them are sealed."""
+    from domain.kernel import Refusal
+    from projections.explain import explain as explain_stream
+
+    with told_plainly(), _reader() as (settings, connection):
+        try:
+            links = explain_stream(connection, what, _trusted(settings, verifiers))
+        except Refusal as refusal:
+            raise CommandFailed(f"Nothing in the log has the id {refusal}") from refusal
+    if json_output:
+        typer.echo(msgspec.json.encode(links).decode())
+        return
+    for link in links:
+        mark = "sealed" if link.proof else "not sealed yet"
+        typer.echo(f"{link.position:>8}  {link.recorded_at}  {link.topic}  by {link.actor}  ({mark})")
+        for name, value in link.state.items():
+            typer.echo(f"          {name}: {json.dumps(value)}")
+
+
+@app.command()
+def prove(position: int, verifiers: Keys = None) -> None:
+    """Print the inclusion proof of one fact (JSON); exit code 1 while it is not sealed."""
+    from projections.explain import prove as prove_fact
+
+    with told_plainly(), _reader() as (settings, connection):
+        proof = prove_fact(connection, position, _trusted(settings, verifiers))
+        if proof is None:
+            raise CommandFailed(f"Fact {position} is not sealed, or does not exist")
+    typer.echo(msgspec.json.encode(proof).decode())
+
+
+@app.command()
+def keys(rotate: Annotated[bool, typer.Option("--rotate", help="Make a new sealing key first.")] = False) -> None:
+    """Print the public keys that sign checkpoints, oldest first. Keep them where the database's owner cannot."""
+    from infrastructure.sealing_keys import load_sealing_keys, rotate_sealing_key
+
+    with told_plainly():
+        settings = Settings()
+        change = rotate_sealing_key if rotate else load_sealing_keys
+        for verifier in change(settings.home, settings.log_origin).verifiers:
+            typer.echo(verifier.text())
+
+
+@contextmanager
+def _reader() -> Iterator[tuple[Settings, psycopg.Connection[Any]]]:
+    from infrastructure.database import Database, Role
+
+    settings = require_database(Settings())
+    assert settings.database_url is not None
+    database = Database(settings.database_url.get_secret_value(), pool_size=1, application="village-audit")
+    with database.connect(Role.READER) as connection:
+        yield settings, connection
+
+
+def _trusted(settings: Settings, path: Path | None) -> list[Any]:
+    from domain.audit.checkpoint import CheckpointInvalid, Verifier
+    from infrastructure.sealing_keys import load_sealing_keys
+
+    if path is None:
+        return list(load_sealing_keys(settings.home, settings.log_origin).verifiers)
+    try:
+        return [Verifier.parse(line) for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, CheckpointInvalid) as error:
+        raise CommandFailed(f"{path}: {error}") from error
+
+
+def _table(counts: dict[str, int], title: str) -> str:
+    width = max(map(len, counts), default=0)
+    return "\n".join([title, *(f"  {name:<{width}}  {count}" for name, count in counts.items())])

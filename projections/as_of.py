@@ -1,0 +1,119 @@
+"""As-of: any row, any read model and any aggregate as it was at a past position or time, by the same fold."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psycopg
+from eventsourcing.persistence import StoredEvent
+
+from domain.kernel import Aggregate, AggregateNotFound, Fact, Refusal
+from domain.kernel.evolve import rehydrate
+from infrastructure.event_store.reader import LogReader
+
+from .fold import Fold
+from .monitoring import ControlRow, Controls
+from .rows import Key, ReadModel, Row
+
+A = TypeVar("A", bound=Aggregate)
+R = TypeVar("R", bound=Row)
+
+MAX_FACTS = 2_000_000
+"""How much history one question may fold."""
+
+
+class PositionAhead(Refusal):
+    """The past ends at the newest fact."""
+
+
+class TooFarToFold(Refusal):
+    """One as-of question folds at most 2,000,000 facts; rebuild at that position instead."""
+
+    status = 413
+
+
+def position_at(connection: psycopg.Connection[Any], instant: datetime) -> int:
+    """The position of the last fact recorded at or before an instant, 0 when there is none.
+
+    A binary search: `recorded_at` never runs backwards.
+    """
+    low, high = 0, LogReader(connection).head()
+    while low < high:
+        middle = (low + high + 1) // 2
+        (record,) = LogReader(connection).at([middle])
+        if record.recorded_at <= instant:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def row_at(connection: psycopg.Connection[Any], model: ReadModel[R], key: Key, position: int) -> R | None:
+    """One row as it was after the fact at `position`; folds only its own streams where the model knows them.
+
+    Raises:
+        PositionAhead: the log has not come so far. TooFarToFold.
+    """
+    streams = model.streams_of(key)
+    if streams is None:
+        return _folded(connection, model, position, frozenset({key})).get(key)
+    _check(connection, position)
+    records = LogReader(connection).of_streams(streams, until=position)
+    facts = [record.fact() for record in records if record.topic in model.topics]
+    fold = Fold(model, {}, skipped=_skipped(connection, model)).add(facts, frozenset({key}))
+    row: R | None = fold.rows.get(key)
+    return row
+
+
+def rows_at(connection: psycopg.Connection[Any], model: ReadModel[R], position: int) -> dict[Key, R]:
+    """A whole read model as it was after the fact at `position`, by key.
+
+    Raises:
+        PositionAhead: the log has not come so far. TooFarToFold.
+    """
+    return {key: row for key, row in _folded(connection, model, position, None).items() if row is not None}
+
+
+def aggregate_at(connection: psycopg.Connection[Any], kind: type[A], stream: UUID, position: int) -> A:
+    """An aggregate as it was after the fact at `position`.
+
+    Raises:
+        AggregateNotFound: it did not exist then. PositionAhead.
+    """
+    _check(connection, position)
+    records = LogReader(connection).of_streams([stream], until=position)
+    found = rehydrate(stream, [StoredEvent(r.stream, r.version, r.topic, r.state) for r in records])
+    if not isinstance(found, kind):
+        raise AggregateNotFound(f"no {kind.__name__} {stream} at position {position}")
+    return found
+
+
+def _folded(
+    connection: psycopg.Connection[Any], model: ReadModel[R], position: int, only: frozenset[Key] | None
+) -> dict[Key, R | None]:
+    _check(connection, position)
+    if position > MAX_FACTS:
+        raise TooFarToFold(f"{position} facts")
+    fold = Fold(model, {}, skipped=_skipped(connection, model))
+    for batch in LogReader(connection).all(position):
+        fold.add(_until(batch.facts(model.topics), position), only)
+    return fold.rows
+
+
+def _until(facts: Sequence[Fact], position: int) -> list[Fact]:
+    return [fact for fact in facts if fact.position <= position]
+
+
+def _check(connection: psycopg.Connection[Any], position: int) -> None:
+    head = LogReader(connection).head()
+    if not 0 <= position <= head:
+        raise PositionAhead(f"position {position}; the newest fact is at {head}")
+
+
+def _skipped(connection: psycopg.Connection[Any], model: ReadModel[Any]) -> frozenset[tuple[int, str]]:
+    controls = Controls()
+    with connection.cursor() as cursor:
+        cursor.execute(controls.select_by_keys(), controls.key_arrays([model.name]))
+        rows: list[ControlRow] = [controls.read(record) for record in cursor]
+    return frozenset(rows[0].skipped) if rows else frozenset()

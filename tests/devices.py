@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -16,6 +17,7 @@ from domain.device_registry.device import Device
 from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import new_scope, within
 from domain.kernel.time import utc
+from projections.device_registry import DeviceRow
 
 NOW = utc(2026, 1, 1)
 CLAIM_EXPIRES_AT = NOW + timedelta(hours=1)
@@ -118,3 +120,24 @@ def enrol(
     with within(new_scope("test", now=now)):
         service.register_device(**applicant.application(**changes))
     return applicant.device_id
+
+
+def device_row(**changes: Any) -> DeviceRow:
+    """The read model's row of an ordinary device that is online, with changes."""
+    usual: dict[str, Any] = {
+        "device_id": UUID(int=0),
+        "owner_id": UUID(int=0),
+        "device_type": "smartphone",
+        "region": "eu-west",
+        "ed25519_pub": "key",
+        "x25519_pub": "key",
+        **msgspec.structs.asdict(some_capabilities()),
+        "presence": "online",
+        "seen_at": NOW,
+        "latency_ms": None,
+        "reputation": {},
+        "evidence": {},
+        "enrolled_at": NOW,
+        "position": 1,
+    }
+    return DeviceRow(**usual | changes)

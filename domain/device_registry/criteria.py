@@ -83,9 +83,9 @@ def mismatches(criteria: DeviceCriteria, device: Candidate) -> list[Mismatch]:
         score = device.reputation.get(service, NEWCOMER_BP)
         if score < least_bp:
             found.append(Mismatch("min_reputation_score", f"{service} {least_bp}", str(score)))
-    if criteria.max_latency_ms is not None and (device.latency_ms or MAX_LATENCY_MS + 1) > criteria.max_latency_ms:
-        known = "unknown" if device.latency_ms is None else str(device.latency_ms)
-        found.append(Mismatch("max_latency_ms", str(criteria.max_latency_ms), known))
+    most, latency = criteria.max_latency_ms, device.latency_ms
+    if most is not None and (latency is None or latency > most):
+        found.append(Mismatch("max_latency_ms", str(most), "unknown" if latency is None else str(latency)))
     if criteria.geographic_region is not None and device.region != criteria.geographic_region:
         found.append(Mismatch("geographic_region", criteria.geographic_region, device.region))
     if criteria.availability_required and device.presence != ONLINE:

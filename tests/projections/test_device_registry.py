@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,7 +16,7 @@ from infrastructure.database import Database, Role
 from infrastructure.event_store import open_event_log
 from projections.device_registry import DeviceIndex, DeviceRow, Devices
 from projections.replay import compare
-from tests.devices import NOW, enrol, some_capabilities
+from tests.devices import NOW, device_row, enrol, some_capabilities
 from workers.projector import Projector
 
 MODEL = Devices()
@@ -41,7 +40,7 @@ def project(database: Database) -> None:
     projector.close()
 
 
-def device_row(database: Database, device_id: UUID) -> DeviceRow | None:
+def stored_row(database: Database, device_id: UUID) -> DeviceRow | None:
     with database.reader.connection() as connection:
         record = connection.execute(MODEL.select_by_keys(), ([device_id],)).fetchone()
     return None if record is None else MODEL.read(record)
@@ -74,7 +73,7 @@ def test_a_device_that_only_has_a_claim_is_in_no_list_and_an_enrolled_one_is_off
     with within(new_scope("test", now=NOW)):
         service.issue_claim(owner_id=UUID(int=2), claim_sha256="0" * 64, expires_at=NOW + timedelta(hours=1))
     project(database)
-    row = device_row(database, device_id)
+    row = stored_row(database, device_id)
     assert row is not None
     assert (row.owner_id, row.region, row.presence, row.reputation) == (UUID(int=1), "eu-west", "offline", {})
     assert (row.ram_mb, row.frameworks, row.enrolled_at, row.position) == (4_096, ["pytorch"], NOW, 2)
@@ -88,7 +87,7 @@ def test_presence_latency_capabilities_and_reputation_follow_the_facts(
     device_id = enrol(service)
     live(service, device_id)
     project(database)
-    row = device_row(database, device_id)
+    row = stored_row(database, device_id)
     assert row is not None
     assert (row.presence, row.seen_at, row.latency_ms, row.ram_mb) == ("offline", NOW + timedelta(seconds=5), 50, 1)
     assert row.reputation == {"harvest": (1_940_400_000 + 10**9) * 10_000 // (1_940_400_000 + 5 * 10**9)}
@@ -108,31 +107,10 @@ def test_a_rebuild_from_the_log_gives_the_same_rows_bit_by_bit_in_any_batches(
     assert (found.rows, found.differences) == (3, [])
 
 
-A_ROW = DeviceRow(
-    device_id=UUID(int=0),
-    owner_id=UUID(int=0),
-    device_type="phone",
-    region="eu",
-    ed25519_pub="key",
-    x25519_pub="key",
-    ram_mb=1,
-    cpu_cores=1,
-    compute_score=1,
-    frameworks=[],
-    capabilities=[],
-    benchmark_id="b",
-    presence="online",
-    seen_at=NOW,
-    latency_ms=None,
-    reputation={},
-    evidence={},
-    enrolled_at=NOW,
-    position=1,
-)
 TAGS = ["a", "b", "c"]
 LEVELS = st.integers(1, 3)
 ROWS = st.builds(
-    lambda **changes: msgspec.structs.replace(A_ROW, **changes),
+    device_row,
     device_id=st.uuids(),
     region=st.sampled_from(["eu", "us"]),
     ram_mb=LEVELS,
@@ -189,7 +167,7 @@ def test_the_query_answers_exactly_what_a_brute_force_filter_answers(
 
 
 def test_a_query_is_walked_by_id_without_missing_or_doubling(database: Database) -> None:
-    store(database, [msgspec.structs.replace(A_ROW, device_id=UUID(int=number)) for number in range(10)])
+    store(database, [device_row(device_id=UUID(int=number)) for number in range(10)])
     index = DeviceIndex(database)
     seen: list[int] = []
     after: UUID | None = None
@@ -216,7 +194,7 @@ def test_the_answer_names_the_position_it_was_known_at(
 def test_it_is_explained_why_a_device_does_not_match(service: DeviceRegistryService, database: Database) -> None:
     device_id = enrol(service)
     project(database)
-    row = device_row(database, device_id)
+    row = stored_row(database, device_id)
     assert row is not None
     asked = DeviceCriteria(
         min_ram_mb=8_192,

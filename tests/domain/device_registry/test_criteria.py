@@ -1,0 +1,52 @@
+"""Device criteria: their bounds, and every reason why a device does not match."""
+
+import pytest
+
+from domain.device_registry.criteria import CriteriaInvalid, DeviceCriteria, checked_criteria, mismatches
+from domain.device_registry.reputation import NEWCOMER_BP
+from tests.devices import device_row
+
+
+def test_a_device_that_has_exactly_what_is_asked_matches() -> None:
+    asked = DeviceCriteria(
+        min_ram_mb=4_096,
+        min_cpu_cores=4,
+        min_compute_score=12_000,
+        required_capabilities=["federated_learning"],
+        required_frameworks=["pytorch"],
+        min_reputation_score={"harvest": NEWCOMER_BP},
+        max_latency_ms=50,
+        geographic_region="eu-west",
+    )
+    assert mismatches(checked_criteria(asked), device_row(latency_ms=50)) == []
+
+
+def test_nothing_asked_means_only_that_the_device_is_there() -> None:
+    device = device_row()
+    assert mismatches(DeviceCriteria(), device) == []
+
+
+@pytest.mark.parametrize("latency_ms", [None, 100])
+def test_an_unknown_latency_is_as_bad_as_one_that_is_too_long(latency_ms: int | None) -> None:
+    (why,) = mismatches(DeviceCriteria(max_latency_ms=99), device_row(latency_ms=latency_ms))
+    assert (why.criterion, why.wanted, why.found) == ("max_latency_ms", "99", str(latency_ms or "unknown"))
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [
+        DeviceCriteria(min_ram_mb=-1),
+        DeviceCriteria(min_ram_mb=2**60),
+        DeviceCriteria(min_cpu_cores=True),
+        DeviceCriteria(min_compute_score=10**10),
+        DeviceCriteria(max_latency_ms=60_001),
+        DeviceCriteria(required_capabilities=["Ä"]),
+        DeviceCriteria(required_frameworks=[f"f{number}" for number in range(33)]),
+        DeviceCriteria(min_reputation_score={"gossip": 1}),
+        DeviceCriteria(min_reputation_score={"harvest": 10_001}),
+        DeviceCriteria(geographic_region=""),
+    ],
+)
+def test_criteria_that_no_device_could_have_are_refused(criteria: DeviceCriteria) -> None:
+    with pytest.raises(CriteriaInvalid):
+        checked_criteria(criteria)

@@ -66,12 +66,14 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     from domain.device_registry.service import DeviceRegistryService
     from domain.federated_learning.policy import Limits
     from domain.federated_learning.service import FederatedLearningService
+    from domain.monitoring.service import MonitoringService
     from domain.sagas.deadline import Deadlines
     from domain.sagas.village import Village
     from domain.tokenomics.service import TokenomicsService
     from infrastructure.blobs import BlobStore
     from infrastructure.database import Database
     from infrastructure.event_store import open_event_log
+    from projections.catalogue import READ_MODELS
     from projections.device_registry import DeviceIndex
     from projections.tokenomics.queries import RewardIndex
 
@@ -90,6 +92,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
             tokenomics=TokenomicsService(log, policy_of(settings), RewardIndex(database)),
             federated_learning=FederatedLearningService(log, blobs, Participants(index), limits),
             deadlines=Deadlines(log),
+            monitoring=MonitoringService(log, [model.name for model in READ_MODELS]),
         )
         yield Parts(settings, database, log, village, blobs)
 
@@ -156,14 +159,20 @@ def _saga_runner(settings: Settings) -> Iterator[Sequence[Runner]]:
 def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
     from domain.kernel import new_scope, within
     from infrastructure.presence import PresenceStore
+    from infrastructure.sealing_keys import load_sealing_keys
     from workers.deadline_clock import DeadlineClock
+    from workers.log_sealer import LogSealer
     from workers.presence_clock import PresenceClock
 
     with parts(settings, "clock") as made:
         with within(new_scope("system:clock")):
             made.village.tokenomics.genesis()
         presence = PresenceStore(made.database, made.village.device_registry)
-        yield [DeadlineClock(made.village.deadlines, made.database).run, PresenceClock(presence).run]
+        yield [
+            DeadlineClock(made.village.deadlines, made.database).run,
+            PresenceClock(presence).run,
+            LogSealer(made.database, load_sealing_keys(settings.home, settings.log_origin)).run,
+        ]
 
 
 WORKERS: Final[Mapping[str, Callable[[Settings], AbstractContextManager[Sequence[Runner]]]]] = {

@@ -89,6 +89,18 @@ def token(ctx: typer.Context) -> None:
     _pass_on(ctx, "cli.token")
 
 
+@app.command(context_settings=PASSED_ON, add_help_option=False)
+def audit(ctx: typer.Context) -> None:
+    """Check the log and what follows from it."""
+    _pass_on(ctx, "cli.audit")
+
+
+@app.command(context_settings=PASSED_ON, add_help_option=False)
+def projections(ctx: typer.Context) -> None:
+    """See and operate the read models."""
+    _pass_on(ctx, "cli.projections")
+
+
 def _pass_on(ctx: typer.Context, module: str) -> None:
     importlib.import_module(module).app(ctx.args, prog_name=f"village {ctx.info_name}")
 

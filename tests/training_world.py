@@ -11,6 +11,7 @@ from domain.federated_learning.round import TrainingRound
 from domain.federated_learning.service import FederatedLearningService
 from domain.federated_learning.session import TrainingSession
 from domain.kernel import EventLog, Fact, Receipt, new_scope, within
+from domain.monitoring.service import MonitoringService
 from domain.sagas.coordinate_training import CoordinateTraining
 from domain.sagas.deadline import Deadlines
 from domain.sagas.village import Village
@@ -40,6 +41,7 @@ class TrainingWorld:
             tokenomics=TokenomicsService(self.log),
             federated_learning=self.training,
             deadlines=Deadlines(self.log),
+            monitoring=MonitoringService(self.log, ()),
         )
         self.clock = DeadlineClock(self.village.deadlines, database, clock=lambda: self.now)
         self.projector = Projector(database, [DeadlineRows()])

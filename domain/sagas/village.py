@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import EventLog
+from domain.monitoring.service import MonitoringService
 from domain.tokenomics.service import TokenomicsService
 
 from .deadline import Deadlines
@@ -22,3 +23,4 @@ class Village:
     tokenomics: TokenomicsService
     federated_learning: "FederatedLearningService"
     deadlines: Deadlines
+    monitoring: MonitoringService

@@ -33,7 +33,7 @@ class Rewarding(Economy):
         super().__init__(url, database, policy)
         self.registry = DeviceRegistryService(self.log)
         self.deadlines = Deadlines(self.log)
-        self.village = Village(self.log, self.registry, self.service, cast(Any, None), self.deadlines)
+        self.village = Village(self.log, self.registry, self.service, cast(Any, None), self.deadlines, cast(Any, None))
 
     def runner(self) -> SagaRunner:
         """A saga runner that has just been started."""

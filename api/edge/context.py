@@ -8,6 +8,7 @@ import anyio
 import anyio.to_thread
 from anyio import CapacityLimiter
 from psycopg import sql
+from psycopg.errors import QueryCanceled
 from psycopg.rows import dict_row
 
 from infrastructure.blobs import BlobStore
@@ -17,12 +18,16 @@ from infrastructure.settings import Settings
 
 from .limits import RateLimits
 from .principals import DeviceDirectory
+from .problems import QueryTooSlow
 
 if TYPE_CHECKING:
     from domain.sagas.village import Village
 
 T = TypeVar("T")
 Query = str | sql.Composable
+
+QUERY_TIMEOUT_MS = 5_000
+"""After this the database stops a query."""
 
 COMMAND_THREADS = 32
 """Commands decided at once in one process; they wait for one log, so more would only wait longer."""
@@ -65,11 +70,17 @@ class ApiContext:
     async def rows(
         self, query: Query, parameters: dict[str, Any] | None = None, *, abandon: bool = False
     ) -> list[dict[str, Any]]:
-        """The rows of a query, by column name, read with the reader's rights."""
+        """The rows of a query, by column name, read with the reader's rights. Raises QueryTooSlow."""
 
         def read() -> list[dict[str, Any]]:
             with self.database.reader.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-                return cursor.execute(query, parameters).fetchall()  # type: ignore[arg-type]
+                try:
+                    with connection.pipeline():  # one round trip for BEGIN, the bound and the query
+                        connection.execute(f"SET LOCAL statement_timeout = {QUERY_TIMEOUT_MS}")
+                        cursor.execute(query, parameters)  # type: ignore[arg-type]
+                    return cursor.fetchall()
+                except QueryCanceled as error:
+                    raise QueryTooSlow(f"stopped after {QUERY_TIMEOUT_MS} ms") from error
 
         return await self.in_query_thread(read, abandon=abandon)
 

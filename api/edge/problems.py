@@ -123,6 +123,12 @@ class RateLimited(Refusal):
     retry_after_s: int = 1
 
 
+class QueryTooSlow(Refusal):
+    """A query is answered within 5 seconds or stopped."""
+
+    status = 503
+
+
 class DatabaseUnavailable(Refusal):
     """The database does not answer now; try again later."""
 

@@ -98,5 +98,9 @@ class Query:
         return at_least
 
     @strawberry.field
+    async def slow(self, info: Info) -> bool | None:
+        return bool(await info.context.ctx.rows("SELECT pg_sleep(20)"))
+
+    @strawberry.field
     async def broken(self) -> str | None:
         raise RuntimeError("the secret is swordfish")

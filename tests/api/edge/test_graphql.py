@@ -146,6 +146,16 @@ def test_our_own_mistake_in_a_resolver_is_masked(edge: Edge) -> None:
     assert "swordfish" not in str(answer)
 
 
+def test_a_query_that_takes_too_long_is_stopped_by_name_and_the_next_one_answered(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.edge.context.QUERY_TIMEOUT_MS", 100)
+    started = time.monotonic()
+    assert codes(edge.ask("{ slow }")) == ["query_too_slow"]
+    assert time.monotonic() - started < 5
+    assert "errors" not in edge.ask("{ events(first: 1) { totalCount } }")
+
+
 @pytest.mark.parametrize("body", [b"{", b"[]", b"5", b"\xff", b"{}", b'{"query": 5}', b'{"query": ""}'])
 def test_a_request_that_is_not_graphql_is_refused_by_name(edge: Edge, body: bytes) -> None:
     headers = edge.bearer() | {"Content-Type": "application/json"}

@@ -1,12 +1,34 @@
-"""An event log on the test's own database, and a second one as another process would have it."""
+"""An event log on a database that is emptied for each test, and a second log as another process would have it."""
 
 from collections.abc import Iterator
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from domain.kernel import EventLog
+from infrastructure.embedded.postgres import EmbeddedPostgres
 from infrastructure.event_store import open_event_log
 from tests.ledger import Ledger
+
+NAME = "event_store"
+
+
+@pytest.fixture(scope="package")
+def shared_database_url(postgres: EmbeddedPostgres, template_url: str) -> str:
+    """One database for all tests of the event store: making one each would take most of their time."""
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(NAME)))
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template_village").format(sql.Identifier(NAME)))
+    return postgres.url.replace("/village?", f"/{NAME}?")
+
+
+@pytest.fixture
+def database_url(shared_database_url: str) -> str:
+    """An empty, migrated database."""
+    with psycopg.connect(shared_database_url) as connection:
+        connection.execute("TRUNCATE log.events, log.commands, engine.cursors")
+    return shared_database_url
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
+import psycopg
 import pytest
 
 from domain.kernel import Aggregate, AggregateNotFound, AlreadyExists, Conflict, Created, EventLog, Opener, event
@@ -325,7 +326,7 @@ def test_positions_stay_gapless_after_refusals_conflicts_and_flushes_that_failed
         ledger.withdraw(account_id=stream, grains=6)
     with asked(), pytest.raises(AlreadyExists):
         ledger.open(account_id=stream)
-    with pytest.raises(Exception, match="NUL"):
+    with pytest.raises(psycopg.DataError):
         log._recorder.write(write(uuid4(), actor="no text of Postgres: \0"))
     deposit(ledger, stream, 1)
     found = records(database_url)

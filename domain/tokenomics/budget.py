@@ -7,7 +7,7 @@ from datetime import datetime
 from domain.kernel import Aggregate, EventLog, Refusal
 
 from .accounts import MINT, TREASURY
-from .issuance import ISSUANCE_ID, EpochOver, Issuance
+from .issuance import ISSUANCE_ID, Issuance
 from .pricing import Policy
 from .reward_claim import RewardClaim
 from .reward_epoch import EpochBudgetExhausted, RewardEpoch, epoch_id_of, epoch_number, epoch_span
@@ -44,7 +44,7 @@ def genesis(policy: Policy) -> list[Aggregate]:
 def running_number(issuance: Issuance | None, policy: Policy, now: datetime) -> int:
     """The number of the epoch that pays now. It never runs backwards, even where one clock lags behind another."""
     by_clock = epoch_number(now, policy.epoch_ms)
-    return by_clock if issuance is None else max(by_clock, issuance.settled_through + 1)
+    return by_clock if issuance is None else max(by_clock, issuance.running)
 
 
 def running_epoch(log: EventLog, policy: Policy, now: datetime) -> Budget:
@@ -65,8 +65,6 @@ def opened_epoch(log: EventLog, policy: Policy, now: datetime, number: int, budg
     """
     issuance = log.find(Issuance, ISSUANCE_ID)
     running = running_number(issuance, policy, now)
-    if number < running:
-        raise EpochOver(f"epoch {running} is running, {number} is over")
     if number > running + MAX_EPOCHS_AHEAD:
         raise EpochTooFar(f"epoch {running} is running")
     if not 0 <= budget <= policy.supply_grains:
@@ -80,13 +78,13 @@ def _opened(
     """Epochs that are over close on the way and give back what they did not spend."""
     changed: list[Aggregate] = [issuance] if issuance else genesis(policy)
     funds = next(made for made in changed if isinstance(made, Issuance))
-    for over in sorted(past for past in funds.running if past < running):
+    for over in sorted(past for past in funds.unsettled if past < running):
         epoch = log.load(RewardEpoch, epoch_id_of(over))
         funds.settle(over, epoch.unreserved)
         epoch.close()
         changed.append(epoch)
     granted = min(policy.epoch_budget_grains, funds.unallotted) if budget is None else budget
-    funds.fund(number, granted)
+    funds.fund(number, granted, running)
     starts_at, ends_at = epoch_span(number, policy.epoch_ms)
     opened = RewardEpoch(
         epoch_id=epoch_id_of(number), number=number, budget=granted, starts_at=starts_at, ends_at=ends_at

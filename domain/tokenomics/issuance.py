@@ -12,7 +12,7 @@ class SupplyExhausted(Refusal):
 
 
 class EpochOver(Refusal):
-    """An epoch opens only after the last one that has closed."""
+    """Only the running epoch and those that come are opened."""
 
 
 class Issuance(Aggregate):
@@ -22,8 +22,11 @@ class Issuance(Aggregate):
         supply: int
 
     class EpochFunded(Aggregate.Event):
+        """`running` is the epoch that paid rewards at that time; those before it are over."""
+
         number: int
         budget: int
+        running: int
 
     class EpochSettled(Aggregate.Event):
         number: int
@@ -33,37 +36,41 @@ class Issuance(Aggregate):
     def __init__(self, supply: int) -> None:
         self.supply = supply
         self.unallotted = supply
-        self.settled_through = -1
-        self.running: set[int] = set()
+        self.running = 0
+        self.unsettled: set[int] = set()
 
     @staticmethod
     def create_id() -> UUID:
         return ISSUANCE_ID
 
-    def fund(self, number: int, budget: int) -> None:
+    def fund(self, number: int, budget: int, running: int) -> None:
         """Allot a budget to an epoch.
+
+        Args:
+            running: the number of the epoch that pays rewards at present.
 
         Raises:
             EpochOver, SupplyExhausted.
         """
-        if number <= self.settled_through:
-            raise EpochOver(f"epoch {self.settled_through} has closed, {number} is over")
+        running = max(running, self.running)
+        if number < running:
+            raise EpochOver(f"epoch {running} is running, {number} is over")
         if budget > self.unallotted:
             raise SupplyExhausted(f"{budget} grains asked, {self.unallotted} not yet allotted")
-        self._funded(number=number, budget=budget)
+        self._funded(number=number, budget=budget, running=running)
 
     def settle(self, number: int, unspent: int) -> None:
         """Take back what a closing epoch did not spend."""
-        assert number in self.running, number
+        assert number in self.unsettled, number
         self._settled(number=number, unspent=unspent)
 
     @event(EpochFunded)
-    def _funded(self, number: int, budget: int) -> None:
+    def _funded(self, number: int, budget: int, running: int) -> None:
         self.unallotted -= budget
-        self.running.add(number)
+        self.running = running
+        self.unsettled.add(number)
 
     @event(EpochSettled)
     def _settled(self, number: int, unspent: int) -> None:
         self.unallotted += unspent
-        self.running.discard(number)
-        self.settled_through = max(self.settled_through, number)
+        self.unsettled.discard(number)

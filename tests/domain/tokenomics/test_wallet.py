@@ -1,0 +1,309 @@
+"""A wallet: facts in, facts out, and what no sequence of commands can break."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from domain.kernel import Refusal, new_scope, within
+from domain.kernel.time import utc
+from domain.kernel.tokens import MAX_GRAINS, AmountNotPositive, AmountTooLarge
+from domain.tokenomics.accounts import wallet_id_of
+from domain.tokenomics.wallet import (
+    MAX_HOLDS,
+    CaptureBeyondHold,
+    HoldAlreadyEnded,
+    HoldExpired,
+    HoldIdReused,
+    HoldNotExpired,
+    HoldUnknown,
+    InsufficientFunds,
+    TooManyHolds,
+    Wallet,
+)
+from tests.facts import assert_replays, facts_of, names_of, refuses
+
+NOW = utc(2026, 1, 1)
+LATER = NOW + timedelta(hours=1)
+HOLD, TRANSFER = UUID(int=1), UUID(int=2)
+
+
+@pytest.fixture(autouse=True)
+def in_a_command() -> Iterator[None]:
+    with within(new_scope("test", now=NOW)):
+        yield
+
+
+def some_wallet(grains: int = 100) -> Wallet:
+    """A wallet that has been credited."""
+    owner_id = uuid4()
+    wallet = Wallet(wallet_id=wallet_id_of(owner_id), owner_id=owner_id)
+    if grains:
+        wallet._credited(transfer_id=uuid4(), grains=grains)
+    return wallet
+
+
+def holding(grains: int = 60) -> Wallet:
+    """A wallet of 100 grains with a hold."""
+    wallet = some_wallet()
+    wallet.hold(HOLD, grains, LATER, "job", NOW)
+    return wallet
+
+
+def test_a_new_wallet_is_empty() -> None:
+    wallet = some_wallet(0)
+    assert (wallet.posted, wallet.held, wallet.available, wallet.remainder) == (0, 0, 0, 0)
+    assert names_of(wallet) == ["Opened"]
+    assert_replays(wallet)
+
+
+def test_an_owner_has_one_wallet() -> None:
+    owner, other = uuid4(), uuid4()
+    assert wallet_id_of(owner) == wallet_id_of(UUID(str(owner)))
+    assert wallet_id_of(owner) not in (wallet_id_of(other), owner)
+
+
+def test_a_hold_keeps_its_amount_back() -> None:
+    wallet = holding(60)
+    assert (wallet.posted, wallet.held, wallet.available) == (100, 60, 40)
+    assert facts_of(wallet)[-1] == (
+        Wallet.FundsHeld,
+        {"hold_id": HOLD, "grains": 60, "expires_at": LATER, "purpose": "job"},
+    )
+    assert_replays(wallet)
+
+
+def test_a_hold_of_all_there_is_is_possible_and_of_one_grain_more_is_not() -> None:
+    wallet = some_wallet(100)
+    with refuses(InsufficientFunds, wallet):
+        wallet.hold(HOLD, 101, LATER, "job", NOW)
+    wallet.hold(HOLD, 100, LATER, "job", NOW)
+    with refuses(InsufficientFunds, wallet):
+        wallet.hold(uuid4(), 1, LATER, "job", NOW)
+
+
+def test_a_captured_hold_is_debited_and_the_rest_is_released() -> None:
+    wallet = holding(60)
+    wallet.capture(HOLD, 45, TRANSFER, NOW)
+    assert (wallet.posted, wallet.held, wallet.available) == (55, 0, 55)
+    assert facts_of(wallet)[-2:] == [
+        (Wallet.HoldCaptured, {"hold_id": HOLD, "grains": 45, "released": 15}),
+        (Wallet.Debited, {"transfer_id": TRANSFER, "grains": 45}),
+    ]
+    assert_replays(wallet)
+
+
+def test_a_hold_may_be_captured_whole_and_not_beyond() -> None:
+    wallet = holding(60)
+    with refuses(CaptureBeyondHold, wallet):
+        wallet.capture(HOLD, 61, TRANSFER, NOW)
+    wallet.capture(HOLD, 60, TRANSFER, LATER - timedelta(microseconds=1))
+    assert wallet.available == 40
+
+
+def test_a_voided_hold_is_released_whole() -> None:
+    wallet = holding(60)
+    wallet.void(HOLD)
+    assert (wallet.posted, wallet.held) == (100, 0)
+    assert facts_of(wallet)[-1] == (Wallet.HoldVoided, {"hold_id": HOLD, "grains": 60})
+    assert_replays(wallet)
+
+
+def test_a_hold_expires_at_its_instant_and_not_before() -> None:
+    wallet = holding(60)
+    with refuses(HoldNotExpired, wallet):
+        wallet.expire(HOLD, LATER - timedelta(microseconds=1))
+    wallet.expire(HOLD, LATER)
+    assert (wallet.posted, wallet.held) == (100, 0)
+    assert facts_of(wallet)[-1] == (Wallet.HoldExpired, {"hold_id": HOLD, "grains": 60})
+    assert_replays(wallet)
+
+
+def test_a_hold_is_neither_made_nor_captured_at_or_after_the_instant_it_expires() -> None:
+    wallet = holding(60)
+    with refuses(HoldExpired, wallet):
+        wallet.capture(HOLD, 1, TRANSFER, LATER)
+    with refuses(HoldExpired, wallet):
+        wallet.hold(uuid4(), 1, NOW, "job", NOW)
+
+
+ENDS: list[Callable[[Wallet], None]] = [
+    lambda wallet: wallet.capture(HOLD, 1, TRANSFER, NOW),
+    lambda wallet: wallet.void(HOLD),
+    lambda wallet: wallet.expire(HOLD, LATER),
+]
+
+
+@pytest.mark.parametrize("first", ENDS)
+@pytest.mark.parametrize("second", [*ENDS, lambda wallet: wallet.hold(HOLD, 1, LATER, "again", NOW)])
+def test_a_hold_ends_once_and_its_id_is_never_used_again(
+    first: Callable[[Wallet], None], second: Callable[[Wallet], None]
+) -> None:
+    wallet = holding()
+    first(wallet)
+    with refuses(HoldAlreadyEnded, wallet):
+        second(wallet)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_hold_that_was_never_made_does_not_end(end: Callable[[Wallet], None]) -> None:
+    wallet = some_wallet()
+    with refuses(HoldUnknown, wallet):
+        end(wallet)
+
+
+def test_the_id_of_an_open_hold_names_no_other() -> None:
+    wallet = holding()
+    with refuses(HoldIdReused, wallet):
+        wallet.hold(HOLD, 1, LATER, "job", NOW)
+
+
+def test_a_wallet_has_at_most_a_thousand_open_holds() -> None:
+    wallet = some_wallet(MAX_HOLDS + 1)
+    for _ in range(MAX_HOLDS):
+        wallet.hold(uuid4(), 1, LATER, "job", NOW)
+    with refuses(TooManyHolds, wallet):
+        wallet.hold(uuid4(), 1, LATER, "job", NOW)
+
+
+def test_a_debit_takes_what_is_available_and_no_grain_more() -> None:
+    wallet = holding(60)
+    with refuses(InsufficientFunds, wallet):
+        wallet.debit(TRANSFER, 41)
+    wallet.debit(TRANSFER, 40)
+    assert (wallet.posted, wallet.available) == (60, 0)
+    assert facts_of(wallet)[-1] == (Wallet.Debited, {"transfer_id": TRANSFER, "grains": 40})
+    assert_replays(wallet)
+
+
+@pytest.mark.parametrize(
+    ("grains", "refusal"),
+    [(0, AmountNotPositive), (-1, AmountNotPositive), (True, AmountNotPositive), (MAX_GRAINS + 1, AmountTooLarge)],
+)
+def test_an_amount_is_positive_and_fits(grains: int, refusal: type[Refusal]) -> None:
+    wallet = holding(60)
+    with refuses(refusal, wallet):
+        wallet.debit(TRANSFER, grains)
+    with refuses(refusal, wallet):
+        wallet.hold(uuid4(), grains, LATER, "job", NOW)
+    with refuses(refusal, wallet):
+        wallet.capture(HOLD, grains, TRANSFER, NOW)
+
+
+def test_a_remainder_is_recorded_only_when_it_changes() -> None:
+    wallet = some_wallet(0)
+    wallet.carry(UUID(int=3), 0)
+    wallet.carry(UUID(int=3), 7)
+    wallet.carry(UUID(int=4), 7)
+    assert facts_of(wallet)[1:] == [(Wallet.RemainderCarried, {"claim_id": UUID(int=3), "remainder": 7})]
+    assert wallet.remainder == 7
+    assert_replays(wallet)
+
+
+def test_only_credits_commute() -> None:
+    assert Wallet.Credited.commutes
+    events = (Wallet.Opened, Wallet.FundsHeld, Wallet.HoldCaptured, Wallet.HoldVoided, Wallet.HoldExpired)
+    assert not any(kind.commutes for kind in (*events, Wallet.Debited, Wallet.RemainderCarried))
+
+
+class WalletLife(RuleBasedStateMachine):
+    """A model beside the wallet: what came in, what went out, which holds are open and which ended."""
+
+    holds = Bundle("holds")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scope = within(new_scope("test", now=NOW))
+        self.scope.__enter__()
+        self.now: datetime = NOW
+        self.wallet = some_wallet(0)
+        self.came, self.went = 0, 0
+        self.open: dict[UUID, tuple[int, datetime]] = {}
+        self.ended: dict[UUID, int] = {}
+
+    def teardown(self) -> None:
+        assert_replays(self.wallet)
+        self.scope.__exit__(None, None, None)
+
+    def held(self) -> int:
+        return sum(grains for grains, _ in self.open.values())
+
+    @rule(grains=st.integers(1, 1_000))
+    def credit(self, grains: int) -> None:
+        self.wallet._credited(transfer_id=uuid4(), grains=grains)
+        self.came += grains
+
+    @rule(grains=st.integers(-5, 1_000))
+    def debit(self, grains: int) -> None:
+        allowed = 0 < grains <= self.came - self.went - self.held()
+        if self.tried(lambda: self.wallet.debit(uuid4(), grains), allowed):
+            self.went += grains
+
+    @rule(target=holds, grains=st.integers(-5, 500), minutes=st.integers(-1, 20))
+    def hold(self, grains: int, minutes: int) -> UUID:
+        hold_id, expires_at = uuid4(), self.now + timedelta(minutes=minutes)
+        allowed = 0 < grains <= self.came - self.went - self.held() and minutes > 0
+        if self.tried(lambda: self.wallet.hold(hold_id, grains, expires_at, "job", self.now), allowed):
+            self.open[hold_id] = (grains, expires_at)
+        return hold_id
+
+    @rule(hold_id=holds, grains=st.integers(-5, 500))
+    def capture(self, hold_id: UUID, grains: int) -> None:
+        amount, expires_at = self.open.get(hold_id, (0, NOW))
+        if self.tried(
+            lambda: self.wallet.capture(hold_id, grains, uuid4(), self.now),
+            0 < grains <= amount and self.now < expires_at,
+        ):
+            self.end(hold_id)
+            self.went += grains
+
+    @rule(hold_id=holds)
+    def void(self, hold_id: UUID) -> None:
+        if self.tried(lambda: self.wallet.void(hold_id), hold_id in self.open):
+            self.end(hold_id)
+
+    @rule(hold_id=holds)
+    def expire(self, hold_id: UUID) -> None:
+        due = hold_id in self.open and self.now >= self.open[hold_id][1]
+        if self.tried(lambda: self.wallet.expire(hold_id, self.now), due):
+            self.end(hold_id)
+
+    @rule(minutes=st.integers(1, 10))
+    def wait(self, minutes: int) -> None:
+        self.now += timedelta(minutes=minutes)
+
+    @invariant()
+    def available_is_posted_less_held_and_never_below_zero(self) -> None:
+        assert self.wallet.posted == self.came - self.went
+        assert self.wallet.held == self.held()
+        assert self.wallet.available == self.wallet.posted - self.wallet.held >= 0
+
+    @invariant()
+    def every_hold_ends_at_most_once(self) -> None:
+        assert set(self.wallet.holds) == set(self.open)
+        assert self.wallet.ended == set(self.ended)
+        assert all(times == 1 for times in self.ended.values())
+
+    def tried(self, command: Callable[[], None], allowed: bool) -> bool:
+        """Run a command that the model allows or not; a refusal changes nothing."""
+        pending = len(self.wallet.pending_events)
+        try:
+            command()
+        except Refusal:
+            assert not allowed
+            assert len(self.wallet.pending_events) == pending
+            return False
+        assert allowed
+        return True
+
+    def end(self, hold_id: UUID) -> None:
+        del self.open[hold_id]
+        self.ended[hold_id] = self.ended.get(hold_id, 0) + 1
+
+
+TestWalletLife = WalletLife.TestCase
+TestWalletLife.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

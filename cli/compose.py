@@ -75,6 +75,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     from infrastructure.event_store import open_event_log
     from projections.catalogue import READ_MODELS
     from projections.device_registry import DeviceIndex
+    from projections.federated_learning import Participations
     from projections.tokenomics.queries import RewardIndex
 
     assert settings.database_url is not None, "require_database comes first"
@@ -84,13 +85,14 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
         log = open_event_log(url)
         ends.callback(log.close)
         index = DeviceIndex(database)
+        participants = Participants(index, Participations(database))
         blobs = BlobStore.open(settings.blob_url, home=settings.home)
         limits = Limits(settings.max_participants_per_round, settings.max_model_bytes)
         village = Village(
             log=log,
             device_registry=DeviceRegistryService(log, index),
             tokenomics=TokenomicsService(log, policy_of(settings), RewardIndex(database)),
-            federated_learning=FederatedLearningService(log, blobs, Participants(index), limits),
+            federated_learning=FederatedLearningService(log, blobs, participants, limits),
             deadlines=Deadlines(log),
             monitoring=MonitoringService(log, [model.name for model in READ_MODELS]),
         )
@@ -114,7 +116,9 @@ def policy_of(settings: Settings) -> "Policy":
 @contextmanager
 def api_app(settings: Settings) -> "Iterator[FastAPI]":
     """The API with every context of the village."""
+    import api.blobs
     import api.device_registry
+    import api.federated_learning
     import api.tokenomics
     from api.app import ApiContext, create_app
     from cli.edge_ports import EnrolledDevices
@@ -129,7 +133,7 @@ def api_app(settings: Settings) -> "Iterator[FastAPI]":
             settings=settings,
             devices=EnrolledDevices(made.log),
         )
-        yield create_app(ctx, [api.device_registry, api.tokenomics])
+        yield create_app(ctx, [api.blobs, api.device_registry, api.federated_learning, api.tokenomics])
 
 
 @contextmanager

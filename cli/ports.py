@@ -4,6 +4,7 @@ from domain.device_registry.criteria import DeviceCriteria
 from domain.federated_learning.policy import ParticipantCriteria
 from domain.federated_learning.selection import Candidate, Survey
 from projections.device_registry import DeviceIndex
+from projections.federated_learning import Participations
 
 REPUTATION_SERVICE = "federated_learning"
 
@@ -11,8 +12,9 @@ REPUTATION_SERVICE = "federated_learning"
 class Participants:
     """Which devices could take part in a round: federated learning's criteria, asked of the device registry."""
 
-    def __init__(self, devices: DeviceIndex) -> None:
+    def __init__(self, devices: DeviceIndex, past: Participations) -> None:
         self._devices = devices
+        self._past = past
 
     def survey(self, criteria: ParticipantCriteria, *, limit: int) -> Survey:
         """At most `limit` devices that are online and meet the criteria, and why the others do not."""
@@ -26,5 +28,6 @@ class Participants:
             ),
             limit=limit,
         )
-        candidates = [Candidate(device_id, 0) for device_id in found.device_ids]
+        past = self._past.counts(found.device_ids)
+        candidates = [Candidate(device_id, past.get(device_id, 0)) for device_id in found.device_ids]
         return Survey(candidates, found.position, found.refused)

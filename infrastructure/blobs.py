@@ -5,9 +5,11 @@ import hashlib
 import os
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from queue import Full, Queue
+from typing import TYPE_CHECKING, Any, Self
 
 import obstore
 from obstore.exceptions import BaseError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20
 """The piece in which blobs are read and answered, in bytes; a multiple of every tensor element."""
+QUEUED_PIECES = 4
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -111,22 +114,29 @@ class BlobStore:
         await asyncio.to_thread(self._sync_to_disk, path)
 
     def put_pieces(self, blob_hash: str, pieces: Iterable[bytes], *, size: int) -> None:
-        """The same for bytes that are made here; the pieces are drawn in this thread."""
+        """The same for bytes that are made here. The pieces are drawn in this thread, so they may come from blobs."""
         path, check = _path(blob_hash), _admit(blob_hash, size, size)
-
-        def verified() -> Iterator[bytes]:
-            for piece in pieces:
-                yield check.feed(piece)
-            check.finish()
-
-        with _translated(blob_hash):
-            obstore.put(self._store, path, verified())
+        drawn: Queue[bytes | BaseException | None] = Queue(maxsize=QUEUED_PIECES)
+        with ThreadPoolExecutor(1, "blob-put") as pool:
+            upload = pool.submit(obstore.put, self._store, path, _from_queue(drawn))
+            try:
+                for piece in pieces:
+                    _offer(drawn, check.feed(piece), upload)
+                check.finish()
+            except BaseException as error:
+                _offer(drawn, error, upload)  # raised inside the upload, so that it plants nothing
+                raise
+            _offer(drawn, None, upload)
+            with _translated(blob_hash):
+                upload.result()
         self._sync_to_disk(path)
 
     def put_bytes(self, data: bytes) -> str:
         """Store bytes and answer their hash."""
         blob_hash = hashlib.sha256(data).hexdigest()
-        self.put_pieces(blob_hash, [data], size=len(data))
+        with _translated(blob_hash):
+            obstore.put(self._store, _path(blob_hash), data)
+        self._sync_to_disk(_path(blob_hash))
         return blob_hash
 
     def exists(self, blob_hash: str) -> bool:
@@ -177,6 +187,25 @@ class BlobStore:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+def _from_queue(drawn: "Queue[bytes | BaseException | None]") -> Iterator[bytes]:
+    while (piece := drawn.get()) is not None:
+        if isinstance(piece, BaseException):
+            raise piece
+        yield piece
+
+
+def _offer(
+    drawn: "Queue[bytes | BaseException | None]", piece: bytes | BaseException | None, upload: Future[Any]
+) -> None:
+    """Hand a piece to the upload, unless that has failed and will take no more."""
+    while not upload.done():
+        try:
+            drawn.put(piece, timeout=0.1)
+        except Full:
+            continue
+        return
 
 
 def _path(blob_hash: str) -> str:

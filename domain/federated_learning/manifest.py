@@ -218,7 +218,7 @@ def check_base_model(manifest: ModelManifest, blobs: Blobs, blob_hash: str) -> N
     """Raises BaseModelUnfit."""
     try:
         inspect_weights(manifest, blobs, blob_hash)
-    except _UNFIT as refusal:
+    except UNFIT as refusal:
         raise BaseModelUnfit(f"{refusal.code}: {refusal}") from refusal
 
 
@@ -235,10 +235,11 @@ def check_evaluation(manifest: ModelManifest, blobs: Blobs, blob_hash: str) -> N
         raise EvaluationUnfit(f'"x" is {x.shape[:4]}, "y" is {y.shape[:4]} for {manifest.layers[0]} inputs')
 
 
-_UNFIT = (
+UNFIT = (
     UpdateNotSafetensors, UpdateTensorsMismatch, UpdateShapeMismatch, UpdateDtypeMismatch, UpdateSizeMismatch,
     UpdateTooLarge, UpdateNotFinite,
 )  # fmt: skip
+"""What is wrong with a stored blob that is not a model or update of its manifest."""
 
 
 def _parse(header: bytes) -> dict[str, _Entry]:

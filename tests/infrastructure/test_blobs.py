@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import resource
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -98,6 +98,26 @@ def test_a_body_cut_off_by_its_sender_plants_nothing(tmp_path: Path) -> None:
 
     asyncio.run(run())
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_pieces_made_from_another_blob_are_stored(store: BlobStore) -> None:
+    source = store.put_bytes(DATA)
+    doubled = hashlib.sha256(DATA + DATA).hexdigest()
+    pieces = (piece for _ in range(2) for piece in store.pieces(source))
+    store.put_pieces(doubled, pieces, size=2 * len(DATA))
+    assert asyncio.run(collect(store, doubled)) == DATA + DATA
+
+
+def test_pieces_that_fail_or_are_not_as_announced_plant_nothing(store: BlobStore) -> None:
+    def failing() -> Iterator[bytes]:
+        yield DATA
+        raise RuntimeError("the source is gone")
+
+    with pytest.raises(RuntimeError):
+        store.put_pieces(HASH, failing(), size=2 * len(DATA))
+    with pytest.raises(BlobHashMismatch):
+        store.put_pieces(HASH, [b"x" * len(DATA)], size=len(DATA))
+    assert not store.exists(HASH)
 
 
 def test_an_absent_blob_is_named_as_such(store: BlobStore) -> None:

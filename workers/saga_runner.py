@@ -108,6 +108,8 @@ class SagaRunner:
     def _decide(self, kind: type[Saga], fact: Fact) -> None:
         saga_id = kind.route(fact)
         assert saga_id is not None
+        # Another process recorded the fact: a saga that only reads its stream would never notice an older copy.
+        self._log.cache.drop_older(fact.stream, fact.version)
         saga = self._log.find(kind, saga_id) or kind.start(fact)
         if saga is not None:
             saga.on(fact, self._village)

@@ -37,6 +37,13 @@ class AggregateCache:
             while len(self._entries) > self._capacity:
                 self._entries.popitem(last=False)
 
+    def drop_older(self, stream: UUID, version: int) -> None:
+        """Forget what is behind a version that is known to be recorded."""
+        with self._lock:
+            held = self._entries.get(stream)
+            if held is not None and held.version < version:
+                del self._entries[stream]
+
     def drop(self, stream: UUID) -> None:
         with self._lock:
             self._entries.pop(stream, None)

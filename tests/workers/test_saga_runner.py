@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import pytest
 
-from domain.kernel import EventLog, derive, new_scope, within
+from domain.kernel import Created, EventLog, Fact, Saga, derive, event, new_scope, within
 from domain.sagas.deadline import Deadline, DeadlineNotDue, DeadlineOver, Deadlines
 from infrastructure.database import Database, Role
 from infrastructure.event_store import LogReader, open_event_log
@@ -158,3 +158,50 @@ def test_setting_a_deadline_again_changes_nothing(world: World) -> None:
         with within(new_scope("test", now=world.now)):
             world.shop.deadlines.set_deadline(token=token, saga_id=uuid4(), kind="test", due_at=world.now)
     assert world.log.load(Deadline, token).version == 1
+
+
+class Witness(Saga):
+    """Reads the balance of an account whenever something is deposited, and writes to it never."""
+
+    class Saw(Created):
+        saga_id: UUID
+        balance: int
+
+    listens = (Account.Deposited,)
+
+    @event(Saw)
+    def __init__(self, saga_id: UUID, balance: int) -> None:
+        self.balance = balance
+
+    @staticmethod
+    def create_id(saga_id: UUID) -> UUID:
+        return saga_id
+
+    @classmethod
+    def route(cls, fact: Fact) -> UUID | None:
+        return derive("sagas.Witness", fact.event_id)
+
+    @classmethod
+    def start(cls, fact: Fact) -> Self | None:
+        return cls(saga_id=derive("sagas.Witness", fact.event_id), balance=0)
+
+    def on(self, fact: Fact, village: Shop) -> None:
+        SEEN.append(village.ledger.log.load(Account, fact.stream).balance)
+
+
+SEEN: list[int] = []
+
+
+def test_a_saga_reads_a_stream_at_least_as_new_as_its_fact(world: World, database_url: str) -> None:
+    account = world.open()
+    assert world.balance(account) == 0  # from now on a copy of this version is held
+    elsewhere = open_event_log(database_url, clock=lambda: world.now)
+    for _ in range(2):
+        with within(new_scope("test", now=world.now)):
+            Ledger(elsewhere).deposit(account_id=account, grains=5)
+    elsewhere.close()
+
+    SEEN.clear()
+    SagaRunner(world.log, world.database, [Witness], world.shop).run_once()
+
+    assert SEEN == [10, 10]

@@ -1,6 +1,7 @@
 """Tokenomics commands over REST. Members act on their own wallet, operators on the one they name."""
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -141,8 +142,9 @@ def _payments(routes: APIRouter, ctx: ApiContext, run: Run) -> None:
     async def verify_payment_capability(caller: Caller, body: VerifyPayment) -> Response:
         """Whether a wallet can pay a cost now, what it lacks, and what the village's fee would be."""
         owner_id = own_or_named(caller, body.owner_id)
+        now = datetime.now(UTC)
         found = await ctx.in_command_thread(
-            lambda: service.verify_payment_capability(owner_id=owner_id, grains=body.grains, kind=body.kind)
+            lambda: service.verify_payment_capability(owner_id=owner_id, grains=body.grains, now=now, kind=body.kind)
         )
         return answer(
             {

@@ -121,7 +121,7 @@ class Payments:
             paid.require_same(kind, legs)
             return self.log.record(paid, grains=str(grains), fee_grains=str(kept))
         payer = self._wallet(from_owner_id)
-        payer.debit(transfer_id, grains)
+        payer.debit(transfer_id, grains, scope().now)
         return self._pay(
             payer, Transfer.post(transfer_id, kind, legs, memo=memo, cause_event_id=scope().causation_id), kept
         )
@@ -146,15 +146,16 @@ class Payments:
         return WalletBalance(owner_id, wallet.id, wallet.posted, wallet.held, wallet.available)
 
     def verify_payment_capability(
-        self, *, owner_id: UUID, grains: int, kind: PaymentKind = "payment"
+        self, *, owner_id: UUID, grains: int, now: datetime, kind: PaymentKind = "payment"
     ) -> PaymentCapability:
-        """Whether an owner can pay a cost now; a wallet that is not open is empty.
+        """Whether an owner can pay a cost at an instant; a wallet that is not open is empty.
 
         Raises:
             AmountNotPositive, AmountTooLarge.
         """
         wallet = self.log.find(Wallet, wallet_id_of(owner_id))
-        available, held = (wallet.available, wallet.held) if wallet else (0, 0)
+        available = wallet.payable(now) if wallet else 0
+        held = wallet.posted - available if wallet else 0
         shortfall = max(0, positive(grains) - available)
         return PaymentCapability(shortfall == 0, grains, self._fee(kind, grains), available, held, shortfall)
 

@@ -134,7 +134,7 @@ class Wallet(Aggregate):
             raise HoldExpired(f"at {expires_at.isoformat()}")
         if len(self.holds) >= MAX_HOLDS:
             raise TooManyHolds(f"{len(self.holds)} open holds")
-        self._require(grains)
+        self._free(grains, now)
         self._held(hold_id=hold_id, grains=grains, expires_at=expires_at, purpose=purpose)
 
     def capture(self, hold_id: UUID, grains: int, transfer_id: UUID, now: datetime) -> None:
@@ -170,13 +170,13 @@ class Wallet(Aggregate):
             raise HoldNotExpired(f"until {held.expires_at.isoformat()}")
         self._expired(hold_id=hold_id, grains=held.grains)
 
-    def debit(self, transfer_id: UUID, grains: int) -> None:
+    def debit(self, transfer_id: UUID, grains: int, now: datetime) -> None:
         """Pay what is available.
 
         Raises:
             InsufficientFunds, AmountNotPositive, AmountTooLarge.
         """
-        self._require(grains)
+        self._free(grains, now)
         self._debited(transfer_id=transfer_id, grains=grains)
 
     def carry(self, claim_id: UUID, remainder: int) -> None:
@@ -184,9 +184,18 @@ class Wallet(Aggregate):
         if remainder != self.remainder:
             self._carried(claim_id=claim_id, remainder=remainder)
 
-    def _require(self, grains: int) -> None:
-        if positive(grains) > self.available:
-            raise InsufficientFunds(f"{grains} grains asked, {self.available} available")
+    def payable(self, now: datetime) -> int:
+        """What could be paid at an instant: holds that are due by then no longer count."""
+        return self.available + sum(held.grains for held in self.holds.values() if held.expires_at <= now)
+
+    def _free(self, grains: int, now: datetime) -> None:
+        """Make an amount available: where it lacks, holds that are due end now, so that no fund stays locked."""
+        if positive(grains) <= self.available:
+            return
+        if grains > self.payable(now):
+            raise InsufficientFunds(f"{grains} grains asked, {self.payable(now)} available")
+        for hold_id, held in [item for item in self.holds.items() if item[1].expires_at <= now]:
+            self._expired(hold_id=hold_id, grains=held.grains)
 
     def _open(self, hold_id: UUID) -> Hold:
         if (held := self.holds.get(hold_id)) is not None:

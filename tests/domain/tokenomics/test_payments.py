@@ -11,6 +11,7 @@ from domain.kernel import AlreadyExists, Refusal
 from domain.kernel.tokens import MAX_GRAINS, AmountNotPositive, AmountTooLarge
 from domain.tokenomics.accounts import FEES, wallet_id_of
 from domain.tokenomics.legs import SelfPayment
+from domain.tokenomics.payments import PaymentCapability, PaymentKind
 from domain.tokenomics.transfer import Transfer, TransferIdReused, TransferRejected
 from domain.tokenomics.wallet import HoldAlreadyEnded, InsufficientFunds, WalletUnknown
 from tests.economy import Economy, assert_sound
@@ -173,9 +174,11 @@ def test_a_hold_expires_at_its_instant(economy: Economy) -> None:
 
 def test_a_capability_says_what_is_lacking_and_what_the_fee_would_be(economy: Economy) -> None:
     payer = economy.given(1_000)
-    can = economy.service.verify_payment_capability(owner_id=payer, grains=1_000, kind="service_payment")
-    cannot = economy.service.verify_payment_capability(owner_id=payer, grains=1_500)
-    nobody = economy.service.verify_payment_capability(owner_id=uuid4(), grains=1)
+
+    def asked(owner_id: UUID, grains: int, kind: PaymentKind = "payment") -> PaymentCapability:
+        return economy.service.verify_payment_capability(owner_id=owner_id, grains=grains, now=economy.now, kind=kind)
+
+    can, cannot, nobody = asked(payer, 1_000, "service_payment"), asked(payer, 1_500), asked(uuid4(), 1)
     assert (can.capable, can.shortfall, can.fee, can.available) == (True, 0, 20, 1_000)
     assert (cannot.capable, cannot.shortfall, cannot.fee) == (False, 500, 0)
     assert (nobody.capable, nobody.shortfall) == (False, 1)

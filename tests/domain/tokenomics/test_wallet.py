@@ -173,10 +173,25 @@ def test_a_wallet_has_at_most_a_thousand_open_holds() -> None:
 def test_a_debit_takes_what_is_available_and_no_grain_more() -> None:
     wallet = holding(60)
     with refuses(InsufficientFunds, wallet):
-        wallet.debit(TRANSFER, 41)
-    wallet.debit(TRANSFER, 40)
+        wallet.debit(TRANSFER, 41, NOW)
+    wallet.debit(TRANSFER, 40, NOW)
     assert (wallet.posted, wallet.available) == (60, 0)
     assert facts_of(wallet)[-1] == (Wallet.Debited, {"transfer_id": TRANSFER, "grains": 40})
+    assert_replays(wallet)
+
+
+def test_a_hold_that_is_due_gives_way_to_a_payment_that_needs_it() -> None:
+    wallet = holding(60)
+    with refuses(InsufficientFunds, wallet):
+        wallet.debit(TRANSFER, 70, LATER - timedelta(microseconds=1))
+    with refuses(InsufficientFunds, wallet):
+        wallet.debit(TRANSFER, 101, LATER)
+    assert (wallet.available, wallet.payable(NOW), wallet.payable(LATER)) == (40, 40, 100)
+    wallet.debit(TRANSFER, 40, LATER)
+    assert wallet.held == 60, "a payment that does not need it leaves it alone"
+    wallet.hold(UUID(int=5), 60, LATER + timedelta(hours=1), "next job", LATER)
+    assert names_of(wallet)[-3:] == ["Debited", "HoldExpired", "FundsHeld"]
+    assert wallet.ended == {HOLD}
     assert_replays(wallet)
 
 
@@ -187,7 +202,7 @@ def test_a_debit_takes_what_is_available_and_no_grain_more() -> None:
 def test_an_amount_is_positive_and_fits(grains: int, refusal: type[Refusal]) -> None:
     wallet = holding(60)
     with refuses(refusal, wallet):
-        wallet.debit(TRANSFER, grains)
+        wallet.debit(TRANSFER, grains, NOW)
     with refuses(refusal, wallet):
         wallet.hold(uuid4(), grains, LATER, "job", NOW)
     with refuses(refusal, wallet):
@@ -232,6 +247,18 @@ class WalletLife(RuleBasedStateMachine):
     def held(self) -> int:
         return sum(grains for grains, _ in self.open.values())
 
+    def due(self) -> list[UUID]:
+        return [hold_id for hold_id, (_, expires_at) in self.open.items() if expires_at <= self.now]
+
+    def payable(self) -> int:
+        return self.came - self.went - self.held() + sum(self.open[hold_id][0] for hold_id in self.due())
+
+    def freed(self, grains: int) -> None:
+        """What the wallet does with holds that are due when it lacks an amount."""
+        if grains > self.came - self.went - self.held():
+            for hold_id in self.due():
+                self.end(hold_id)
+
     @rule(grains=st.integers(1, 1_000))
     def credit(self, grains: int) -> None:
         self.wallet._credited(transfer_id=uuid4(), grains=grains)
@@ -239,15 +266,16 @@ class WalletLife(RuleBasedStateMachine):
 
     @rule(grains=st.integers(-5, 1_000))
     def debit(self, grains: int) -> None:
-        allowed = 0 < grains <= self.came - self.went - self.held()
-        if self.tried(lambda: self.wallet.debit(uuid4(), grains), allowed):
+        if self.tried(lambda: self.wallet.debit(uuid4(), grains, self.now), 0 < grains <= self.payable()):
+            self.freed(grains)
             self.went += grains
 
     @rule(target=holds, grains=st.integers(-5, 500), minutes=st.integers(-1, 20))
     def hold(self, grains: int, minutes: int) -> UUID:
         hold_id, expires_at = uuid4(), self.now + timedelta(minutes=minutes)
-        allowed = 0 < grains <= self.came - self.went - self.held() and minutes > 0
+        allowed = 0 < grains <= self.payable() and minutes > 0
         if self.tried(lambda: self.wallet.hold(hold_id, grains, expires_at, "job", self.now), allowed):
+            self.freed(grains)
             self.open[hold_id] = (grains, expires_at)
         return hold_id
 

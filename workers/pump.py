@@ -29,7 +29,14 @@ class Failures:
         count = self._held.get(name, (0, 0.0))[0] + 1
         pause = min(MAX_BACKOFF_S, 0.1 * 2 ** min(count, 10)) * random.uniform(0.5, 1.0)
         self._held[name] = (count, self._clock() + pause)
-        _log.error("consumer failed", consumer=name, error=repr(error), failures=count, retry_in_s=round(pause, 2))
+        _log.error(
+            "consumer failed",
+            consumer=name,
+            error=repr(error),
+            failures=count,
+            retry_in_s=round(pause, 2),
+            exc_info=error if count == 1 else None,
+        )
 
     def succeeded(self, name: str) -> None:
         self._held.pop(name, None)

@@ -160,6 +160,14 @@ def _saga_runner(settings: Settings) -> Iterator[Sequence[Runner]]:
 
 
 @contextmanager
+def _aggregator(settings: Settings) -> Iterator[Sequence[Runner]]:
+    from workers.aggregator.worker import Aggregator
+
+    with parts(settings, "aggregator") as made:
+        yield [Aggregator(made.log, made.database, made.village.federated_learning, made.blobs).run]
+
+
+@contextmanager
 def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
     from domain.kernel import new_scope, within
     from infrastructure.presence import PresenceStore
@@ -182,5 +190,6 @@ def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
 WORKERS: Final[Mapping[str, Callable[[Settings], AbstractContextManager[Sequence[Runner]]]]] = {
     "projector": _projector,
     "saga-runner": _saga_runner,
+    "aggregator": _aggregator,
     "clock": _clock,
 }

@@ -22,6 +22,7 @@ PARTS = [
     "main api",
     "worker projector",
     "worker saga-runner",
+    "worker aggregator",
     "worker clock",
 ]
 
@@ -64,7 +65,9 @@ def test_no_process_shows_a_password_on_its_command_line(shared: Running) -> Non
         assert "nats://" not in " ".join(process.cmdline())
 
 
-@pytest.mark.parametrize("part", ["main api", "worker projector", "worker saga-runner", "worker clock"])
+@pytest.mark.parametrize(
+    "part", ["main api", "worker projector", "worker saga-runner", "worker aggregator", "worker clock"]
+)
 def test_a_killed_process_is_started_again(shared: Running, part: str) -> None:
     shared.kill(part)
     assert eventually(shared.ready)

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import httpx2
+import psycopg
 import pytest
-import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from psycopg import sql
 
 from api.app import create_app
 from api.edge.context import ApiContext
@@ -23,6 +25,7 @@ from api.server import listen, server
 from domain.kernel.event_log import EventLog
 from infrastructure.blobs import BlobStore
 from infrastructure.database import Database
+from infrastructure.embedded.postgres import EmbeddedPostgres
 from infrastructure.event_store import open_event_log
 from infrastructure.http_signatures import DeviceAuth
 from infrastructure.keys import load_keys
@@ -75,12 +78,10 @@ class Edge:
         return cast(dict[str, Any], answer.json())
 
 
-@pytest.fixture(autouse=True)
-def _logs() -> Iterator[None]:
+@pytest.fixture(autouse=True, scope="session")
+def _logs() -> None:
     """Log lines go where pytest captures them."""
     through_standard_library("DEBUG")
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -96,16 +97,34 @@ def rate_limits() -> RateLimits:
 
 
 @pytest.fixture
-def edge(
-    database: Database, database_url: str, log: EventLog, tmp_path: Path, rate_limits: RateLimits
-) -> Iterator[Edge]:
+def edge(database: Database, log: EventLog, tmp_path: Path, rate_limits: RateLimits) -> Iterator[Edge]:
+    """An API on an empty log of the test's own."""
+    with running(database, log, tmp_path, rate_limits) as edge:
+        yield edge
+
+
+@pytest.fixture(scope="module")
+def steady(postgres: EmbeddedPostgres, template_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    """One API for all tests of a module that count nothing."""
+    with (
+        copied_database(postgres.url, f"steady_{uuid4().hex}") as url,
+        Database(url) as database,
+        closing(open_event_log(url)) as log,
+        running(database, log, tmp_path_factory.mktemp("home"), RateLimits()) as edge,
+    ):
+        yield edge
+
+
+@contextmanager
+def running(database: Database, log: EventLog, home: Path, rate_limits: RateLimits) -> Iterator[Edge]:
+    """An API that answers on a free port."""
     enrolled: dict[UUID, EnrolledDevice] = {}
     ctx = ApiContext(
         village=cast(Any, Ledger(log)),
         database=database,
-        blobs=BlobStore.open(None, home=tmp_path),
-        keys=load_keys(tmp_path),
-        settings=Settings(home=tmp_path),
+        blobs=BlobStore.open(None, home=home),
+        keys=load_keys(home),
+        settings=Settings(home=home),
         devices=enrolled.get,
         rate_limits=rate_limits,
     )
@@ -122,3 +141,13 @@ def edge(
     serving.should_exit = True
     thread.join(15)
     assert not thread.is_alive(), "the server did not stop"
+
+
+@contextmanager
+def copied_database(server_url: str, name: str) -> Iterator[str]:
+    """A migrated database, dropped afterwards."""
+    url = server_url.replace("/village?", f"/{name}?")
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template_village").format(sql.Identifier(name)))
+        yield url
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -44,8 +44,9 @@ def socket(
     init: bool = True,
     origin: str | None = None,
     headers: dict[str, str] | None = None,
+    slow: bool = False,
 ) -> Iterator[SocketClient]:
-    """A connected client; with `init` it has been acknowledged."""
+    """A connected client; with `init` it has been acknowledged. A slow one takes frames only as they are asked for."""
     with connect(
         url.replace("http://", "ws://") + "/graphql",
         subprotocols=[PROTOCOL],
@@ -53,6 +54,7 @@ def socket(
         additional_headers=headers or {},
         compression=None,
         proxy=None,
+        max_queue=1 if slow else None,
     ) as connection:
         client = SocketClient(connection)
         if init:

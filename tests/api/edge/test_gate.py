@@ -21,6 +21,13 @@ OPEN = {"/livez", "/readyz", "/version", "/login", "/logout", "/v1/sample/open"}
 OPEN_ON_LOOPBACK = {"/metrics"}
 
 
+@pytest.fixture
+def edge(steady: Edge) -> Edge:
+    """No test here counts what is recorded."""
+    steady.client.cookies.clear()
+    return steady
+
+
 def routes_of(app: FastAPI) -> Iterator[tuple[str, str, object]]:
     """Every method and path the app answers, with the route behind it."""
     for found in iter_route_contexts(app.routes):

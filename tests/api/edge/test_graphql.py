@@ -66,29 +66,29 @@ def test_a_total_is_counted_when_asked_for(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "!!!", "bm90IGpzb24", "WyJldmVudHMiLCJ4Il0", "WyJvdGhlciIsMV0", "a" * 600])
-def test_a_bad_cursor_is_refused_by_name(edge: Edge, cursor: str) -> None:
-    assert codes(edge.ask(EVENTS, first=1, after=cursor)) == ["cursor_invalid"]
+def test_a_bad_cursor_is_refused_by_name(steady: Edge, cursor: str) -> None:
+    assert codes(steady.ask(EVENTS, first=1, after=cursor)) == ["cursor_invalid"]
 
 
 @pytest.mark.parametrize("first", [0, -1, 101])
-def test_a_page_has_1_to_100_rows(edge: Edge, first: int) -> None:
-    assert codes(edge.ask(EVENTS, first=first)) == ["page_size_invalid"]
+def test_a_page_has_1_to_100_rows(steady: Edge, first: int) -> None:
+    assert codes(steady.ask(EVENTS, first=first)) == ["page_size_invalid"]
 
 
-def test_first_is_mandatory(edge: Edge) -> None:
-    answer = edge.ask("{ events { totalCount } }")
+def test_first_is_mandatory(steady: Edge) -> None:
+    answer = steady.ask("{ events { totalCount } }")
     assert codes(answer) == ["graphql_invalid"]
     assert "first" in answer["errors"][0]["message"]
 
 
-def test_the_log_is_for_operators(edge: Edge) -> None:
+def test_the_log_is_for_operators(steady: Edge) -> None:
     for query in ("{ events(first: 1) { totalCount } }", "{ projections { name } }"):
-        assert codes(edge.ask(query, edge.bearer("member", str(uuid4())))) == ["forbidden"]
+        assert codes(steady.ask(query, steady.bearer("member", str(uuid4())))) == ["forbidden"]
 
 
-def test_a_device_may_ask_with_its_signature(edge: Edge) -> None:
-    device = edge.enrol()
-    answer = edge.client.post("/graphql", json={"query": "{ leaf { name } }"}, auth=device.auth)
+def test_a_device_may_ask_with_its_signature(steady: Edge) -> None:
+    device = steady.enrol()
+    answer = steady.client.post("/graphql", json={"query": "{ leaf { name } }"}, auth=device.auth)
     assert answer.json() == {"data": {"leaf": {"name": f"device:{device.device_id}"}}}
 
 
@@ -96,10 +96,10 @@ def nested(depth: int) -> str:
     return "{ leaf " + "{ again " * (depth - 2) + "{ name }" + " }" * (depth - 2) + " }"
 
 
-def test_a_query_of_ten_levels_is_answered_and_a_deeper_one_refused(edge: Edge) -> None:
-    assert "errors" not in edge.ask(nested(10))
-    assert codes(edge.ask(nested(11))) == ["query_too_deep"]
-    assert codes(edge.ask(nested(200))) == ["query_too_deep"]
+def test_a_query_of_ten_levels_is_answered_and_a_deeper_one_refused(steady: Edge) -> None:
+    assert "errors" not in steady.ask(nested(10))
+    assert codes(steady.ask(nested(11))) == ["query_too_deep"]
+    assert codes(steady.ask(nested(200))) == ["query_too_deep"]
 
 
 @pytest.mark.parametrize(
@@ -115,32 +115,32 @@ def test_a_query_of_ten_levels_is_answered_and_a_deeper_one_refused(edge: Edge) 
         ("mutation { leaf }", "graphql_invalid"),
     ],
 )
-def test_a_document_beyond_a_bound_or_wrong_is_refused_by_name(edge: Edge, query: str, code: str) -> None:
-    assert set(codes(edge.ask(query))) == {code}
+def test_a_document_beyond_a_bound_or_wrong_is_refused_by_name(steady: Edge, query: str, code: str) -> None:
+    assert set(codes(steady.ask(query))) == {code}
 
 
-def test_the_bounds_count_what_fragments_expand_to_and_are_quick_about_it(edge: Edge) -> None:
+def test_the_bounds_count_what_fragments_expand_to_and_are_quick_about_it(steady: Edge) -> None:
     chain = " ".join(f"fragment F{i} on Leaf {{ ...F{i + 1} ...F{i + 1} }}" for i in range(60))
     bomb = f"{{ leaf {{ ...F0 }} }} {chain} fragment F60 on Leaf {{ name }}"
     started = time.monotonic()
-    assert codes(edge.ask(bomb)) == ["too_many_fields"]
+    assert codes(steady.ask(bomb)) == ["too_many_fields"]
     assert time.monotonic() - started < 2
     circle = "{ leaf { ...A } } fragment A on Leaf { ...B } fragment B on Leaf { ...A }"
-    assert set(codes(edge.ask(circle))) == {"graphql_invalid"}
+    assert set(codes(steady.ask(circle))) == {"graphql_invalid"}
 
 
-def test_a_misspelt_field_is_not_answered_with_the_names_of_others(edge: Edge) -> None:
-    (error,) = edge.ask("{ leef { name } }")["errors"]
+def test_a_misspelt_field_is_not_answered_with_the_names_of_others(steady: Edge) -> None:
+    (error,) = steady.ask("{ leef { name } }")["errors"]
     assert "leaf" not in error["message"]
 
 
-def test_standard_introspection_passes_the_bounds(edge: Edge) -> None:
-    answer = edge.ask(get_introspection_query())
+def test_standard_introspection_passes_the_bounds(steady: Edge) -> None:
+    answer = steady.ask(get_introspection_query())
     assert "Subscription" in build_client_schema(answer["data"]).type_map
 
 
-def test_our_own_mistake_in_a_resolver_is_masked(edge: Edge) -> None:
-    answer = edge.ask("{ broken leaf { name } }")
+def test_our_own_mistake_in_a_resolver_is_masked(steady: Edge) -> None:
+    answer = steady.ask("{ broken leaf { name } }")
     assert answer["data"] == {"broken": None, "leaf": {"name": "operator:ada"}}
     assert codes(answer) == ["internal_error"]
     assert "swordfish" not in str(answer)
@@ -157,18 +157,18 @@ def test_a_query_that_takes_too_long_is_stopped_by_name_and_the_next_one_answere
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"5", b"\xff", b"{}", b'{"query": 5}', b'{"query": ""}'])
-def test_a_request_that_is_not_graphql_is_refused_by_name(edge: Edge, body: bytes) -> None:
-    headers = edge.bearer() | {"Content-Type": "application/json"}
-    answer = edge.client.post("/graphql", content=body, headers=headers)
+def test_a_request_that_is_not_graphql_is_refused_by_name(steady: Edge, body: bytes) -> None:
+    headers = steady.bearer() | {"Content-Type": "application/json"}
+    answer = steady.client.post("/graphql", content=body, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (400, "graphql_request_invalid")
 
 
-def test_the_modern_media_type_answers_request_errors_with_status_400_and_no_data(edge: Edge) -> None:
-    headers = edge.bearer() | {"Accept": "application/graphql-response+json"}
-    wrong = edge.client.post("/graphql", json={"query": "{ nothing }"}, headers=headers)
+def test_the_modern_media_type_answers_request_errors_with_status_400_and_no_data(steady: Edge) -> None:
+    headers = steady.bearer() | {"Accept": "application/graphql-response+json"}
+    wrong = steady.client.post("/graphql", json={"query": "{ nothing }"}, headers=headers)
     assert (wrong.status_code, "data" in wrong.json()) == (400, False)
     assert wrong.headers["content-type"] == "application/graphql-response+json"
-    right = edge.client.post("/graphql", json={"query": "{ leaf { name } }"}, headers=headers)
+    right = steady.client.post("/graphql", json={"query": "{ leaf { name } }"}, headers=headers)
     assert (right.status_code, right.headers["content-type"]) == (200, "application/graphql-response+json")
 
 

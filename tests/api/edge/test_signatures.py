@@ -14,6 +14,13 @@ from .conftest import Device, Edge
 
 
 @pytest.fixture
+def edge(steady: Edge) -> Edge:
+    """No test here counts what is recorded."""
+    steady.client.cookies.clear()
+    return steady
+
+
+@pytest.fixture
 def device(edge: Edge) -> Device:
     return edge.enrol()
 
@@ -126,11 +133,13 @@ def test_an_upload_streams_under_the_digest_in_its_path(edge: Edge, device: Devi
 def test_a_request_that_rises_by_sequence_spends_no_nonce(edge: Edge, device: Device) -> None:
     edge.client.post("/v1/sample/beat", json={"sequence": 1}, auth=device.auth)
     with edge.ctx.database.writer.connection() as connection:
-        assert connection.execute("SELECT count(*) FROM edge.nonces").fetchone() == (0,)
+        spent = connection.execute("SELECT count(*) FROM edge.nonces WHERE device_id = %s", (device.device_id,))
+        assert spent.fetchone() == (0,)
 
 
 def test_expired_nonces_are_forgotten_and_fresh_ones_kept(edge: Edge, device: Device) -> None:
     edge.client.get("/v1/sample/mine", auth=device.auth)
     nonces = Nonces(edge.ctx.database.writer)
     assert nonces.purge(datetime.now(UTC)) == 0
-    assert nonces.purge(datetime.now(UTC) + timedelta(minutes=5)) == 1
+    assert nonces.purge(datetime.now(UTC) + timedelta(minutes=5)) > 0
+    assert nonces.purge(datetime.now(UTC) + timedelta(minutes=5)) == 0

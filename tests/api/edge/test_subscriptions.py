@@ -129,7 +129,7 @@ def test_a_slow_client_is_sent_back_to_the_log_and_still_gets_every_event(
     monkeypatch.setattr(feeds, "BATCH", 20)
     monkeypatch.setattr(feeds, "QUEUED_BATCHES", 1)
     before = metrics.RESYNCS._value.get()
-    with socket(edge.url, {"token": edge.token()}) as client:
+    with socket(edge.url, {"token": edge.token()}, slow=True) as client:
         client.subscribe(EVENTS.replace("{ position", "{ " + "".join(f"p{i}: state " for i in range(9)) + "position"))
         time.sleep(0.3)
         note = "x" * 4_000

@@ -75,10 +75,10 @@ class Flush:
             psycopg.Error: the transaction failed as a whole; after a lost connection its commit may stand.
         """
         started = time.perf_counter()
-        with connection.pipeline():
+        with connection.pipeline() as pipeline:
             connection.execute("BEGIN")
-            lock = connection.execute(_LOCK, (LOG_LOCK,))
-            state = self._read(connection, lock)
+            connection.execute(_LOCK, (LOG_LOCK,))
+            state = self._read(connection, pipeline)
             self.lock_wait_s = state.locked_at - started
             now = max(self.clock(), state.recorded_at)
             outcomes = [decide(write, state) for write in self.writes]
@@ -90,7 +90,7 @@ class Flush:
             connection.execute("COMMIT")
         return [outcome.written if isinstance(outcome, Accepted) else outcome for outcome in outcomes]
 
-    def _read(self, connection: psycopg.Connection[Any], lock: psycopg.Cursor[Any]) -> LogState:
+    def _read(self, connection: psycopg.Connection[Any], pipeline: psycopg.Pipeline) -> LogState:
         streams = list(
             {append.stream for write in self.writes for append in write.appends}.union(
                 *(write.reads for write in self.writes)
@@ -104,7 +104,8 @@ class Flush:
         cursors = ask(_CURSORS, names) if names else None
         given = ask(_GIVEN, *(list(column) for column in zip(*keys, strict=True))) if keys else None
         standing = None if self.began_at is None else ask(_STANDING, self.began_at)
-        lock.fetchone()
+        # After a Sync the server counts our silence as idle in transaction, and ends it when we are stopped here.
+        pipeline.sync()
         locked_at = time.perf_counter()
         position, recorded_at = head.fetchone() or (0, datetime.fromisoformat("1970-01-01T00:00:00+00:00"))
         return LogState(

@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 
 import psycopg
 from eventsourcing.persistence import Notification, ProcessRecorder, StoredEvent, Tracking
+from psycopg_pool import PoolTimeout
 
 from domain.kernel.errors import LogClosed, LogOverloaded, LogUnavailable
 from domain.kernel.ports import Clock, system_clock
@@ -182,7 +183,7 @@ class PostgresRecorder(ProcessRecorder):
                 with self._database.writer.connection() as connection, connection.cursor(binary=True) as cursor:
                     return cursor.execute(statement, parameters, prepare=True).fetchall()
             except psycopg.OperationalError as error:
-                if tried:
+                if tried or isinstance(error, PoolTimeout):
                     raise LogUnavailable(f"the database does not answer: {type(error).__name__}") from error
         raise AssertionError("every pass returns or raises by the last one")
 

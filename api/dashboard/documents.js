@@ -10,7 +10,7 @@ export const ROUNDS = `query Rounds($sessionId: UUID!, $first: Int!, $after: Str
   rounds(sessionId: $sessionId, first: $first, after: $after) {
     edges { node {
       roundId number state participants selected accepted rejected dropped
-      openedAt deadlineAt completedAt durationMs accuracy loss
+      openedAt deadlineAt completedAt durationMs accuracy loss reason position
     } }
     pageInfo { hasNextPage endCursor }
   }
@@ -58,6 +58,6 @@ export const EVENTS = `subscription Events($after: Position!) {
 
 export const ROUND_PROGRESS = `subscription RoundProgress($sessionId: UUID!, $after: Position!) {
   roundProgress(sessionId: $sessionId, after: $after) {
-    position roundId number state selected accepted accuracy loss participants
+    position roundId number state participants selected accepted rejected dropped accuracy loss
   }
 }`;

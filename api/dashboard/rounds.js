@@ -1,5 +1,5 @@
-// What the page knows of a round: its row in the read model joined with what the feed told since. Both only move
-// forward, so the join takes the further of the two and the order of their arrival does not matter.
+// What the page knows of a round: its row in the read model, joined with what the feed told. Both say at which position
+// of the log they are true, so the newer wins and the order of their arrival does not matter.
 
 export const STEPS = ["Collecting", "Aggregating", "Completed"];
 export const COMPLETED = 2;
@@ -16,24 +16,9 @@ export function labelOf(round) {
   return LABELS[rankOf(round.state)];
 }
 
-function further(a, b) {
-  if (a === null || a === undefined) return b;
-  if (b === null || b === undefined) return a;
-  return Math.max(a, b);
-}
-
 function mergeRound(row, told) {
-  if (!row || !told) return row ?? told;
-  return {
-    ...told,
-    ...row,
-    state: rankOf(told.state) > rankOf(row.state) ? told.state : row.state,
-    selected: further(row.selected, told.selected),
-    accepted: further(row.accepted, told.accepted),
-    participants: further(row.participants, told.participants),
-    accuracy: row.accuracy ?? told.accuracy,
-    loss: row.loss ?? told.loss,
-  };
+  if (!told) return row;
+  return told.position > row.position ? { ...row, ...told } : { ...told, ...row };
 }
 
 /** All rounds of the session by number; `rows` from the query (or null), `told` a Map of roundId -> newest message. */

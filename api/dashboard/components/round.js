@@ -35,7 +35,7 @@ function Figure({ label, value, testid }) {
 }
 
 function timeLine(round, nowMs) {
-  if (rankOf(round.state) > COMPLETED) return html`Ended without a model; the next round tries again`;
+  if (rankOf(round.state) > COMPLETED) return html`Ended without a model${round.reason ? `: ${words(round.reason)}` : ""}; the next round tries again`;
   if (round.completedAt || rankOf(round.state) >= COMPLETED) {
     return html`Took <b>${duration(round.durationMs)}</b>${round.completedAt ? `, ended ${clock(round.completedAt)}` : ""}`;
   }

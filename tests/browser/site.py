@@ -1,0 +1,200 @@
+"""A whole village in one process for the browser, composed as the command line does."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, LiteralString
+from uuid import UUID
+
+from pydantic import SecretStr
+
+from api.edge.login import create_login_code
+from api.server import listen, server
+from cli.compose import WORKERS, api_app, parts
+from domain.device_registry.criteria import DeviceCriteria
+from domain.device_registry.device import Device
+from domain.federated_learning.session import TrainingSession
+from domain.kernel import new_scope, within
+from domain.tokenomics.accounts import wallet_id_of
+from domain.tokenomics.wallet import Wallet
+from infrastructure.settings import Settings
+from tests.devices import enrol
+from tests.training import MANIFEST, Shelf, arrays, blob_of, norm_of, training_request
+
+PATIENCE_S = 20.0
+_STOP_S = 15.0
+_WORKERS = ("clock", "projector", "saga-runner")
+
+
+class Site:
+    """The page's village. Everything it shows is made by commands; the address outlives restarts of the API."""
+
+    def __init__(self, database_url: str, home: Path) -> None:
+        self.settings = Settings(home=home, database_url=SecretStr(database_url), max_participants_per_round=20)
+        self.url = ""
+        self.devices: list[UUID] = []
+        self._ends = ExitStack()
+        self._api = ExitStack()
+        self._port = 0
+
+    def __enter__(self) -> "Site":
+        self._parts = self._ends.enter_context(parts(self.settings, "test"))
+        for name in _WORKERS:
+            self._ends.enter_context(_running_worker(name, self.settings))
+        self.start_api()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop_api()
+        self._ends.close()
+
+    def start_api(self) -> None:
+        """Serve the API and the page, at the same address as before."""
+        app = self._api.enter_context(api_app(self.settings))
+        socket, self.url = listen("127.0.0.1", self._port)
+        self._port = socket.getsockname()[1]
+        serving = server(app)
+        thread = threading.Thread(target=serving.run, args=([socket],))
+        thread.start()
+
+        def stop() -> None:
+            serving.should_exit = True
+            thread.join(_STOP_S)
+            assert not thread.is_alive(), "the API did not stop"
+
+        self._api.callback(stop)
+        until(lambda: serving.started, "the API listens")
+
+    def stop_api(self) -> None:
+        """Stop the API, the way a restart does."""
+        self._api.close()
+
+    def login_link(self, role: str = "operator", subject: str = "ada") -> str:
+        """A one-time link."""
+        code = create_login_code(self._parts.database.writer, role=role, subject=subject)
+        return f"{self.url}/login?code={code}"
+
+    def ask(self, command: Callable[..., Any], **arguments: Any) -> Any:
+        """Run a command."""
+        with within(new_scope("test")):
+            return command(**arguments)
+
+    def enrol(self, count: int) -> None:
+        """Enrol devices and see them online."""
+        registry = self._parts.village.device_registry
+        for _ in range(count):
+            device_id = enrol(registry, now=_now())
+            self.ask(registry.device_went_online, device_id=device_id, seen_at=_now())
+            self.devices.append(device_id)
+
+    def train(self, *, name: str, rounds: int) -> UUID:
+        """Start a session, once the read models know the devices; answers its id."""
+        known = self._parts.village.device_registry.query_devices
+        until(lambda: len(known(criteria=DeviceCriteria())[0]) >= len(self.devices), "the devices are known")
+        model_hash = self._parts.blobs.put_bytes(blob_of(arrays(seed=99)))
+        request = training_request(Shelf(), name=name, rounds=rounds, base_model_hash=model_hash)
+        session_id: UUID = self.ask(self._parts.village.federated_learning.start_training, **request).id
+        return session_id
+
+    def open_round(self, session_id: UUID) -> UUID:
+        """The round a session has open; its saga opens it."""
+        round_id: UUID = until(lambda: self._session(session_id).open_round, "a round is open")
+        return round_id
+
+    def submit(self, round_id: UUID, device_id: UUID, train_ms: int = 40_000) -> None:
+        """A device sends its update."""
+        update = arrays(MANIFEST, seed=device_id.int % 2**32)
+        blob = blob_of(update)
+        self.ask(
+            self._parts.village.federated_learning.submit_update,
+            device_id=device_id,
+            round_id=round_id,
+            blob_hash=self._parts.blobs.put_bytes(blob),
+            bytes=len(blob),
+            examples=100,
+            train_ms=train_ms,
+            norm=norm_of(update),
+        )
+
+    def complete(self, round_id: UUID, accuracy: float, loss: float) -> None:
+        """Record the outcome of a sealed round."""
+        self.ask(
+            self._parts.village.federated_learning.complete_training_round,
+            round_id=round_id,
+            model_hash=f"{round_id.int:064x}",
+            accumulator_hash="f" * 64,
+            clipped=0,
+            metrics={"accuracy": accuracy, "loss": loss},
+        )
+
+    def participants(self, round_id: UUID) -> Sequence[UUID]:
+        """The devices asked in a round."""
+        found: Sequence[UUID] = self._parts.village.federated_learning.get_selected_participants(round_id=round_id)
+        return found
+
+    def owner_of(self, device_id: UUID) -> UUID:
+        """Whose device it is."""
+        return self._parts.log.load(Device, device_id).owner_id
+
+    def settled_balance(self, device_id: UUID, claims: int) -> int:
+        """The grains of a device's owner once this many of its claims are paid."""
+
+        def paid() -> bool:
+            row = self._row("SELECT claims, pending_grains FROM read.device_payouts WHERE device_id = %s", device_id)
+            return bool(row == (claims, 0))
+
+        until(paid, f"{claims} claims are paid")
+        wallet_id = wallet_id_of(self.owner_of(device_id))
+        self._parts.log.cache.drop(wallet_id)
+        return self._parts.log.load(Wallet, wallet_id).posted
+
+    def settled(self) -> int:
+        """The head of the log once nothing is added any more."""
+        heads = [0, 1]
+
+        def calm() -> bool:
+            heads.append(self._row("SELECT max(position) FROM log.events")[0])
+            time.sleep(0.3)
+            return heads[-1] == heads[-2]
+
+        until(calm, "the log comes to rest")
+        return heads[-1]
+
+    def _row(self, query: LiteralString, *parameters: object) -> Any:
+        with self._parts.database.reader.connection() as connection:
+            return connection.execute(query, parameters).fetchone()
+
+    def _session(self, session_id: UUID) -> TrainingSession:
+        self._parts.log.cache.drop(session_id)
+        return self._parts.log.load(TrainingSession, session_id)
+
+
+@contextmanager
+def _running_worker(name: str, settings: Settings) -> Iterator[None]:
+    stopping = threading.Event()
+    with WORKERS[name](settings) as runners:
+        threads = [threading.Thread(target=runner, args=(stopping,), name=name) for runner in runners]
+        for thread in threads:
+            thread.start()
+        yield
+        stopping.set()
+        for thread in threads:
+            thread.join(_STOP_S)
+            assert not thread.is_alive(), f"{name} did not stop"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def until(found: Callable[[], Any], what: str) -> Any:
+    """Poll until something is found; fails after PATIENCE_S."""
+    ends = time.monotonic() + PATIENCE_S
+    while time.monotonic() < ends:
+        if result := found():
+            return result
+        time.sleep(0.02)
+    raise AssertionError(f"waited {PATIENCE_S} s in vain: {what}")

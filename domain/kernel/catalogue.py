@@ -73,26 +73,27 @@ def _aggregates(base: type[Aggregate]) -> Iterator[type[Aggregate]]:
 def _line(kind: Any) -> str:
     codec = codec_of(kind.TOPIC)
     return " ".join(
-        [codec.topic, str(codec.version), *(f"{name}:{_type(hint)}" for name, hint in codec.fields.items())]
+        [codec.topic, str(codec.version), *(f"{name}:{type_name(hint)}" for name, hint in codec.fields.items())]
     )
 
 
-def _type(hint: Any) -> str:
+def type_name(hint: Any) -> str:
+    """A field's type as the committed tables spell it, with the fields of a value inside."""
     if hint is Instant:
         return "Instant"
     if hint is NoneType:
         return "None"
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, UnionType):
-        return "|".join(map(_type, arguments))
+        return "|".join(map(type_name, arguments))
     if origin is typing.Literal:
         return "|".join(f"'{item}'" for item in arguments)
     if origin is not None:
-        return f"{origin.__name__}[{','.join(map(_type, arguments))}]"
+        return f"{origin.__name__}[{','.join(map(type_name, arguments))}]"
     if hint.__module__ == "builtins" or not _has_fields(hint):
         return str(hint.__name__)
     inner = typing.get_type_hints(hint, include_extras=True)
-    return str(hint.__name__) + "{" + ",".join(f"{name}:{_type(inner[name])}" for name in _field_names(hint)) + "}"
+    return str(hint.__name__) + "{" + ",".join(f"{name}:{type_name(inner[name])}" for name in _field_names(hint)) + "}"
 
 
 def _has_fields(hint: Any) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from domain.kernel import Opener, Refusal
+from domain.kernel import Refusal
 from domain.kernel.tokens import positive
 
 from .accounts import FEES, SYSTEM_ACCOUNT_NAMES, TREASURY
@@ -43,13 +43,4 @@ def credits(transfer_id: UUID, legs: Iterable[Leg]) -> list[Wallet.Credited]:
         Wallet.fact(Wallet.Credited, leg.account, transfer_id=transfer_id, grains=leg.grains)
         for leg in legs
         if leg.grains > 0 and leg.account not in SYSTEM_ACCOUNT_NAMES
-    ]
-
-
-def openers(claims: Iterable[RewardClaim]) -> list[Opener]:
-    """The facts that open the claims' wallets where they are not open yet."""
-    owners = {claim.wallet_id: claim.owner_id for claim in claims}
-    return [
-        Opener(Wallet.fact(Wallet.Opened, wallet_id, wallet_id=wallet_id, owner_id=owner_id))
-        for wallet_id, owner_id in owners.items()
     ]

@@ -11,7 +11,7 @@ from domain.kernel import EventLog, Receipt, Refusal, command, scope
 from . import budget
 from .accounts import wallet_id_of
 from .issuance import ISSUANCE_ID, Issuance
-from .legs import batch_legs, credits, openers
+from .legs import batch_legs, credits
 from .pricing import Activity, Policy, Reward, reward
 from .reward_claim import ClaimUnknown, RewardClaim, claim_id_of
 from .reward_epoch import epoch_span
@@ -123,10 +123,17 @@ class Rewards:
             claim.post(transfer_id, epoch.id)
         paid = [_reward_transfer(transfer_id, legs, epoch.number)] if legs else []
         left = [str(claim.id) for claim in pending if not claim.posted]
+        # The wallets are open: to accrue a claim opened them.
         return self.log.record(
-            *running.changed, *openers(chosen), *paid, *credits(transfer_id, legs), *chosen,
-            id=transfer_id, posted=len(chosen), grains=str(total), left=left,
-        )  # fmt: skip
+            *running.changed,
+            *paid,
+            *credits(transfer_id, legs),
+            *chosen,
+            id=transfer_id,
+            posted=len(chosen),
+            grains=str(total),
+            left=left,
+        )
 
     def get_pending_rewards(self, *, device_id: UUID) -> list[PendingReward]:
         """The device's claims that are accrued and not yet posted, oldest first, at most 100."""

@@ -52,7 +52,13 @@ def router(ctx: ApiContext, tokens: Tokens) -> APIRouter:
     @open_to_all()
     async def login(request: Request, code: Annotated[str, Query(min_length=16, max_length=128)]) -> Response:
         """Turn a one-time code into a session cookie and go to the page."""
-        role, subject = await ctx.in_command_thread(lambda: _spend(ctx.database.writer, code))
+        try:
+            role, subject = await ctx.in_command_thread(lambda: _spend(ctx.database.writer, code))
+        except LoginCodeInvalid:
+            if "text/html" not in request.headers.get("accept", ""):
+                raise
+            # A person with a browser is told by the page, which also says how to get another link.
+            return RedirectResponse("/?login=invalid", status_code=303, headers={"Cache-Control": "no-store"})
         token = tokens.issue(role=role, subject=subject, expires_in=SESSION_LIFE)
         log.info("logged in", actor=f"{role}:{subject}")
         response = RedirectResponse("/", status_code=303, headers={"Cache-Control": "no-store"})

@@ -1,0 +1,172 @@
+"""Keyset connections: pages of a table walked by unique columns, with opaque cursors."""
+
+import base64
+import binascii
+import typing
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import strawberry
+from psycopg import sql
+
+from domain.kernel.errors import Refusal
+
+from .context import ApiContext
+
+N = TypeVar("N")
+
+MAX_PAGE = 100
+_MAX_CURSOR_CHARACTERS = 512
+
+
+class CursorInvalid(Refusal):
+    """`after` is an `endCursor` or `cursor` of the same connection, given back unchanged."""
+
+
+class PageSizeInvalid(Refusal):
+    """`first` is between 1 and 100."""
+
+
+@strawberry.type
+class PageInfo:
+    """Where a page ends and whether another follows."""
+
+    has_next_page: bool
+    end_cursor: str | None
+
+
+@strawberry.type
+class Edge(Generic[N]):
+    """A node and the cursor that continues after it."""
+
+    cursor: str
+    node: N
+
+
+@strawberry.type
+class Connection(Generic[N]):
+    """A page of a keyset connection."""
+
+    edges: list[Edge[N]]
+    page_info: PageInfo
+    count: strawberry.Private[Callable[[], Awaitable[int]]]
+
+    @strawberry.field
+    async def total_count(self) -> int:
+        return await self.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Part of a WHERE: constant SQL with named parameters, `Condition("ram_mb >= %(ram)s", {"ram": 2048})`."""
+
+    text: typing.LiteralString
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+def equals(column: typing.LiteralString, value: object) -> list[Condition]:
+    """`column = value`, or nothing when the value is None: `*equals("session_id", session_id)`."""
+    return [] if value is None else [Condition(f"{column} = %({column})s", {column: value})]
+
+
+@dataclass(frozen=True, slots=True)
+class Keyset:
+    """How a SELECT is walked: by columns that are unique together, all in one direction.
+
+    `types` are the columns' Python types, by which a cursor's values are checked.
+    """
+
+    name: str
+    order: tuple[str, ...]
+    types: tuple[Any, ...]
+    descending: bool = False
+
+    @property
+    def shape(self) -> Any:
+        """The type of a decoded cursor."""
+        return tuple.__class_getitem__((str, *self.types))
+
+    def cursor(self, values: Sequence[Any]) -> str:
+        """The opaque cursor of a row."""
+        return base64.urlsafe_b64encode(msgspec.json.encode([self.name, *values])).decode().rstrip("=")
+
+    def values(self, cursor: str) -> tuple[Any, ...]:
+        """The values a cursor holds. Raises CursorInvalid for anything this connection has not given out."""
+        if len(cursor) > _MAX_CURSOR_CHARACTERS:
+            raise CursorInvalid("the cursor is too long")
+        try:
+            decoded = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+            name, *values = msgspec.json.decode(decoded, type=self.shape)
+        except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+            raise CursorInvalid("not a cursor of this connection") from error
+        if name != self.name:
+            raise CursorInvalid("the cursor belongs to another connection")
+        return tuple(values)
+
+    def after(self, cursor: str) -> tuple[sql.Composable, dict[str, Any]]:
+        """The condition that continues after a cursor."""
+        names = [f"after_{index}" for index in range(len(self.order))]
+        condition = sql.SQL("({columns}) {comparison} ({values})").format(
+            columns=self._columns(),
+            comparison=sql.SQL("<" if self.descending else ">"),
+            values=sql.SQL(", ").join(map(sql.Placeholder, names)),
+        )
+        return condition, dict(zip(names, self.values(cursor), strict=True))
+
+    def order_by(self) -> sql.Composable:
+        """The ORDER BY."""
+        direction = sql.SQL(" DESC" if self.descending else " ASC")
+        return sql.SQL("ORDER BY ") + sql.SQL(", ").join(sql.Identifier(name) + direction for name in self.order)
+
+    def _columns(self) -> sql.Composable:
+        return sql.SQL(", ").join(map(sql.Identifier, self.order))
+
+
+async def page_of(
+    ctx: ApiContext,
+    keyset: Keyset,
+    *,
+    columns: Sequence[str],
+    table: str,
+    node: Callable[[dict[str, Any]], N],
+    first: int,
+    after: str | None,
+    conditions: Sequence[Condition] = (),
+) -> Connection[N]:
+    """One page of any table. Raises PageSizeInvalid or CursorInvalid."""
+    if not 1 <= first <= MAX_PAGE:
+        raise PageSizeInvalid(f"{first} asked")
+    where: list[sql.Composable] = [sql.SQL(condition.text) for condition in conditions]
+    parameters: dict[str, Any] = {}
+    for condition in conditions:
+        parameters |= condition.parameters
+    counting = sql.SQL("SELECT count(*) AS rows FROM {table}{where}").format(
+        table=sql.Identifier(*table.split(".")), where=where_of(where)
+    )
+    counted = dict(parameters)
+    if after is not None:
+        further, values = keyset.after(after)
+        where.append(further)
+        parameters |= values
+    query = sql.SQL("SELECT {columns} FROM {table}{where} {order} LIMIT {limit}").format(
+        columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+        table=sql.Identifier(*table.split(".")),
+        where=where_of(where),
+        order=keyset.order_by(),
+        limit=sql.Literal(first + 1),
+    )
+    rows = await ctx.rows(query, parameters)
+    edges = [Edge(cursor=keyset.cursor([row[name] for name in keyset.order]), node=node(row)) for row in rows[:first]]
+
+    async def count() -> int:
+        (total,) = await ctx.rows(counting, counted)
+        return int(total["rows"])
+
+    info = PageInfo(has_next_page=len(rows) > first, end_cursor=edges[-1].cursor if edges else None)
+    return Connection(edges=edges, page_info=info, count=count)
+
+
+def where_of(conditions: Sequence[sql.Composable]) -> sql.Composable:
+    return sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")

@@ -225,6 +225,12 @@ function signOut() {
   });
 }
 
+/** Forget the session, here and in the browser's cookie. */
+export async function leave() {
+  await fetch("/logout", { method: "POST" }).catch(() => null);
+  signOut();
+}
+
 function onLink(state, attempt) {
   store.update({ link: { state, attempt } });
   // After a gap the read models may have moved: the feeds resume by themselves, the tables are read again.

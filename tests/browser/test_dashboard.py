@@ -58,8 +58,20 @@ def test_a_login_link_opens_the_page_and_works_once(site: Site, open_page: Open)
     assert page.context.cookies()[0]["httpOnly"]
     assert page.evaluate("document.cookie") == ""
     second = open_page(link, tolerated=(UNAUTHORIZED,)).page
-    second.goto(site.url)
     expect(second.get_by_role("heading", name="You are not signed in")).to_be_visible()
+    expect(second.get_by_role("alert")).to_contain_text("used before or has expired")
+
+
+def test_signing_out_forgets_the_session_and_what_was_shown(site: Site, open_page: Open) -> None:
+    site.enrol(2)
+    page = open_page(site.login_link(), tolerated=(UNAUTHORIZED,)).page
+    expect(page.get_by_test_id("devices").locator("tbody tr")).to_have_count(2)
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="You are not signed in")).to_be_visible()
+    assert page.context.cookies() == []
+    assert not any(str(device_id)[:8] in page.content() for device_id in site.devices)
+    page.reload()
+    expect(page.get_by_role("heading", name="You are not signed in")).to_be_visible()
 
 
 def test_a_round_is_followed_live_to_its_end_and_paid_to_the_grain(site: Site, open_page: Open) -> None:

@@ -2,7 +2,7 @@
 
 import { html } from "../vendor/preact-htm.js";
 import { count, roundTokens } from "../format.js";
-import { reconnect } from "../live.js";
+import { leave, reconnect } from "../live.js";
 
 const RATE_WINDOW = 5;
 const SPARK_BARS = 60;
@@ -75,6 +75,7 @@ export function Header({ state }) {
           <dd><span class="rate">${rateOf(state.rates)}</span><${Spark} rates=${state.rates} /></dd>
         </div>
       </dl>
+      <button type="button" class="quiet-button" onClick=${leave}>Sign out</button>
     </header>
   `;
 }

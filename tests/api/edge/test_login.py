@@ -23,6 +23,9 @@ def test_a_login_link_gives_a_session_once(edge: Edge) -> None:
     again = edge.client.get("/login", params={"code": code})
     assert (again.status_code, again.json()["code"]) == (401, "login_code_invalid")
     assert "set-cookie" not in again.headers
+    person = edge.client.get("/login", params={"code": code}, headers={"Accept": "text/html"})
+    assert (person.status_code, person.headers["location"]) == (303, "/?login=invalid")
+    assert "set-cookie" not in person.headers
 
 
 def test_logging_out_forgets_the_session(edge: Edge) -> None:

@@ -21,12 +21,14 @@ from cli.console import Console, VillageError
 from cli.demo_check import Outcome, examine
 from cli.demo_run import LAYERS, Agents, DemoFailed, DemoStopped, Plan, Run, running_agents
 from cli.demo_view import open_view, print_outcome
+from cli.device import configure_logging
 from cli.errors import told_plainly
 from cli.up import Supervisor, login_url, stop_on_signals
 from infrastructure.settings import Settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+LOG_WIDTH = 120
 TOKEN_LIFE = timedelta(hours=1)
 SECONDS_PER_ROUND = 30.0
 SECONDS_BESIDE_ROUNDS = 120.0
@@ -58,7 +60,10 @@ def demo(
     """
     place = home or Path(tempfile.gettempdir()) / f"village-demo-{secrets.token_hex(4)}"
     wishes = Wishes(Plan(devices, rounds, processes), keep, accuracy)
+    configure_logging(json_output)
     screen = Screen(stderr=json_output, quiet=json_output, highlight=False)
+    if not screen.is_terminal:
+        screen = Screen(stderr=json_output, quiet=json_output, highlight=False, width=LOG_WIDTH)
     with told_plainly():
         outcome = _perform(_embedded(place, port, devices), wishes, screen, _json_line if json_output else _nothing)
     if outcome is None or not outcome.ok:

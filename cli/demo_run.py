@@ -27,6 +27,7 @@ from workers.models import initial_weights, save_weights
 LAYERS = [784, 200, 200, 10]
 MODEL_SEED = 1
 POLL_S = 0.5
+SETTLE_S = 60.0
 _OWNERS = UUID("6f6a3a52-5f5e-5c38-8d39-6ad31f3c8a54")
 _GENTLE_STOP_S = 10.0
 
@@ -183,19 +184,22 @@ class Run:
     def follow(self, session_id: UUID, agents: Agents, show: Callable[[Progress], None], timeout_s: float) -> Progress:
         """Show the training until it has ended and everything earned is paid; answers the last progress.
 
-        Raises DemoFailed after `timeout_s`, when the session is abandoned or when an agent process has ended, and
-        DemoStopped.
+        After the end it waits a bounded time for what is pending. Raises DemoFailed after `timeout_s`, when the session
+        is abandoned or when an agent process has ended, and DemoStopped.
         """
-        ends = time.monotonic() + timeout_s
-        while time.monotonic() < ends:
+        ends, completed = time.monotonic() + timeout_s, False
+        while True:
             seen = self.progress(session_id)
             show(seen)
             if seen.state == "abandoned":
                 raise DemoFailed("the training was abandoned")
-            if seen.state == "completed" and seen.settled and seen.paid_grains and not seen.pending_grains:
+            if seen.state == "completed" and not completed:
+                completed, ends = True, time.monotonic() + SETTLE_S
+            if completed and ((seen.settled and not seen.pending_grains) or time.monotonic() > ends):
                 return seen
+            if time.monotonic() > ends:
+                raise DemoFailed(f"the training did not end in {timeout_s:.0f} s")
             self._pause(agents)
-        raise DemoFailed(f"the training did not end in {timeout_s:.0f} s")
 
     def supply(self) -> Mapping[str, Any]:
         """The supply as the ledger sums it up."""

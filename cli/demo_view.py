@@ -55,7 +55,7 @@ class PlainView:
         self._screen, self._rate, self._printed = screen, EventRate(), 0
 
     def step(self, text: str) -> None:
-        self._screen.print(text, highlight=False, markup=False)
+        self._screen.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def progress(self, seen: Progress) -> None:
         rate = self._rate.at(seen.head)
@@ -63,7 +63,7 @@ class PlainView:
             if one.number > self._printed:
                 self._printed = one.number
                 line = f"{_line(one)}  paid {format_tokens(seen.paid_grains)} tokens  {rate:.0f} events/s"
-                self._screen.print(line, highlight=False, markup=False)
+                self._screen.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class LiveView:

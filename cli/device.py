@@ -78,7 +78,7 @@ def _hosted(file: Path) -> HostedDevice:
 
 
 def _run(devices: Sequence[HostedDevice], settings: AgentSettings, plain_http: bool, json: bool) -> None:
-    _configure_logging(json)
+    configure_logging(json)
     try:
         failed = run_devices(devices, settings, plain_http=plain_http)
     except (ValueError, DataUnavailable, StateInUse) as error:
@@ -88,7 +88,8 @@ def _run(devices: Sequence[HostedDevice], settings: AgentSettings, plain_http: b
         raise typer.Exit(1)
 
 
-def _configure_logging(json: bool) -> None:
+def configure_logging(json: bool) -> None:
+    """Log to standard error: lines for people, or one JSON object a line."""
     last = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     structlog.configure(
         processors=[

@@ -59,15 +59,15 @@ def open_data(place: str) -> Dataset:
     file = Path(place) / SAMPLES_FILE
     try:
         tensors = load_file(file)
-        features, labels = tensors["features"], tensors["labels"]
+        features, labels = tensors["x"], tensors["y"]
     except (OSError, SafetensorError, KeyError) as error:
-        raise DataUnavailable(f"{file} must be a safetensors file with the tensors features and labels") from error
+        raise DataUnavailable(f"{file} must be a safetensors file with the tensors x and y") from error
     return Dataset(features.astype(np.float32), labels.astype(np.int64))
 
 
 def samples_blob(dataset: Dataset) -> bytes:
-    """The content of a `samples.safetensors` file, which is also the form of an evaluation blob."""
-    return save({"features": dataset.features, "labels": dataset.labels})
+    """The content of a `samples.safetensors` file (tensors x and y), which is also the form of an evaluation blob."""
+    return save({"x": dataset.features, "y": dataset.labels})
 
 
 def _shard_of(text: str) -> tuple[int, int]:

@@ -85,8 +85,8 @@ def test_a_folder_without_samples_or_with_bad_ones_is_refused(tmp_path: Path) ->
         open_data(str(tmp_path))
     save_file(
         {
-            "features": np.array([[np.nan]], dtype=np.float32),
-            "labels": np.array([0], dtype=np.int64),
+            "x": np.array([[np.nan]], dtype=np.float32),
+            "y": np.array([0], dtype=np.int64),
         },
         tmp_path / "samples.safetensors",
     )

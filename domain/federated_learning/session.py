@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from domain import kernel
 from domain.kernel import Aggregate, Created, NotFound, Refusal, derive, event
 
 from .manifest import ModelManifest
@@ -48,7 +49,7 @@ class TooManySessions(Refusal):
 class TrainingSession(Aggregate):
     """Running <-> Paused -> Completed | Abandoned. It is the consistency boundary of the sequence of its rounds."""
 
-    class Created(Created):
+    class Created(kernel.Created):
         session_id: UUID
         owner_id: UUID
         name: str

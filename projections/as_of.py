@@ -1,6 +1,6 @@
 """As-of: any row, any read model and any aggregate as it was at a past position or time, by the same fold."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -12,7 +12,7 @@ from domain.kernel import Aggregate, AggregateNotFound, Fact, Refusal
 from domain.kernel.evolve import rehydrate
 from infrastructure.event_store.reader import LogReader
 
-from .fold import Fold
+from .fold import Fold, touched_by
 from .monitoring import ControlRow, Controls
 from .rows import Key, ReadModel, Row
 
@@ -57,11 +57,11 @@ def row_at(connection: psycopg.Connection[Any], model: ReadModel[R], key: Key, p
     """
     streams = model.streams_of(key)
     if streams is None:
-        return _folded(connection, model, position, frozenset({key})).get(key)
+        return _folded(connection, model, position, key.__eq__).get(key)
     _check(connection, position)
     records = LogReader(connection).of_streams(streams, until=position)
     facts = [record.fact() for record in records if record.topic in model.topics]
-    fold = Fold(model, {}, skipped=_skipped(connection, model)).add(facts, frozenset({key}))
+    fold = Fold(model, {}, skipped=_skipped(connection, model)).add(touched_by(model, facts, key.__eq__))
     row: R | None = fold.rows.get(key)
     return row
 
@@ -90,14 +90,14 @@ def aggregate_at(connection: psycopg.Connection[Any], kind: type[A], stream: UUI
 
 
 def _folded(
-    connection: psycopg.Connection[Any], model: ReadModel[R], position: int, only: frozenset[Key] | None
+    connection: psycopg.Connection[Any], model: ReadModel[R], position: int, takes: Callable[[Key], bool] | None
 ) -> dict[Key, R | None]:
     _check(connection, position)
     if position > MAX_FACTS:
         raise TooFarToFold(f"{position} facts")
     fold = Fold(model, {}, skipped=_skipped(connection, model))
     for batch in LogReader(connection).all(position):
-        fold.add(_until(batch.facts(model.topics), position), only)
+        fold.add(touched_by(model, _until(batch.facts(model.topics), position), takes))
     return fold.rows
 
 

@@ -9,7 +9,7 @@ from domain.kernel.fact import Fact
 from infrastructure.event_store.reader import LogReader
 
 from . import letters
-from .fold import Fold, Letter, load, store
+from .fold import Fold, Letter, load, store, touched_by
 from .rows import Key
 from .slots import Slot, advance
 
@@ -31,7 +31,7 @@ def apply(
     """
     with connection.transaction():
         advance(connection, slot, new)
-        fold = _folded(connection, slot, facts, skipped)
+        fold = _folded(connection, slot, touched_by(slot.model, facts, slot.takes), skipped)
         letters.write(connection, slot.cursor, slot.model, fold.letters)
     slot.position = new
     slot.held = fold.held
@@ -56,7 +56,8 @@ def retry(
         for start in range(0, len(positions), MAX_LETTERS_A_READ):
             records = LogReader(connection).at(positions[start : start + MAX_LETTERS_A_READ])
             again = Slot(**{name: getattr(slot, name) for name in Slot.__slots__} | {"held": held})
-            fold = _folded(connection, again, [record.fact() for record in records], skipped, frozenset({key}))
+            touched = touched_by(slot.model, [record.fact() for record in records], key.__eq__)
+            fold = _folded(connection, again, touched, skipped)
             held, left = fold.held, left + fold.letters
         letters.write(connection, slot.cursor, slot.model, left, tried_at=asked_at)
     slot.held = held
@@ -64,47 +65,36 @@ def retry(
 
 
 def _folded(
-    connection: psycopg.Connection[Any],
-    slot: Slot,
-    facts: Sequence[Fact],
-    skipped: Skipped,
-    only: frozenset[Key] | None = None,
+    connection: psycopg.Connection[Any], slot: Slot, touched: Sequence[tuple[Fact, Key]], skipped: Skipped
 ) -> Fold:
     model = slot.model
-    keys = dict.fromkeys(key for fact in facts for key in model.keys(fact) if slot.owns(key))
-    if only is None and model.partitions > 1 and not slot.rebuilding:
-        only = frozenset(keys)
-    before = load(connection, model, list(keys if only is None else only), slot.table)
-    fold = Fold(model, dict(before), set(slot.held), skipped).add(facts, only)
+    before = load(connection, model, list(dict.fromkeys(key for _, key in touched)), slot.table)
+    fold = Fold(model, dict(before), set(slot.held), skipped).add(touched)
     try:
         with connection.transaction():
             store(connection, model, before, fold.rows, slot.table)
         return fold
     except _NOT_STORABLE:
-        return _one_by_one(connection, slot, facts, skipped, before)
+        return _one_by_one(connection, slot, touched, skipped, before)
 
 
 def _one_by_one(
     connection: psycopg.Connection[Any],
     slot: Slot,
-    facts: Sequence[Fact],
+    touched: Sequence[tuple[Fact, Key]],
     skipped: Skipped,
     before: dict[Key, Any],
 ) -> Fold:
     """The same batch a fact and a row at a time, to find the fact whose row cannot be stored."""
-    model = slot.model
-    whole = Fold(model, dict(before), set(slot.held), skipped)
-    for fact in facts:
-        for key in model.keys(fact):
-            if key not in before:
-                continue
-            was = whole.rows.get(key)
-            whole.add([fact], frozenset({key}))
-            try:
-                with connection.transaction():
-                    store(connection, model, {key: was}, {key: whole.rows.get(key)}, slot.table)
-            except _NOT_STORABLE as error:
-                whole.rows[key] = was
-                whole.held.add(key)
-                whole.letters.append(Letter.of(fact, key, error))
+    whole = Fold(slot.model, dict(before), set(slot.held), skipped)
+    for fact, key in touched:
+        was = whole.rows.get(key)
+        whole.add([(fact, key)])
+        try:
+            with connection.transaction():
+                store(connection, slot.model, {key: was}, {key: whole.rows.get(key)}, slot.table)
+        except _NOT_STORABLE as error:
+            whole.rows[key] = was
+            whole.held.add(key)
+            whole.letters.append(Letter.of(fact, key, error))
     return whole

@@ -1,7 +1,7 @@
 """The fold: facts into the rows of one read model, in memory; what fails is set aside, with all behind it."""
 
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -46,28 +46,30 @@ class Fold:
     skipped: frozenset[tuple[int, str]] = frozenset()
     letters: list[Letter] = field(default_factory=list)
 
-    def add(self, facts: Iterable[Fact], only: frozenset[Key] | None = None) -> "Fold":
-        """Fold facts into the rows; a failure holds back its row only.
-
-        Args:
-            only: fold these keys and no others.
-        """
-        model, rows = self.model, self.rows
-        for fact in facts:
-            for key in model.keys(fact):
-                if only is not None and key not in only:
-                    continue
-                if self.skipped and (fact.position, model.key_text(key)) in self.skipped:
-                    continue
-                if key in self.held:
-                    self.letters.append(Letter(fact.position, key))
-                    continue
-                try:
-                    rows[key] = model.evolve(rows.get(key), fact, key)
-                except Exception as error:
-                    self.held.add(key)
-                    self.letters.append(Letter.of(fact, key, error))
+    def add(self, touched: Iterable[tuple[Fact, Key]]) -> "Fold":
+        """Fold facts into the rows they touch, in the order given; a failure holds back its row only."""
+        evolve, rows, held, skipped = self.model.evolve, self.rows, self.held, self.skipped
+        for fact, key in touched:
+            if skipped and (fact.position, self.model.key_text(key)) in skipped:
+                continue
+            if held and key in held:
+                self.letters.append(Letter(fact.position, key))
+                continue
+            try:
+                rows[key] = evolve(rows.get(key), fact, key)
+            except Exception as error:
+                held.add(key)
+                self.letters.append(Letter.of(fact, key, error))
         return self
+
+
+def touched_by(
+    model: ReadModel[Any], facts: Iterable[Fact], takes: Callable[[Key], bool] | None = None
+) -> list[tuple[Fact, Key]]:
+    """Which rows which facts touch, in order; only the keys that `takes` wants."""
+    if takes is None:
+        return [(fact, key) for fact in facts for key in model.keys(fact)]
+    return [(fact, key) for fact in facts for key in model.keys(fact) if takes(key)]
 
 
 def load(

@@ -9,7 +9,7 @@ import psycopg
 from domain.kernel.fact import Fact
 from infrastructure.event_store.reader import LogReader
 
-from .fold import Fold
+from .fold import Fold, touched_by
 from .monitoring import ControlRow, Controls
 from .rows import Key, ReadModel, Row
 
@@ -82,11 +82,8 @@ class _PartFold:
 
     def add(self, facts: Sequence[Fact]) -> None:
         own = [fact for fact in facts if fact.position <= self.end and fact.topic in self.model.topics]
-        only = None
-        if self.model.partitions > 1:
-            keys = {key for fact in own for key in self.model.keys(fact)}
-            only = frozenset(key for key in keys if self.model.partition_of(key) == self._part)
-        self._fold.add(own, only)
+        takes = None if self.model.partitions == 1 else lambda key: self.model.partition_of(key) == self._part
+        self._fold.add(touched_by(self.model, own, takes))
 
     def rows(self) -> Iterable[tuple[Key, Any]]:
         return self._fold.rows.items()

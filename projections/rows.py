@@ -18,7 +18,7 @@ Key = Any
 """A row's key: the value of its key column, or a tuple when it has several."""
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """One row of a read model. Its fields are the table's columns, in order; lists and dicts become jsonb."""
 
 
@@ -131,7 +131,7 @@ class ReadModel(Generic[R]):
 
     def select_by_keys(self, from_table: str | None = None) -> sql.Composed:
         """SELECT of the rows whose keys are given as one array per key column."""
-        arrays = sql.SQL(", ").join(sql.SQL("%s::{}[]").format(sql.SQL(self._type_of(name))) for name in self.key)
+        arrays = sql.SQL(", ").join(sql.SQL("%b::{}[]").format(sql.SQL(self._type_of(name))) for name in self.key)
         return sql.SQL("{select} WHERE ({key}) IN (SELECT * FROM unnest({arrays}))").format(
             select=self.select(from_table), key=_names(self.key), arrays=arrays
         )
@@ -139,7 +139,7 @@ class ReadModel(Generic[R]):
     def upsert(self, into: str | None = None) -> sql.Composed:
         """INSERT ... ON CONFLICT of many rows, given as one array per column."""
         arrays = sql.SQL(", ").join(
-            sql.SQL("%s::{}[]").format(sql.SQL("text" if kind == "jsonb" else kind)) for kind in self.types
+            sql.SQL("%b::{}[]").format(sql.SQL("text" if kind == "jsonb" else kind)) for kind in self.types
         )
         chosen = sql.SQL(", ").join(
             sql.SQL("c{}::jsonb" if kind == "jsonb" else "c{}").format(sql.SQL(str(index)))
@@ -165,7 +165,7 @@ class ReadModel(Generic[R]):
 
     def delete_by_keys(self, from_table: str | None = None) -> sql.Composed:
         """DELETE of the rows whose keys are given as one array per key column."""
-        arrays = sql.SQL(", ").join(sql.SQL("%s::{}[]").format(sql.SQL(self._type_of(name))) for name in self.key)
+        arrays = sql.SQL(", ").join(sql.SQL("%b::{}[]").format(sql.SQL(self._type_of(name))) for name in self.key)
         return sql.SQL("DELETE FROM {table} WHERE ({key}) IN (SELECT * FROM unnest({arrays}))").format(
             table=_table(from_table or self.table), key=_names(self.key), arrays=arrays
         )

@@ -1,6 +1,6 @@
 """Slots: which partitions of which read models a worker folds, by lease and fencing token."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,11 @@ class Slot:
     def owns(self, key: Key) -> bool:
         """Whether a row is folded here; a rebuild folds every partition."""
         return self.rebuilding or self.model.partition_of(key) == self.partition
+
+    @property
+    def takes(self) -> Callable[[Key], bool] | None:
+        """Which keys are folded here; None for all."""
+        return None if self.rebuilding or self.model.partitions == 1 else self.owns
 
 
 def shadow_of(model: ReadModel[Any]) -> str:

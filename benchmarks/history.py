@@ -1,0 +1,112 @@
+"""A long history for benchmarks: real events of real contexts, put into the log by COPY."""
+
+import itertools
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import UUID, uuid5
+
+import psycopg
+
+import domain.topics  # noqa: F401  (every stored topic must resolve)
+from domain.kernel import new_scope, within
+from domain.kernel.mapper import codec_of
+from domain.tokenomics.accounts import TREASURY
+from domain.tokenomics.transfer import Leg, Transfer
+from domain.tokenomics.wallet import Wallet
+from infrastructure.database import Database, migrate
+from infrastructure.embedded.postgres import EmbeddedPostgres
+
+COPY = (
+    "COPY log.events (position, stream, version, topic, state, event_id, command_id, correlation_id, actor,"
+    " recorded_at) FROM STDIN (FORMAT BINARY)"
+)
+TYPES = ["int8", "uuid", "int8", "text", "bytea", "uuid", "uuid", "uuid", "text", "timestamptz"]
+_NAMESPACE = UUID(int=42)
+_START = datetime(2026, 1, 1, tzinfo=UTC)
+_ACTOR = "operator:benchmark"
+
+
+class History:
+    """A server of the benchmark's own, durable as in production, with databases made on demand."""
+
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory(prefix="village-bench-", ignore_cleanup_errors=True)
+        Path(self._folder.name).chmod(0o711)
+        self.server = EmbeddedPostgres(Path(self._folder.name) / "server")
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> "History":
+        self.server.__enter__()
+        return self
+
+    def __exit__(self, *why: Any) -> None:
+        self.server.__exit__(*why)
+        self._folder.cleanup()
+
+    def database(self) -> Database:
+        """A fresh, migrated database."""
+        name = f"bench_{next(self._numbers)}"
+        with psycopg.connect(self.server.url, autocommit=True) as admin:
+            admin.execute(f"CREATE DATABASE {name}".encode())
+        url = self.server.url.replace("/village?", f"/{name}?")
+        migrate(url)
+        return Database(url, pool_size=4, application="benchmark")
+
+
+def opened_wallets(count: int) -> Iterator[tuple[Any, ...]]:
+    """One event of one new stream a row."""
+    for number in range(count):
+        wallet_id = uuid5(_NAMESPACE, f"wallet {number}")
+        event = Wallet.fact(Wallet.Opened, wallet_id, wallet_id=wallet_id, owner_id=uuid5(_NAMESPACE, str(number)))
+        yield _row(number + 1, event, 1)
+
+
+def economy(count: int, wallets: int = 10_000) -> Iterator[tuple[Any, ...]]:
+    """Wallets that open, and then transfers from the treasury to them, each with its credit."""
+    versions = [1] * wallets
+    yield from itertools.islice(opened_wallets(wallets), count)
+    for position in range(wallets + 1, count + 1, 2):
+        number = position * 7_919 % wallets
+        wallet_id = uuid5(_NAMESPACE, f"wallet {number}")
+        transfer_id = uuid5(_NAMESPACE, f"transfer {position}")
+        grains = position % 1_000 + 1
+        legs = sorted([Leg(TREASURY, -grains), Leg(wallet_id, grains)], key=lambda leg: leg.account)
+        posted = Transfer.fact(
+            Transfer.Posted,
+            transfer_id,
+            transfer_id=transfer_id,
+            kind="payment",
+            legs=legs,
+            cause_event_id=None,
+            memo="",
+        )
+        yield _row(position, posted, 1)
+        if position < count:
+            versions[number] += 1
+            credited = Wallet.fact(Wallet.Credited, wallet_id, transfer_id=transfer_id, grains=grains)
+            yield _row(position + 1, credited, versions[number])
+
+
+def write(database: Database, rows: Iterator[tuple[Any, ...]]) -> None:
+    """Put rows into the log at the speed of COPY, and let Postgres learn of them."""
+    with psycopg.connect(database.url) as connection:
+        with connection.cursor().copy(COPY) as copy:
+            copy.set_types(TYPES)
+            for row in rows:
+                copy.write_row(row)
+        connection.commit()
+        connection.autocommit = True
+        connection.execute("VACUUM ANALYZE log.events")
+
+
+def _row(position: int, event: Any, version: int) -> tuple[Any, ...]:
+    with within(new_scope(_ACTOR, now=_START)):
+        codec = codec_of(type(event).TOPIC)
+    event_id = UUID(int=position)
+    return (
+        position, event.originator_id, version, codec.topic, codec.encode(vars(event)), event_id, event_id, event_id,
+        _ACTOR, _START + timedelta(milliseconds=position),
+    )  # fmt: skip

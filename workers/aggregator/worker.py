@@ -111,7 +111,8 @@ class Aggregator:
         match fact.event:
             case TrainingRound.UpdateAccepted():
                 fold.take(fact.event.device_id, _update_of(fact.event))
-                self._fold(fact, fold)
+                if self._fold(fact, fold) is not None:
+                    _log.debug("update folded", round=str(fact.stream), updates=len(fold.updates))
             case TrainingRound.UpdateRejected(device_id=device_id):
                 fold.drop(device_id)
             case TrainingRound.Sealed():
@@ -159,6 +160,7 @@ class Aggregator:
                 clipped=sums.clipped,
                 metrics=self._metrics(sealed, model_hash, size),
             )
+            _log.info("round aggregated", round=str(fact.stream), updates=len(sealed.survivors), model=model_hash[:16])
         except (RoundNotSealed, RoundOutcomeDiffers) as refusal:
             _log.warning("the round has ended otherwise", round=str(fact.stream), why=str(refusal))
 

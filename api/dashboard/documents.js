@@ -33,7 +33,7 @@ export const PAYOUTS = `query Payouts($first: Int!, $after: String) {
 
 export const TRANSFERS = `query Transfers($first: Int!) {
   transfers(first: $first) {
-    edges { node { transferId kind state movedGrains postedAt position legs { account grains } } }
+    edges { node { transferId kind state movedGrains postedAt position legs { account name grains } } }
   }
 }`;
 

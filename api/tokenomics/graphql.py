@@ -9,7 +9,7 @@ import strawberry
 
 from api.edge.graphql import Condition, Connection, Grains, Info, Listing, Milliseconds, Position, equals
 from domain.kernel import Forbidden
-from domain.tokenomics.accounts import wallet_id_of
+from domain.tokenomics.accounts import SYSTEM_ACCOUNT_NAMES, wallet_id_of
 from projections.rows import Row
 from projections.tokenomics import DevicePayouts, Epochs, RewardClaims, Transfers, Wallets
 from projections.tokenomics.money import TransferRow
@@ -43,6 +43,11 @@ class Leg:
 
     account: UUID
     grains: Grains
+
+    @strawberry.field
+    def name(self) -> str | None:
+        """What a system account is called (mint, treasury, fees, insurance); null for a wallet."""
+        return SYSTEM_ACCOUNT_NAMES.get(self.account)
 
 
 @strawberry.type

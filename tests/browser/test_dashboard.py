@@ -119,6 +119,8 @@ def _expect_payouts(page: Page, site: Site) -> None:
     transfers.first.locator("summary").click()
     legs = transfers.first.locator(".legs .amount")
     expect(legs).to_have_count(4)  # three devices and the treasury
+    expect(transfers.first.locator(".legs")).to_contain_text("treasury")
+    expect(transfers.first.locator(".legs")).to_contain_text(f"device {str(site.devices[0])[:8]}")
     moved = [int(legs.nth(index).get_attribute("data-grains") or "") for index in range(4)]
     assert sum(moved) == 0
 

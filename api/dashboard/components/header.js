@@ -6,7 +6,7 @@ import { leave, reconnect } from "../live.js";
 
 const RATE_WINDOW = 5;
 const SPARK_BARS = 60;
-const SPARK_HEIGHT = 20;
+const SPARK_HEIGHT = 16;
 
 const LINKS = {
   connecting: ["wait", "Connecting"],

@@ -6,6 +6,8 @@ import { selectSession } from "../live.js";
 import { COMPLETED, labelOf, rankOf, STEPS } from "../rounds.js";
 import { Empty, Id, Panel } from "./panel.js";
 
+const ENDED = new Set(["completed", "abandoned"]);
+
 function SessionPicker({ sessions, sessionId }) {
   if (!sessions || sessions.length < 2) return null;
   return html`<label class="picker">
@@ -65,7 +67,7 @@ function Live({ session, round, nowMs }) {
     <dl class="figures">
       <${Figure} label="Selected" value=${count(selected)} />
       <${Figure} label="Accepted" value=${count(accepted)} />
-      <${Figure} label="Participants" value=${count(round.participants)} testid="participants" />
+      <${Figure} label="Participants" value=${count(rankOf(round.state) === COMPLETED ? round.participants : null)} testid="participants" />
       <${Figure} label="Rejected" value=${count(round.rejected)} />
       <${Figure} label="Dropped" value=${count(round.dropped)} />
     </dl>
@@ -90,7 +92,7 @@ export function RoundPanel({ state, rounds }) {
   const round = rounds && rounds.length ? rounds[rounds.length - 1] : null;
   const picker = html`<${SessionPicker} sessions=${state.sessions} sessionId=${state.sessionId} />`;
   return html`
-    <${Panel} id="round-title" title="Live round" aside=${picker} className="round" error=${state.errors.sessions}>
+    <${Panel} id="round-title" title=${session && ENDED.has(session.state) ? "Last round" : "Live round"} aside=${picker} className="round" error=${state.errors.sessions}>
       ${state.sessions === null
         ? html`<p class="loading">Reading…</p>`
         : !session

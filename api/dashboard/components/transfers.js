@@ -4,16 +4,17 @@ import { html } from "../vendor/preact-htm.js";
 import { clock, count, words } from "../format.js";
 import { Empty, Id, Panel, Tokens } from "./panel.js";
 
-function accountName(account, walletOwners, devicesByOwner) {
+function accountName({ account, name }, walletOwners, devicesByOwner) {
+  if (name) return name;
   const owner = walletOwners.get(account);
-  if (!owner) return html`system account <${Id} value=${account} />`;
+  if (!owner) return html`wallet <${Id} value=${account} />`;
   const devices = devicesByOwner.get(owner) ?? [];
   return devices.length === 1 ? html`device <${Id} value=${devices[0]} />` : html`owner <${Id} value=${owner} />`;
 }
 
 function Transfer({ transfer, walletOwners, devicesByOwner }) {
   const receivers = transfer.legs.filter((leg) => BigInt(leg.grains) > 0n).length;
-  const outcome = transfer.state === "rejected" ? "rejected" : receivers === 1 ? "1 account" : `${count(receivers)} accounts`;
+  const outcome = transfer.state === "rejected" ? "rejected" : receivers > 1 ? `${count(receivers)} accounts` : "";
   return html`<li data-transfer=${transfer.transferId}>
     <details>
       <summary>
@@ -24,7 +25,7 @@ function Transfer({ transfer, walletOwners, devicesByOwner }) {
       </summary>
       <ul class="legs">
         ${transfer.legs.map((leg) => html`<li key=${leg.account}>
-          <span>${accountName(leg.account, walletOwners, devicesByOwner)}</span><${Tokens} grains=${leg.grains} />
+          <span>${accountName(leg, walletOwners, devicesByOwner)}</span><${Tokens} grains=${leg.grains} />
         </li>`)}
       </ul>
     </details>

@@ -12,6 +12,7 @@ from .accounts import wallet_id_of
 from .legs import credits, payment_legs
 from .pricing import Policy, fee
 from .transfer import Transfer, transfer_id_of
+from .turns import Turns
 from .wallet import Wallet, WalletUnknown
 
 PaymentKind = Literal["payment", "service_payment"]
@@ -46,6 +47,7 @@ class Payments:
 
     log: EventLog
     policy: Policy
+    turns: Turns
 
     @command
     def open_wallet(self, *, owner_id: UUID) -> Receipt:
@@ -57,9 +59,10 @@ class Payments:
     @command
     def hold_funds(self, *, owner_id: UUID, hold_id: UUID, grains: int, expires_at: datetime, purpose: str) -> Receipt:
         """Keep an amount back until it is captured, voided or expired. Refusals: those of `Wallet.hold`."""
-        wallet = self._wallet(owner_id)
-        wallet.hold(hold_id, grains, expires_at, purpose, scope().now)
-        return self.log.record(wallet, id=hold_id)
+        with self.turns.of(wallet_id_of(owner_id)):
+            wallet = self._wallet(owner_id)
+            wallet.hold(hold_id, grains, expires_at, purpose, scope().now)
+            return self.log.record(wallet, id=hold_id)
 
     @command
     def capture_hold(
@@ -73,29 +76,32 @@ class Payments:
         memo: str = "",
     ) -> Receipt:
         """Pay out of a hold and release the rest. Refusals: WalletUnknown, SelfPayment, those of `Wallet.capture`."""
-        wallet, kept = self._wallet(owner_id), self._fee(kind, grains)
-        legs = payment_legs(wallet.id, wallet_id_of(to_owner_id), grains, kept)
-        transfer_id = transfer_id_of("hold_capture", wallet.id, hold_id)
-        wallet.capture(hold_id, grains, transfer_id, scope().now)
-        return self._pay(
-            wallet,
-            Transfer.post(transfer_id, "hold_capture", legs, memo=memo, cause_event_id=scope().causation_id),
-            kept,
-        )
+        with self.turns.of(wallet_id_of(owner_id)):
+            wallet, kept = self._wallet(owner_id), self._fee(kind, grains)
+            legs = payment_legs(wallet.id, wallet_id_of(to_owner_id), grains, kept)
+            transfer_id = transfer_id_of("hold_capture", wallet.id, hold_id)
+            wallet.capture(hold_id, grains, transfer_id, scope().now)
+            return self._pay(
+                wallet,
+                Transfer.post(transfer_id, "hold_capture", legs, memo=memo, cause_event_id=scope().causation_id),
+                kept,
+            )
 
     @command
     def void_hold(self, *, owner_id: UUID, hold_id: UUID) -> Receipt:
         """End a hold without paying. Refusals: WalletUnknown, HoldUnknown, HoldAlreadyEnded."""
-        wallet = self._wallet(owner_id)
-        wallet.void(hold_id)
-        return self.log.record(wallet, id=hold_id)
+        with self.turns.of(wallet_id_of(owner_id)):
+            wallet = self._wallet(owner_id)
+            wallet.void(hold_id)
+            return self.log.record(wallet, id=hold_id)
 
     @command
     def expire_hold(self, *, owner_id: UUID, hold_id: UUID) -> Receipt:
         """End a hold whose instant has come. Refusals: WalletUnknown, HoldUnknown, HoldAlreadyEnded, HoldNotExpired."""
-        wallet = self._wallet(owner_id)
-        wallet.expire(hold_id, scope().now)
-        return self.log.record(wallet, id=hold_id)
+        with self.turns.of(wallet_id_of(owner_id)):
+            wallet = self._wallet(owner_id)
+            wallet.expire(hold_id, scope().now)
+            return self.log.record(wallet, id=hold_id)
 
     @command
     def process_payment(
@@ -120,11 +126,12 @@ class Payments:
         if (paid := self.log.find(Transfer, transfer_id)) is not None:
             paid.require_same(kind, legs)
             return self.log.record(paid, grains=str(grains), fee_grains=str(kept))
-        payer = self._wallet(from_owner_id)
-        payer.debit(transfer_id, grains, scope().now)
-        return self._pay(
-            payer, Transfer.post(transfer_id, kind, legs, memo=memo, cause_event_id=scope().causation_id), kept
-        )
+        with self.turns.of(payer_id):
+            payer = self._wallet(from_owner_id)
+            payer.debit(transfer_id, grains, scope().now)
+            return self._pay(
+                payer, Transfer.post(transfer_id, kind, legs, memo=memo, cause_event_id=scope().causation_id), kept
+            )
 
     @command
     def reject_payment(self, *, payment_id: str, from_owner_id: UUID, kind: PaymentKind, reason: str) -> Receipt:

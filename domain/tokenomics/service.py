@@ -5,6 +5,7 @@ from domain.kernel import EventLog
 from .payments import Payments
 from .pricing import Policy
 from .rewards import PendingRewards, Rewards
+from .turns import Turns
 
 
 class TokenomicsService(Payments, Rewards):
@@ -20,3 +21,4 @@ class TokenomicsService(Payments, Rewards):
         self.log = log
         self.policy = policy or Policy()
         self.pending = pending
+        self.turns = Turns()

@@ -217,6 +217,13 @@ def test_eight_threads_paying_from_one_wallet_never_overdraw_it(economy: Economy
     assert_sound(economy.facts())
 
 
+def test_thirty_two_callers_paying_from_one_wallet_are_all_served(economy: Economy) -> None:
+    payer, payee = economy.given(1_000), economy.given(0)
+    with ThreadPoolExecutor(32) as threads:
+        list(threads.map(lambda _: economy.pay(payer, payee, 1), range(320)))
+    assert (economy.wallet(payer).available, economy.wallet(payee).available) == (680, 320)
+
+
 def test_thirty_two_callers_crediting_one_hot_wallet_lose_none(economy: Economy) -> None:
     payee = economy.given(0)
     payers = [economy.given(10) for _ in range(32)]

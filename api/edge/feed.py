@@ -64,6 +64,7 @@ class Feed:
     """Tails the log while anybody listens. Start and stop it with the app."""
 
     def __init__(self, ctx: ApiContext) -> None:
+        self.ended = False
         self._ctx = ctx
         self._subscribers: set[_Subscriber] = set()
         self._position = 0
@@ -82,15 +83,20 @@ class Feed:
         self._listener.start().subscribe(wake)
         self._task = asyncio.create_task(self._tail(), name="feed")
 
+    def end(self) -> None:
+        """End every subscription, and each that comes later at once: the process is about to stop."""
+        self.ended = True
+        for subscriber in list(self._subscribers):
+            subscriber.lagging = False
+            subscriber.offer(None)
+
     async def stop(self) -> None:
         """End every subscription and stop listening."""
+        self.end()
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        for subscriber in list(self._subscribers):
-            subscriber.lagging = False
-            subscriber.offer(None)
         await asyncio.to_thread(self._listener.stop)
 
     async def head(self) -> int:
@@ -146,7 +152,7 @@ class Feed:
     async def _batches(self, subscriber: _Subscriber, cursor: int, until: datetime | None) -> AsyncIterator[Batch]:
         """Batches without gap or overlap: from the log until the tailer is met, then from the queue."""
         behind = True
-        while True:
+        while not self.ended:
             _check_time(until)
             if behind or subscriber.lagging:
                 subscriber.lagging = False  # from here on the tailer queues again

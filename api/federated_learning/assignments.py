@@ -54,7 +54,7 @@ class Assignments:
         self._waiting[device_id].add(hint)
         try:
             found = await self._find(device_id)
-            while (found is None or found["submitted"]) and (left := ends - time.monotonic()) > 0:
+            while (found is None or found["submitted"]) and (left := ends - time.monotonic()) > 0 and not feed.ended:
                 self._follow(feed)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(left, POLL_S)):

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -58,6 +58,7 @@ class Edge:
     tokens: Tokens
     enrolled: dict[UUID, EnrolledDevice]
     client: httpx2.Client
+    stop: Callable[[], None]
 
     def enrol(self) -> Device:
         device = Device()
@@ -132,13 +133,17 @@ def running(database: Database, log: EventLog, home: Path, rate_limits: RateLimi
     serving = server(create_app(ctx, [sample]))
     thread = threading.Thread(target=serving.run, args=([socket],))
     thread.start()
+
+    def stop() -> None:
+        serving.should_exit = True
+
     ends = time.monotonic() + 10
     while not serving.started and time.monotonic() < ends:
         time.sleep(0.005)
     assert serving.started, "the server did not start"
     with httpx2.Client(base_url=url) as client:
-        yield Edge(url, ctx, log, Tokens(ctx.keys), enrolled, client)
-    serving.should_exit = True
+        yield Edge(url, ctx, log, Tokens(ctx.keys), enrolled, client, stop)
+    stop()
     thread.join(15)
     assert not thread.is_alive(), "the server did not stop"
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import psycopg
@@ -14,10 +15,12 @@ from api.edge import feed as feeds
 from api.edge import metrics
 from api.edge.gate import COOKIE
 from api.edge.limits import RateLimits
+from domain.kernel.event_log import EventLog
 from domain.kernel.scope import new_scope, within
+from infrastructure.database import Database
 from tests.ledger import Ledger
 
-from .conftest import Edge
+from .conftest import Edge, running
 from .socket_client import SocketClient, socket
 
 EVENTS = """
@@ -253,3 +256,19 @@ def test_server_sent_events_carry_the_same_feed(edge: Edge, writer: Writer) -> N
                 break
     assert '"position":2' in found[0]
     assert '"position":3' in found[1]
+
+
+def test_open_subscriptions_do_not_hold_up_a_stop(database: Database, log: EventLog, tmp_path: Path) -> None:
+    with running(database, log, tmp_path, RateLimits()) as edge:
+        Writer(edge)
+        body, headers = {"query": EVENTS, "variables": {"after": 0}}, edge.bearer() | {"Accept": "text/event-stream"}
+        with socket(edge.url, {"token": edge.token()}) as client:
+            client.subscribe(EVENTS, after=0)
+            assert positions(client, 1) == [1]
+            with edge.client.stream("POST", "/graphql", json=body, headers=headers) as answer:
+                lines = answer.iter_lines()
+                assert any('"position":1' in line for line in lines)
+                edge.stop()
+                stopped = time.monotonic()
+                assert any("event: complete" in line for line in lines), "the stream was ended, not cut"
+            assert time.monotonic() - stopped < 5

@@ -161,8 +161,12 @@ def _saga_runner(settings: Settings) -> Iterator[Sequence[Runner]]:
 
 @contextmanager
 def _aggregator(settings: Settings) -> Iterator[Sequence[Runner]]:
+    import torch
+
     from workers.aggregator.worker import Aggregator
 
+    # It has memory to wait for, not arithmetic; a second aggregator is the way to use a second core.
+    torch.set_num_threads(1)
     with parts(settings, "aggregator") as made:
         yield [Aggregator(made.log, made.database, made.village.federated_learning, made.blobs).run]
 
@@ -180,11 +184,29 @@ def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
         with within(new_scope("system:clock")):
             made.village.tokenomics.genesis()
         presence = PresenceStore(made.database, made.village.device_registry)
-        yield [
-            DeadlineClock(made.village.deadlines, made.database).run,
-            PresenceClock(presence).run,
-            LogSealer(made.database, load_sealing_keys(settings.home, settings.log_origin)).run,
-        ]
+        with _bus_relay(made) as relay:
+            yield [
+                DeadlineClock(made.village.deadlines, made.database).run,
+                PresenceClock(presence).run,
+                LogSealer(made.database, load_sealing_keys(settings.home, settings.log_origin)).run,
+                *relay,
+            ]
+
+
+@contextmanager
+def _bus_relay(made: Parts) -> Iterator[Sequence[Runner]]:
+    """The way from the log to the bus; nothing where no bus is given."""
+    from infrastructure.bus import Bus
+    from infrastructure.bus_letters import DeadLetterRouter
+    from workers.bus_relay import BusRelay
+
+    url, settings = made.settings.nats_url, made.settings
+    if url is None:
+        yield []
+        return
+    with Bus(url.get_secret_value(), settings.event_stream_name, name="village-relay") as bus:
+        relay = BusRelay(made.database, bus, made.blobs, origin=settings.log_origin)
+        yield [relay.run, DeadLetterRouter(bus, made.database).run]
 
 
 WORKERS: Final[Mapping[str, Callable[[Settings], AbstractContextManager[Sequence[Runner]]]]] = {

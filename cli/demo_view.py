@@ -18,7 +18,7 @@ from cli.demo_run import Plan, Progress, Round
 from domain.kernel.tokens import format_tokens
 
 _BARS = "▁▂▃▄▅▆▇█"
-_RATE_WINDOW_S = 5.0
+_RATE_WINDOW_S = 15.0
 _ROUNDS_SHOWN = 6
 
 

@@ -21,9 +21,9 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
     rate = EventRate()
     assert rate.at(0, now=0.0) == 0.0
     assert rate.at(100, now=1.0) == pytest.approx(100)
-    for second in range(2, 20):
+    for second in range(2, 40):
         rate.at(100, now=float(second))
-    assert rate.at(100, now=20.0) == 0.0
+    assert rate.at(100, now=40.0) == 0.0
 
 
 def test_without_a_terminal_each_completed_round_is_printed_once() -> None:

@@ -17,6 +17,7 @@ from workers.device_agent.client import open_http
 from workers.device_agent.data import open_data
 from workers.device_agent.enrolment import Applicant
 from workers.device_agent.state import DeviceState
+from workers.device_agent.training import warm_up
 
 MAX_DEVICES = 100
 """How many devices one process hosts at most."""
@@ -47,6 +48,7 @@ def run_devices(devices: Sequence[HostedDevice], settings: AgentSettings, *, pla
 
 async def _host(devices: Sequence[HostedDevice], settings: AgentSettings, http: httpx2.AsyncClient) -> int:
     capabilities = measure_capabilities()
+    warm_up()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="training") as executor:
         async with http:
             tasks = []

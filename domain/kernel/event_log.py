@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import msgspec
 from eventsourcing.application import Application
@@ -28,6 +28,7 @@ from .errors import (
     Refusal,
 )
 from .evolve import rehydrate
+from .ids import event_id
 from .scope import next_command, scope, within
 from .unit import Decided, Recordable, Unit, collected, exact_streams
 from .write import MAX_EVENTS_PER_COMMAND, Append, CursorMove, Receipt, Recorder, Write, Written
@@ -183,6 +184,22 @@ class EventLog(Application[UUID]):
         with within(next_command()):
             return self._decide(lambda: self._in_unit(decide, tuple(cursors), method))
 
+    def tentatively(self, decide: Callable[[], object]) -> None:
+        """Run commands of a unit of work that may be refused: what they had decided before is dropped then.
+
+        Raises:
+            Refusal: as raised; the unit is as it was before.
+        """
+        unit = _unit.get()
+        assert unit is not None, "only a unit of work goes on after a refusal"
+        before = unit.copy()
+        try:
+            decide()
+        except Refusal:
+            unit.aggregates, unit.facts = before.aggregates, before.facts
+            unit.loose, unit.receipt = before.loose, before.receipt
+            raise
+
     def _in_unit(self, decide: Callable[[], object], cursors: tuple[CursorMove, ...], method: str) -> Receipt:
         unit = Unit()
         token = _unit.set(unit)
@@ -266,7 +283,7 @@ class EventLog(Application[UUID]):
             version=stored.originator_version if stream in exact and not fact.loose else None,
             topic=stored.topic,
             state=stored.state,
-            event_id=uuid5(command_id, str(index)),
+            event_id=event_id(command_id, index),
             opener=fact.opener,
         )
 

@@ -12,6 +12,7 @@ from domain.kernel.ports import Clock
 from domain.kernel.scope import CommandScope
 from domain.kernel.write import Write, Written
 
+from .arrays import Bigints, Byteas, Texts, Uuids
 from .decide import Accepted, LogState, decide, key_of
 
 CHANNEL = "village_log"
@@ -41,6 +42,7 @@ _INSERT = (
     " WITH ORDINALITY AS given (stream, version, topic, state, event_id, command_id, correlation_id, causation_id,"
     " actor, ordinality)"
 )
+_COLUMNS = (Uuids, Bigints, Texts, Byteas, Uuids, Uuids, Uuids, Uuids, Texts)
 _REMEMBER = (
     "INSERT INTO log.commands (actor, method, key, body_hash, answer, position, recorded_at)"
     " SELECT actor, method, key, body_hash, answer, position, %b::timestamptz FROM unnest(%b::text[], %b::text[],"
@@ -100,7 +102,7 @@ class Flush:
         keys = [key_of(write) for write in self.writes if write.scope.idempotency_key is not None]
         ask = _Asker(connection)
         head = ask(_HEAD)
-        versions = ask(VERSIONS, streams) if streams else None
+        versions = ask(VERSIONS, Uuids(streams)) if streams else None
         cursors = ask(_CURSORS, names) if names else None
         given = ask(_GIVEN, *(list(column) for column in zip(*keys, strict=True))) if keys else None
         standing = None if self.began_at is None else ask(_STANDING, self.began_at)
@@ -129,7 +131,8 @@ class Flush:
         ]
         if not rows:
             return
-        connection.execute(_INSERT, (base, now, *map(list, zip(*rows, strict=True))), prepare=True)
+        columns = zip(_COLUMNS, zip(*rows, strict=True), strict=True)
+        connection.execute(_INSERT, (base, now, *(packed(column) for packed, column in columns)), prepare=True)
         connection.execute(_NOTIFY, (CHANNEL, str(base + len(rows))), prepare=True)
 
     def _remember(self, connection: psycopg.Connection[Any], accepted: list[Accepted], now: datetime) -> None:

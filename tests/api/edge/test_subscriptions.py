@@ -56,14 +56,22 @@ def client(edge: Edge) -> Iterator[SocketClient]:
         yield client
 
 
+def wait_until_subscribed(edge: Edge) -> None:
+    """Return once the feed has a subscriber: what is recorded from here on reaches it."""
+    ends = time.monotonic() + 10
+    while "village_subscriptions 0.0" in edge.client.get("/metrics").text:
+        assert time.monotonic() < ends, "nobody has subscribed"
+        time.sleep(0.01)
+
+
 def positions(client: SocketClient, count: int) -> list[int]:
     return [client.next()["events"]["position"] for _ in range(count)]
 
 
-def test_a_subscription_starts_now_unless_told_otherwise(client: SocketClient, writer: Writer) -> None:
+def test_a_subscription_starts_now_unless_told_otherwise(client: SocketClient, writer: Writer, edge: Edge) -> None:
     writer.deposit(3)
     client.subscribe(EVENTS)
-    time.sleep(0.3)
+    wait_until_subscribed(edge)
     writer.deposit(2)
     assert positions(client, 2) == [5, 6]
 
@@ -134,7 +142,7 @@ def test_a_slow_client_is_sent_back_to_the_log_and_still_gets_every_event(
     before = metrics.RESYNCS._value.get()
     with socket(edge.url, {"token": edge.token()}, slow=True) as client:
         client.subscribe(EVENTS.replace("{ position", "{ " + "".join(f"p{i}: state " for i in range(9)) + "position"))
-        time.sleep(0.3)
+        wait_until_subscribed(edge)
         note = "x" * 4_000
         for _ in range(600):
             with within(new_scope("operator:" + note[:50])):

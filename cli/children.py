@@ -13,6 +13,7 @@ from typing import IO, Final
 
 import structlog
 
+from cli.errors import CommandFailed
 from infrastructure.embedded.process import die_with_parent
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -26,7 +27,7 @@ LINE_BYTES: Final = 65_536
 log = structlog.get_logger("supervisor")
 
 
-class ChildFailed(Exception):
+class ChildFailed(CommandFailed):
     """A process crashed again and again; the message ends with the last lines it wrote."""
 
 

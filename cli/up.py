@@ -17,6 +17,7 @@ import structlog
 
 from cli.children import Child, LogFile
 from cli.compose import WORKERS
+from cli.errors import CommandFailed
 from infrastructure import login_codes
 from infrastructure.database import Database, migrate
 from infrastructure.embedded.nats import EmbeddedNats
@@ -35,7 +36,7 @@ STOP_CHILDREN_S: Final = 8.5
 log = structlog.get_logger("supervisor")
 
 
-class NotReady(Exception):
+class NotReady(CommandFailed):
     """The village did not come up in time; the message says what it lacks."""
 
 
@@ -102,10 +103,12 @@ class Supervisor:
         until = time.monotonic() + STOP_CHILDREN_S
         for child in self._children:
             child.ask_to_stop()
-        for child in self._children:
-            child.ensure_stopped(until)
-        self._children = []
-        self._ends.close()
+        try:
+            for child in self._children:
+                child.ensure_stopped(until)
+        finally:
+            self._children = []
+            self._ends.close()
 
     def pids(self) -> dict[str, int | None]:
         """The processes by name, None for one that is down."""

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import psycopg
 import structlog
+import torch
 
 from domain.federated_learning.manifest import EvaluationUnfit
 from domain.federated_learning.round import ABANDONED, SEALED, RoundNotSealed, RoundOutcomeDiffers, TrainingRound
@@ -56,7 +57,8 @@ class Aggregator:
         self._cursor = 0
 
     def run(self, stopping: threading.Event) -> None:
-        """Aggregate until told to stop."""
+        """Aggregate until told to stop, computing in one thread: two on a busy machine wait for each other."""
+        torch.set_num_threads(1)
         listener = Listener(lambda: self._database.connect(Role.READER)).start()
         pacer = Pacer(listener, POLL_S)
         try:

@@ -13,9 +13,10 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.errors import APIError
 
 from .bus_stream import Limits, Tail, ensure_streams, tail_of
-from .bus_window import ACK_TIMEOUT_S, Answers, Batches, BusUnavailable, Window
+from .bus_window import ACK_TIMEOUT_S, Answers, Batches, BusRefused, BusUnavailable, Window
 from .message import Message
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -64,7 +65,7 @@ class Bus:
         """Run work on the connection, in the bus's own loop.
 
         Raises:
-            BusUnavailable: no connection, no answer, or the connection broke.
+            BusUnavailable: no connection, no answer, or the connection broke. BusRefused: it makes no stream for us.
         """
         running = asyncio.run_coroutine_threadsafe(self._guarded(work), self._loop)
         try:
@@ -134,6 +135,9 @@ class Bus:
                     version = client.connected_server_version
                     atomic = (version.major, version.minor) >= ATOMIC_SINCE
                     self._atomic = await ensure_streams(context, self.stream, self._limits, atomic=atomic)
+            except APIError as error:
+                await self._drop()
+                raise BusRefused(f"{error.err_code}: {error.description}") from error
             except (nats.errors.Error, OSError) as error:
                 # The text of the error may hold the address with its password.
                 await self._drop()

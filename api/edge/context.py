@@ -8,7 +8,7 @@ import anyio
 import anyio.to_thread
 from anyio import CapacityLimiter
 from psycopg import sql
-from psycopg.errors import QueryCanceled
+from psycopg.errors import DataError, QueryCanceled
 from psycopg.rows import dict_row
 
 from infrastructure.blobs import BlobStore
@@ -18,7 +18,7 @@ from infrastructure.settings import Settings
 
 from .limits import RateLimits
 from .principals import DeviceDirectory
-from .problems import QueryTooSlow
+from .problems import QueryTooSlow, ValueOutOfReach
 
 if TYPE_CHECKING:
     from domain.sagas.village import Village
@@ -70,7 +70,7 @@ class ApiContext:
     async def rows(
         self, query: Query, parameters: dict[str, Any] | None = None, *, abandon: bool = False
     ) -> list[dict[str, Any]]:
-        """The rows of a query, by column name, read with the reader's rights. Raises QueryTooSlow."""
+        """The rows of a query, by column name, read with the reader's rights. Raises QueryTooSlow, ValueOutOfReach."""
 
         def read() -> list[dict[str, Any]]:
             with self.database.reader.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
@@ -79,6 +79,8 @@ class ApiContext:
                         connection.execute(f"SET LOCAL statement_timeout = {QUERY_TIMEOUT_MS}")
                         cursor.execute(query, parameters)  # type: ignore[arg-type]
                     return cursor.fetchall()
+                except DataError as error:
+                    raise ValueOutOfReach("a text with a NUL, or a number too large") from error
                 except QueryCanceled as error:
                     raise QueryTooSlow(f"stopped after {QUERY_TIMEOUT_MS} ms") from error
 

@@ -9,7 +9,6 @@ A route says so with a decorator under the router's:
 Without one only operators pass. `@open_to_all()` is for the few routes that need no proof.
 """
 
-import json
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +17,6 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
 import anyio.to_thread
-import orjson
 import structlog
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
@@ -26,6 +24,7 @@ from fastapi.routing import APIRoute
 from domain.kernel.errors import Forbidden
 from infrastructure import http_signatures as signatures
 
+from .encoding import loads
 from .limits import RateLimiter, bounded
 from .principals import ROLES, Devices, Principal, Role, SignedRequest, Tokens
 from .problems import CredentialsMissing, CrossOrigin, TokenInvalid, Unauthenticated
@@ -161,17 +160,13 @@ class Gate:
 
 
 class EdgeRequest(Request):
-    """A request whose body is bounded and whose JSON is read strictly (no NaN, valid UTF-8, bounded nesting)."""
+    """A request whose body is bounded and whose JSON is read strictly."""
 
     def __init__(self, request: Request, most: int) -> None:
         super().__init__(request.scope, bounded(request.receive, most, request.headers.get("content-length")))
 
     async def json(self) -> Any:
-        body = await self.body()
-        try:
-            return orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise json.JSONDecodeError(error.msg, "", error.pos) from None
+        return loads(await self.body())
 
 
 class GatedRoute(APIRoute):

@@ -152,7 +152,9 @@ class Documents(SchemaExtension):
         context = self.execution_context
         if context.query:
             try:
-                context.graphql_document = checked(context.schema, context.query, context.validation_rules)
+                document = checked(context.schema, context.query, context.validation_rules)
+                _choose(document, context._provided_operation_name)
+                context.graphql_document = document
                 context.validation_rules = ()
             except DocumentsRefused as refused:
                 # An exception here would end a stream without a word. The operation goes on with a document that
@@ -162,8 +164,17 @@ class Documents(SchemaExtension):
         yield
 
 
+def _choose(document: DocumentNode, name: str | None) -> None:
+    """Raises DocumentsRefused unless it is clear which operation is meant."""
+    names = [d.name and d.name.value for d in document.definitions if isinstance(d, OperationDefinitionNode)]
+    if name is None and len(names) > 1:
+        raise DocumentsRefused([_coded("several operations need an operationName", "graphql_invalid")])
+    if name is not None and name not in names:
+        raise DocumentsRefused([_coded("no operation has this operationName", "graphql_invalid")])
+
+
 def _nothing(operation_name: str | None) -> DocumentNode:
-    name = NameNode(value=operation_name) if operation_name else None
+    name = NameNode(value=operation_name) if operation_name is not None else None
     field_node = FieldNode(name=NameNode(value="__typename"))
     selections = SelectionSetNode(selections=(field_node,))
     operation = OperationDefinitionNode(operation=OperationType.QUERY, name=name, selection_set=selections)

@@ -12,20 +12,25 @@ from cross_web import HTTPException
 from fastapi import Request, Response, WebSocket
 from graphql import GraphQLError
 from starlette.requests import HTTPConnection
-from strawberry.exceptions import ConnectionRejectionError
+from strawberry.exceptions import ConnectionRejectionError, MissingQueryError
 from strawberry.extensions import MaskErrors, SchemaExtension
 from strawberry.fastapi import GraphQLRouter
+from strawberry.http import GraphQLRequestData
 from strawberry.schema import Schema
 from strawberry.schema.config import StrawberryConfig
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 from strawberry.subscriptions.protocols.graphql_transport_ws.types import SubscribeMessage
+from strawberry.types.execution import ExecutionContext, ExecutionResult
+from strawberry.types.graphql import OperationType
 from strawberry.types.scalar import ScalarDefinition
 from strawberry.types.unset import UNSET
 
 from domain.kernel.errors import Refusal
 
 from .context import ApiContext
+from .encoding import loads
 from .feed import Feed
 from .gate import COOKIE, Access, Gate, GatedRoute
 from .graphql import Grains, GraphQLContext, Milliseconds, Position
@@ -151,7 +156,7 @@ class VillageGraphQL(GraphQLRouter[GraphQLContext, None]):
     graphql_transport_ws_handler_class = _WebSocketHandler
 
     def decode_json(self, data: str | bytes) -> object:
-        return orjson.loads(data)
+        return loads(data)
 
     def encode_json(self, data: object) -> str:
         return orjson.dumps(data, option=orjson.OPT_UTC_Z).decode()  # text: bytes would make binary frames
@@ -167,6 +172,22 @@ class VillageGraphQL(GraphQLRouter[GraphQLContext, None]):
             return await super().run(request, context=context, root_value=root_value)
         except HTTPException as error:
             raise GraphqlRequestInvalid(error.reason) from error
+
+    async def execute_single(self, request: Any, request_adapter: Any, *given: Any, **named: Any) -> ExecutionResult:
+        """Plain HTTP answers once, so it runs queries only."""
+        data = cast(GraphQLRequestData, named["request_data"])
+        try:
+            return await self.schema.execute(
+                data.query,
+                variable_values=data.variables,
+                context_value=named["context"],
+                operation_name=data.operation_name,
+                allowed_operation_types={OperationType.QUERY},
+            )
+        except InvalidOperationTypeError as error:
+            raise HTTPException(400, "a subscription needs Accept: text/event-stream, or a WebSocket") from error
+        except (CannotGetOperationTypeError, MissingQueryError) as error:
+            raise HTTPException(400, "no GraphQL query found in the request") from error
 
     def create_response(self, response_data: Any, sub_response: Response) -> Response:
         request: Request | None = getattr(sub_response, "request", None)
@@ -203,11 +224,18 @@ def _token_of(parameters: Mapping[str, object]) -> str | None:
     return given.removeprefix("Bearer ") if isinstance(given, str) else None
 
 
+class VillageSchema(Schema):
+    """A schema that leaves the log to CodedErrors: what clients get wrong is no error of ours."""
+
+    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
+        return None
+
+
 def schema_of(query: type, subscription: type) -> Schema:
     """The schema, with the bounds and error rules of this edge."""
     extensions: list[type[SchemaExtension] | Callable[[], SchemaExtension]] = [CodedErrors, Documents]
     config = StrawberryConfig(disable_field_suggestions=True, scalar_map=SCALARS)
-    return Schema(query=query, subscription=subscription, extensions=extensions, config=config)
+    return VillageSchema(query=query, subscription=subscription, extensions=extensions, config=config)
 
 
 def router(ctx: ApiContext, feed: Feed, schema: Schema) -> VillageGraphQL:

@@ -99,7 +99,7 @@ class OwnerMissing(Refusal):
 
 
 class JsonMalformed(Refusal):
-    """The body is not JSON."""
+    """The body is JSON (RFC 8259) in UTF-8, without NaN and without NUL in its texts."""
 
     status = 400
 
@@ -121,6 +121,10 @@ class RateLimited(Refusal):
 
     status = 429
     retry_after_s: int = 1
+
+
+class ValueOutOfReach(Refusal):
+    """A value of a query is one the database can hold."""
 
 
 class QueryTooSlow(Refusal):
@@ -190,8 +194,8 @@ def refused(refusal: Refusal) -> Response:
 def invalid(error: RequestValidationError) -> Response:
     """The answer to a request that does not fit its model: names the fields, repeats no values."""
     found = error.errors()
-    if any(item["type"] == "json_invalid" for item in found):
-        return refused(JsonMalformed(f"not JSON at character {found[0]['loc'][-1]}"))
+    if found[0]["type"] == "json_invalid":
+        return refused(JsonMalformed(f"{found[0]['ctx']['error']} at character {found[0]['loc'][-1]}"))
     fields = [
         {"field": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]), "message": item["msg"]}
         for item in found[:_MAX_FIELD_ERRORS]

@@ -156,6 +156,42 @@ def test_a_query_that_takes_too_long_is_stopped_by_name_and_the_next_one_answere
     assert "errors" not in edge.ask("{ events(first: 1) { totalCount } }")
 
 
+TWO = "query A { leaf { name } } query B { waited(atLeast: null) }"
+
+
+def test_which_of_several_operations_is_meant_must_be_said(steady: Edge) -> None:
+    assert codes(steady.ask(TWO)) == ["graphql_invalid"]
+    named = {"query": TWO, "operationName": "B"}
+    assert steady.client.post("/graphql", json=named, headers=steady.bearer()).json() == {"data": {"waited": None}}
+    for name in ("C", "!!", ""):
+        unknown = steady.client.post("/graphql", json=named | {"operationName": name}, headers=steady.bearer())
+        assert codes(unknown.json()) == ["graphql_invalid"]
+
+
+def test_a_subscription_over_plain_http_is_refused_by_name(steady: Edge) -> None:
+    body = {"query": "subscription { events { position } }"}
+    answer = steady.client.post("/graphql", json=body, headers=steady.bearer())
+    assert (answer.status_code, answer.json()["code"]) == (400, "graphql_request_invalid")
+    assert "text/event-stream" in answer.json()["detail"]
+
+
+def test_a_text_that_no_column_can_hold_is_refused_by_name(steady: Edge) -> None:
+    query = '{ events(first: 1, topics: ["\\u0000"]) { totalCount } }'
+    assert codes(steady.ask(query)) == ["value_out_of_reach"]
+    variable = steady.client.post(
+        "/graphql",
+        json={"query": EVENTS, "variables": {"first": 1, "topics": ["\0"]}},
+        headers=steady.bearer(),
+    )
+    assert (variable.status_code, variable.json()["code"]) == (400, "graphql_request_invalid")
+
+
+def test_what_clients_get_wrong_is_not_logged_as_our_error(steady: Edge, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        steady.ask("{ nothing }")
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("body", [b"{", b"[]", b"5", b"\xff", b"{}", b'{"query": 5}', b'{"query": ""}'])
 def test_a_request_that_is_not_graphql_is_refused_by_name(steady: Edge, body: bytes) -> None:
     headers = steady.bearer() | {"Content-Type": "application/json"}

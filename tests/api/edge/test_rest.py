@@ -92,7 +92,9 @@ def test_a_refusal_is_answered_by_its_class_and_records_nothing(edge: Edge) -> N
     assert code_of(answer) == (404, "aggregate_not_found")
 
 
-@pytest.mark.parametrize("body", [b"{", b'{"sequence": NaN}', b"\xff\xfe", b"[" * 5_000, b'{"a": 1,}'])
+@pytest.mark.parametrize(
+    "body", [b"{", b'{"sequence": NaN}', b"\xff\xfe", b"[" * 5_000, b'{"a": 1,}', b'{"a": [{"b\\u0000": 1}]}']
+)
 def test_a_body_that_is_not_json_is_refused_by_name(steady: Edge, body: bytes) -> None:
     headers = steady.bearer() | {"Content-Type": "application/json", "Idempotency-Key": "k"}
     assert code_of(steady.client.post("/v1/sample/deposit", content=body, headers=headers)) == (400, "json_malformed")
@@ -118,6 +120,15 @@ def test_a_validation_error_names_the_field(steady: Edge, body: object, field: s
     assert code_of(answer) == (422, "request_invalid")
     assert [error["field"] for error in answer.json()["errors"]] == [field]
     assert steady.log.head() == before
+
+
+def test_a_nul_in_a_text_is_refused_and_a_written_backslash_is_not(steady: Edge) -> None:
+    headers = {"Content-Type": "application/json"}
+    nul = steady.client.post("/v1/sample/open", content=b'{"memo": "a\\u0000b"}', headers=headers)
+    assert code_of(nul) == (400, "json_malformed")
+    assert "NUL" in nul.json()["detail"]
+    backslash = steady.client.post("/v1/sample/open", content=b'{"memo": "a\\\\u0000b"}', headers=headers)
+    assert backslash.json() == {"memo": "a\\u0000b"}
 
 
 def test_a_member_acts_only_for_itself(steady: Edge) -> None:

@@ -7,6 +7,7 @@ from domain.federated_learning import session as session
 from domain.monitoring import projection as projection
 from domain.sagas import coordinate_training as coordinate_training
 from domain.sagas import deadline as deadline
+from domain.sagas import process as process
 from domain.sagas import reward_training as reward_training
 from domain.tokenomics import issuance as issuance
 from domain.tokenomics import reward_claim as reward_claim

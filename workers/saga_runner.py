@@ -2,12 +2,12 @@
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 import structlog
 
-from domain.kernel import CursorMove, EventLog, Fact, Saga, derive, new_scope, within
+from domain.kernel import CursorMove, EventLog, Fact, derive, new_scope, within
 from domain.kernel.errors import CursorMoved
 from infrastructure.database import Database, Role
 from infrastructure.event_store.listener import Listener, Pacer
@@ -19,6 +19,22 @@ POLL_S = 0.25
 _log = structlog.get_logger()
 
 
+class Handler(Protocol):
+    """What the runner runs: a saga type, or a plan of a process."""
+
+    @property
+    def listens(self) -> tuple[type[Any], ...]: ...
+
+    def concerns(self, fact: Fact) -> bool: ...
+
+    def handle(self, fact: Fact, log: EventLog, village: Any) -> None: ...
+
+
+def name_of(saga: Handler) -> str:
+    """The name of its cursor and its actor: a saga's class, or a plan's own name."""
+    return saga.__name__ if isinstance(saga, type) else str(getattr(saga, "name"))  # noqa: B009
+
+
 class SagaRunner:
     """Runs process managers over the log.
 
@@ -27,13 +43,13 @@ class SagaRunner:
     """
 
     def __init__(
-        self, log: EventLog, database: Database, sagas: Sequence[type[Saga]], village: Any, *, batch_size: int = 1_000
+        self, log: EventLog, database: Database, sagas: Sequence[Handler], village: Any, *, batch_size: int = 1_000
     ) -> None:
         self._log = log
         self._database = database
         self._village = village
-        self._sagas = {f"saga:{kind.__name__}": kind for kind in sagas}
-        self._topics = {name: frozenset(e.TOPIC for e in kind.listens) for name, kind in self._sagas.items()}
+        self._sagas = {f"saga:{name_of(saga)}": saga for saga in sagas}
+        self._topics = {name: frozenset(e.TOPIC for e in saga.listens) for name, saga in self._sagas.items()}
         self._wanted = frozenset[str]().union(*self._topics.values())
         self._batch_size = batch_size
         self._failures = Failures()
@@ -78,12 +94,12 @@ class SagaRunner:
 
     def _handle_all(self, name: str, cursor: int, batch: Batch, facts: Sequence[Fact]) -> CursorMove | None:
         """Handle this saga type's facts one by one; answers the move over the rest of the batch."""
-        kind = self._sagas[name]
+        saga = self._sagas[name]
         for fact in facts:
-            if fact.position <= cursor or fact.topic not in self._topics[name] or kind.route(fact) is None:
+            if fact.position <= cursor or fact.topic not in self._topics[name] or not saga.concerns(fact):
                 continue
             try:
-                self._handle(kind, fact, CursorMove(name, 0, cursor, fact.position))
+                self._handle(saga, fact, CursorMove(name, 0, cursor, fact.position))
                 self._failures.succeeded(name)
             except CursorMoved:
                 _log.info("another saga runner was first", saga=name, position=fact.position)
@@ -94,26 +110,21 @@ class SagaRunner:
             cursor = fact.position
         return CursorMove(name, 0, cursor, batch.end) if cursor < batch.end else None
 
-    def _handle(self, kind: type[Saga], fact: Fact, move: CursorMove) -> None:
+    def _handle(self, saga: Handler, fact: Fact, move: CursorMove) -> None:
         scope = new_scope(
-            f"saga:{kind.__name__}",
+            f"saga:{name_of(saga)}",
             now=fact.recorded_at,
-            command_id=derive("saga.step", kind.topic, fact.event_id),
+            command_id=derive("saga.step", name_of(saga), fact.event_id),
             correlation_id=fact.correlation_id,
             causation_id=fact.event_id,
         )
         with within(scope):
-            self._log.transact(lambda: self._decide(kind, fact), cursors=(move,), method=kind.__name__)
+            self._log.transact(lambda: self._decide(saga, fact), cursors=(move,), method=name_of(saga))
 
-    def _decide(self, kind: type[Saga], fact: Fact) -> None:
-        saga_id = kind.route(fact)
-        assert saga_id is not None
+    def _decide(self, saga: Handler, fact: Fact) -> None:
         # Another process recorded the fact: a saga that only reads its stream would never notice an older copy.
         self._log.cache.drop_older(fact.stream, fact.version)
-        saga = self._log.find(kind, saga_id) or kind.start(fact)
-        if saga is not None:
-            saga.on(fact, self._village)
-            self._log.record(saga)
+        saga.handle(fact, self._log, self._village)
 
     def _pass_over(self, moves: Sequence[CursorMove]) -> None:
         for move in moves:

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Self
 from uuid import UUID
 
 from .aggregate import Aggregate
+from .event_log import EventLog
 from .fact import Fact
 
 
@@ -25,6 +26,21 @@ class Saga(Aggregate, context="sagas"):
     def start(cls, fact: Fact) -> Self | None:
         """A new saga for a fact whose saga does not exist yet, or None when this fact starts none."""
         raise NotImplementedError
+
+    @classmethod
+    def concerns(cls, fact: Fact) -> bool:
+        """Whether this fact belongs to a saga of this type."""
+        return cls.route(fact) is not None
+
+    @classmethod
+    def handle(cls, fact: Fact, log: EventLog, village: Any) -> None:
+        """Hand a fact to its saga, and record what that decides, inside the runner's transaction."""
+        saga_id = cls.route(fact)
+        assert saga_id is not None
+        saga = log.find(cls, saga_id) or cls.start(fact)
+        if saga is not None:
+            saga.on(fact, village)
+            log.record(saga)
 
     def on(self, fact: Fact, village: Any) -> None:
         """Decide the next step: call services of the village, trigger own events."""

@@ -50,6 +50,12 @@ class Unit:
                     _move_on(self.aggregates[stream], fact)
         self.receipt = receipt
 
+    def copy(self) -> "Unit":
+        """The unit as it is now, to go back to when a command of it is refused."""
+        aggregates = {stream: aggregate.clone() for stream, aggregate in self.aggregates.items()}
+        loose = {stream: list(facts) for stream, facts in self.loose.items()}
+        return Unit(aggregates, list(self.facts), loose, self.receipt)
+
     def moved_on(self, stream: UUID, aggregate: Aggregate | None) -> Aggregate | None:
         """An aggregate as it is after the loose facts of the commands before; their versions are not known yet."""
         for fact in self.loose.get(stream, ()):

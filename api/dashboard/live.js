@@ -24,11 +24,15 @@ const SECTIONS = {
   ledger: loadLedger,
 };
 
-const SECTIONS_OF = {
-  device_registry: ["devices"],
-  tokenomics: ["ledger"],
-  federated_learning: ["sessions", "rounds"],
+/** What an event makes stale, by its aggregate. Updates of a round are told by the feed of rounds. */
+const STALE = {
+  "device_registry.Device": "devices",
+  "federated_learning.TrainingSession": "sessions",
+  "federated_learning.TrainingRound": "rounds",
+  "tokenomics.RewardClaim": "ledger",
+  "tokenomics.Transfer": "ledger",
 };
+const TOLD = "federated_learning.TrainingRound.UpdateAccepted";
 
 const dirty = new Map(); // section -> {position to reach, tries left}
 let feeds = null;
@@ -64,32 +68,29 @@ async function loadRounds() {
 }
 
 async function loadDevices() {
-  const { devicePages } = store.get();
-  const first = { first: PAGE };
-  const [devices, payouts] = await Promise.all([
-    queryPages(documents.DEVICES, "devices", first, devicePages),
-    queryPages(documents.PAYOUTS, "devicePayouts", first, MOST_PAGES),
-  ]);
-  store.update({
-    devices: devices.nodes,
-    devicesTotal: devices.totalCount ?? devices.nodes.length,
-    payouts: new Map(payouts.nodes.map((node) => [node.deviceId, node])),
-  });
+  const { nodes, totalCount } = await queryPages(documents.DEVICES, "devices", { first: PAGE }, store.get().devicePages);
+  store.update({ devices: nodes, devicesTotal: totalCount ?? nodes.length });
 }
 
 async function loadLedger() {
-  const [{ transfers }, { supply }, wallets, payouts] = await Promise.all([
+  const [found, { supply }, payouts] = await Promise.all([
     query(documents.TRANSFERS, { first: TRANSFERS_SHOWN }),
     query(documents.SUPPLY),
-    queryPages(documents.WALLETS, "wallets", { first: PAGE }, MOST_PAGES),
     queryPages(documents.PAYOUTS, "devicePayouts", { first: PAGE }, MOST_PAGES),
   ]);
-  store.update({
-    transfers: transfers.edges.map((edge) => edge.node).sort((a, b) => b.position - a.position),
-    supply,
-    walletOwners: new Map(wallets.nodes.map((wallet) => [wallet.walletId, wallet.ownerId])),
-    payouts: new Map(payouts.nodes.map((node) => [node.deviceId, node])),
-  });
+  const transfers = found.transfers.edges.map((edge) => edge.node);
+  await loadWallets(transfers);
+  store.update({ transfers, supply, payouts: new Map(payouts.nodes.map((node) => [node.deviceId, node])) });
+}
+
+/** The owners of wallets never change: ask only when a transfer names a wallet not seen before. */
+async function loadWallets(transfers) {
+  const { walletOwners } = store.get();
+  const accounts = transfers.flatMap((transfer) => transfer.legs).filter((leg) => !leg.name).map((leg) => leg.account);
+  if (accounts.every((account) => walletOwners.has(account))) return;
+  const { nodes } = await queryPages(documents.WALLETS, "wallets", { first: PAGE }, MOST_PAGES);
+  const strangers = accounts.map((account) => [account, null]); // beyond the pages: known to be unknown
+  store.update({ walletOwners: new Map([...strangers, ...nodes.map((wallet) => [wallet.walletId, wallet.ownerId])]) });
 }
 
 /** Read how far the read models are; answers the position that all of them have reached. */
@@ -173,8 +174,8 @@ function onEvent(event) {
     position: Math.max(state.position, event.position),
     events: [event, ...state.events].slice(0, EVENTS_SHOWN),
   }));
-  const context = event.topic.split(".")[0];
-  if (event.position > backlogEnd && SECTIONS_OF[context]) mark(SECTIONS_OF[context], event.position);
+  const section = STALE[event.topic.slice(0, event.topic.lastIndexOf("."))];
+  if (event.position > backlogEnd && section && event.topic !== TOLD) mark([section], event.position);
 }
 
 function onRoundProgress(progress) {
@@ -220,7 +221,7 @@ function signOut() {
   feeds = null;
   dirty.clear();
   store.update({
-    auth: "signed_out", sessions: null, sessionId: null, rounds: null, told: new Map(), devices: null, payouts: new Map(),
+    auth: "signed_out", sessions: null, sessionId: null, rounds: null, told: new Map(), devices: null, payouts: null,
     transfers: null, supply: null, events: [], errors: {},
   });
 }

@@ -44,9 +44,9 @@ export const store = createStore({
   devices: null,
   devicesTotal: null,
   devicePages: 1,
-  payouts: new Map(),
+  payouts: null, // Map of deviceId -> what it earned
   transfers: null,
-  walletOwners: new Map(),
+  walletOwners: new Map(), // wallet -> its owner, or null when it is not for us to know
   supply: null,
   events: [],
   errors: {},

@@ -7,7 +7,6 @@ import { Empty, Id, Panel, Tokens } from "./panel.js";
 
 const PRESENCE = { online: ["good", 0], degraded: ["warn", 1], offline: ["bad", 2] };
 const UNKNOWN_PRESENCE = ["wait", 3];
-const ZERO = "0";
 
 const COLUMNS = [
   { key: "id", label: "Device", of: (row) => row.deviceId },
@@ -15,9 +14,9 @@ const COLUMNS = [
   { key: "region", label: "Region", of: (row) => row.region },
   { key: "presence", label: "Presence", of: (row) => presenceOf(row)[1] },
   { key: "score", label: "Compute", numeric: true, of: (row) => row.computeScore ?? -1 },
-  { key: "rounds", label: "Rounds", numeric: true, of: (row) => row.claims },
-  { key: "paid", label: "Paid (tokens)", numeric: true, of: (row) => BigInt(row.paidGrains) },
-  { key: "pending", label: "Pending", numeric: true, of: (row) => BigInt(row.pendingGrains) },
+  { key: "rounds", label: "Rounds", numeric: true, of: (row) => row.claims ?? -1 },
+  { key: "paid", label: "Paid (tokens)", numeric: true, of: (row) => BigInt(row.paidGrains ?? -1) },
+  { key: "pending", label: "Pending", numeric: true, of: (row) => BigInt(row.pendingGrains ?? -1) },
 ];
 
 function presenceOf(row) {
@@ -56,16 +55,11 @@ function DeviceRow({ row }) {
   </tr>`;
 }
 
+const NOTHING = { claims: 0, paidGrains: "0", pendingGrains: "0" };
+
+/** Each device with what it earned; until the payouts are read, that is unknown and not zero. */
 function rowsOf({ devices, payouts }) {
-  return devices.map((device) => {
-    const payout = payouts.get(device.deviceId);
-    return {
-      ...device,
-      claims: payout?.claims ?? 0,
-      paidGrains: payout?.paidGrains ?? ZERO,
-      pendingGrains: payout?.pendingGrains ?? ZERO,
-    };
-  });
+  return devices.map((device) => ({ ...device, ...(payouts && (payouts.get(device.deviceId) ?? NOTHING)) }));
 }
 
 function summary(rows, total) {

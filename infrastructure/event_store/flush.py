@@ -21,6 +21,8 @@ LOG_LOCK = 4_151_948_265
 
 _NIL = UUID(int=0)
 
+# Whatever the database's default is: a snapshot taken before the lock would not show what was written meanwhile.
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _LOCK = "SELECT pg_advisory_xact_lock(%s)"
 _HEAD = "SELECT position, recorded_at FROM log.events ORDER BY position DESC LIMIT 1"
 VERSIONS = (
@@ -78,7 +80,7 @@ class Flush:
         """
         started = time.perf_counter()
         with connection.pipeline() as pipeline:
-            connection.execute("BEGIN")
+            connection.execute(_BEGIN)
             connection.execute(_LOCK, (LOG_LOCK,))
             state = self._read(connection, pipeline)
             self.lock_wait_s = state.locked_at - started

@@ -294,6 +294,42 @@ def test_a_command_of_too_many_events_is_refused_and_the_largest_is_not(database
     assert log.head() == MAX_EVENTS_PER_COMMAND
 
 
+def test_a_loose_fact_that_does_not_commute_is_our_mistake(log: EventLog, ledger: Ledger) -> None:
+    stream = opened(ledger, balance=5)
+    with asked(), pytest.raises(AssertionError, match="needs its aggregate"):
+        log.record(Account.fact(Account.Withdrawn, stream, grains=1))
+
+
+def test_a_loose_fact_that_opens_a_stream_opens_it_once(database_url: str, log: EventLog) -> None:
+    stream = uuid4()
+    opening = Account.fact(Account.Opened, stream, account_id=stream, owner="me")
+    with asked():
+        log.record(opening)
+    with asked(), pytest.raises(AlreadyExists):
+        log.record(opening)
+    assert names(database_url) == ["Opened"]
+
+
+def test_the_log_is_sound_on_a_database_whose_default_is_another_isolation(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("ALTER DATABASE event_store SET default_transaction_isolation TO 'serializable'")
+        logs = [open_event_log(database_url) for _ in range(3)]
+        try:
+            stream = opened(Ledger(logs[0]), balance=1_000)
+
+            def work(index: int) -> None:
+                for _ in range(10):
+                    deposit(Ledger(logs[index % 3]), stream, 1)
+
+            assert in_threads(6, work) == []
+        finally:
+            connection.execute("ALTER DATABASE event_store RESET default_transaction_isolation")
+            for log in logs:
+                log.close()
+    assert len(records(database_url)) == 62
+    assert_sound(records(database_url))
+
+
 def test_a_command_that_decides_nothing_answers_the_head(ledger: Ledger) -> None:
     stream = opened(ledger, balance=5)
     with asked():

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import psycopg
@@ -27,9 +28,27 @@ from tests.needs import needs_root
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(scope="module")
+def started_once(short_home: Path) -> Path:
+    """A home whose cluster has been made: making one takes most of a test's time."""
+    with EmbeddedPostgres(short_home / "once"):
+        pass
+    return short_home / "once"
+
+
 @pytest.fixture
-def home(short_home: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    path = short_home / f"h{abs(hash(request.node.nodeid)) % 10**8}"
+def home(short_home: Path, started_once: Path) -> Iterator[Path]:
+    """A home of the test's own, as after a first start and a clean stop."""
+    path = short_home / f"h{uuid4().hex[:8]}"
+    subprocess.run(["cp", "-a", str(started_once), str(path)], check=True)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def new_home(short_home: Path) -> Iterator[Path]:
+    """A home that nothing has been started in."""
+    path = short_home / f"n{uuid4().hex[:8]}"
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
@@ -78,14 +97,14 @@ def test_a_clean_stop_leaves_no_process_and_no_pid_file(home: Path) -> None:
     assert not (home / "postgres" / "data" / "postmaster.pid").exists()
 
 
-def test_it_listens_on_no_network_port_and_its_files_are_closed_to_others(home: Path) -> None:
-    with EmbeddedPostgres(home) as server:
+def test_it_listens_on_no_network_port_and_its_files_are_closed_to_others(new_home: Path) -> None:
+    with EmbeddedPostgres(new_home) as server:
         assert server.pid is not None
         listening = psutil.Process(server.pid).net_connections(kind="inet")
         assert not [connection for connection in listening if connection.status == psutil.CONN_LISTEN]
-        for path in [home / "postgres", home / "postgres" / "run", home / "postgres" / "data"]:
+        for path in [new_home / "postgres", new_home / "postgres" / "run", new_home / "postgres" / "data"]:
             assert path.stat().st_mode & 0o077 == 0
-        assert home.stat().st_mode & 0o007 == 0
+        assert new_home.stat().st_mode & 0o007 == 0
 
 
 def test_durability_is_on_and_the_clock_is_utc(home: Path) -> None:
@@ -186,8 +205,8 @@ def test_a_zombie_in_the_pid_file_is_not_taken_for_a_server(home: Path) -> None:
     zombie.wait()
 
 
-def test_two_homes_run_side_by_side_and_know_nothing_of_each_other(home: Path) -> None:
-    with EmbeddedPostgres(home / "a") as one, EmbeddedPostgres(home / "b") as other:
+def test_two_homes_run_side_by_side_and_know_nothing_of_each_other(new_home: Path) -> None:
+    with EmbeddedPostgres(new_home / "a") as one, EmbeddedPostgres(new_home / "b") as other:
         write(one.url, 1)
         write(other.url, 2)
         assert (read(one.url), read(other.url)) == ({1}, {2})
@@ -200,8 +219,8 @@ def test_a_second_server_of_the_same_home_is_refused_while_the_first_runs(home: 
         write(first.url, 1)
 
 
-def test_a_home_too_deep_for_a_socket_gets_a_short_private_one(home: Path) -> None:
-    deep = home / ("d" * 60) / ("e" * 60)
+def test_a_home_too_deep_for_a_socket_gets_a_short_private_one(new_home: Path) -> None:
+    deep = new_home / ("d" * 60) / ("e" * 60)
     with EmbeddedPostgres(deep) as server:
         write(server.url, 1)
         sockets = Path((deep / "postgres" / "run.location").read_text().strip())
@@ -225,7 +244,7 @@ def test_a_server_that_cannot_start_says_why(home: Path) -> None:
         EmbeddedPostgres(home, flags={"no_such_setting": "1"}).start()
 
 
-def test_a_plain_account_runs_a_server_of_its_own(home: Path) -> None:
+def test_a_plain_account_runs_a_server_of_its_own(new_home: Path) -> None:
     def work() -> str:
         server = EmbeddedPostgres(mine / "village", binaries=binaries)
         write(server.start(), 5)
@@ -238,15 +257,15 @@ def test_a_plain_account_runs_a_server_of_its_own(home: Path) -> None:
         return f"{owner} {sorted(found)}"
 
     if os.geteuid() != 0:
-        mine, binaries = home, None
-        home.mkdir()
+        mine, binaries = new_home, None
+        new_home.mkdir()
         assert work() == f"{os.geteuid()} [5, 6]"
         return
     account = place._account(pwd.getpwnam("nobody"))
     binaries = postgres.usable_binaries(postgres.packaged_binaries(), account)
-    mine = home
-    home.mkdir(mode=0o700)
-    os.chown(home, account.uid, account.gid)
+    mine = new_home
+    new_home.mkdir(mode=0o700)
+    os.chown(new_home, account.uid, account.gid)
     assert run_as("nobody", work) == f"{account.uid} [5, 6]"
 
 

@@ -19,9 +19,12 @@ COMMAND = "python -m domain.kernel.catalogue"
 
 def lines_of_code() -> list[str]:
     """One line per event class of the village: `topic version field:type ...`, sorted."""
-    # By name, for the kernel may import no context.
-    importlib.import_module("domain.topics")
-    return sorted(_line(kind) for aggregate in _aggregates(Aggregate) for kind in event_classes(aggregate))
+    return sorted(_line(kind) for kind in _event_classes())
+
+
+def event_topics() -> list[str]:
+    """Every stored topic of the village, sorted."""
+    return sorted(kind.TOPIC for kind in _event_classes())
 
 
 def committed_lines(path: Path = CATALOGUE) -> list[str]:
@@ -60,6 +63,12 @@ def append_missing(path: Path = CATALOGUE) -> list[str]:
         with path.open("a") as file:
             file.writelines(f"{line}\n" for line in missing)
     return missing
+
+
+def _event_classes() -> list[Any]:
+    # By name, for the kernel may import no context.
+    importlib.import_module("domain.topics")
+    return [kind for aggregate in _aggregates(Aggregate) for kind in event_classes(aggregate)]
 
 
 def _aggregates(base: type[Aggregate]) -> Iterator[type[Aggregate]]:

@@ -46,7 +46,7 @@ from projections.device_registry import DeviceIndex
 from projections.federated_learning import Participations
 from tests.api.edge.socket_client import socket as graphql_socket
 from tests.devices import Applicant, enrol
-from tests.training import MANIFEST, arrays, blob_of, norm_of
+from tests.training import MANIFEST, Arrays, arrays, blob_of, norm_of
 from workers.aggregator.worker import Aggregator
 from workers.projector import Projector
 from workers.saga_runner import SagaRunner
@@ -150,9 +150,11 @@ class Site:
         headers = {"Idempotency-Key": str(uuid4())}
         return self.client.post(f"{FL}/submit_update", json=body, headers=headers, auth=auth(device))
 
-    def update(self, device: Device, round_id: str, seed: int = 1, **changes: Any) -> dict[str, Any]:
+    def update(
+        self, device: Device, round_id: str, seed: int = 1, update: Arrays | None = None, **changes: Any
+    ) -> dict[str, Any]:
         """The body of `submit_update`; its update has been uploaded."""
-        update = arrays(seed=seed)
+        update = arrays(seed=seed) if update is None else update
         data = blob_of(update)
         return {
             "round_id": round_id,

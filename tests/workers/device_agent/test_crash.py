@@ -180,7 +180,7 @@ def wait_online(console: Console, count: int, timeout_s: float = 60.0) -> None:
     raise AssertionError(f"{count} devices are not online after {timeout_s} s")
 
 
-def wait_completed(console: Console, session_id: str, timeout_s: float = 150.0) -> list[dict[str, Any]]:
+def wait_completed(console: Console, session_id: str, timeout_s: float = 300.0) -> list[dict[str, Any]]:
     ends, seen = time.monotonic() + timeout_s, {}
     while time.monotonic() < ends:
         seen = dict(console.query(PROGRESS, session=session_id))

@@ -1,6 +1,6 @@
 // Keeps the store true: loads every section, follows the feeds, reloads a section when an event touched it.
 
-import { ApiError, openFeeds, query, queryPages } from "./client.js";
+import { openFeeds, query, queryPages } from "./client.js";
 import * as documents from "./documents.js";
 import { store } from "./store.js";
 
@@ -110,9 +110,12 @@ function mark(sections, position) {
 }
 
 function fail(section, error) {
-  if (error instanceof ApiError && error.kind === "signed_out") return signOut();
-  const message = error instanceof ApiError && error.kind === "unreachable" ? null : error.message;
-  store.update((state) => ({ errors: { ...state.errors, [section]: message } }));
+  if (error.kind === "signed_out") return signOut();
+  store.update((state) => ({ errors: { ...state.errors, [section]: error.message } }));
+}
+
+function clear(section) {
+  if (store.get().errors[section]) store.update((state) => ({ errors: { ...state.errors, [section]: undefined } }));
 }
 
 async function refresh() {
@@ -123,20 +126,32 @@ async function refresh() {
   refreshing = true;
   lastRefresh = Date.now();
   try {
-    const reached = store.get().feed === "open" ? (await loadProjections()).reached : Infinity;
-    for (const [section, wanted] of [...dirty]) {
-      await SECTIONS[section]();
-      store.update((state) => ({ errors: { ...state.errors, [section]: undefined } }));
-      if (dirty.get(section) !== wanted) continue; // marked again meanwhile
-      wanted.tries -= 1;
-      if (reached >= wanted.position || wanted.tries <= 0) dirty.delete(section);
+    let reached = Infinity;
+    if (store.get().feed === "open") {
+      ({ reached } = await loadProjections());
+      clear("events");
     }
+    for (const [section, wanted] of [...dirty]) await reload(section, wanted, reached);
   } catch (error) {
-    for (const section of dirty.keys()) fail(section, error);
-    if (!(error instanceof ApiError && error.kind === "unreachable")) dirty.clear();
+    // Only what concerns every section comes here: the API is away, our session has ended, or no position is known.
+    if (error.kind !== "unreachable") fail("events", error);
   } finally {
     refreshing = false;
   }
+}
+
+/** Load one section; it stays dirty until the read models have reached what it waits for, or the API is back. */
+async function reload(section, wanted, reached) {
+  try {
+    await SECTIONS[section]();
+    clear(section);
+  } catch (error) {
+    if (error.kind === "unreachable" || error.kind === "signed_out") throw error;
+    fail(section, error);
+  }
+  if (dirty.get(section) !== wanted) return; // marked again meanwhile
+  wanted.tries -= 1;
+  if (reached >= wanted.position || wanted.tries <= 0) dirty.delete(section);
 }
 
 function tick() {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, LiteralString
 from uuid import UUID
 
+import psycopg
 from pydantic import SecretStr
 
 from api.edge.login import create_login_code
@@ -35,6 +36,7 @@ class Site:
     def __init__(self, database_url: str, home: Path) -> None:
         self.settings = Settings(home=home, database_url=SecretStr(database_url), max_participants_per_round=20)
         self.url = ""
+        self._url = database_url
         self.devices: list[UUID] = []
         self._ends = ExitStack()
         self._api = ExitStack()
@@ -162,6 +164,14 @@ class Site:
 
         until(calm, "the log comes to rest")
         return heads[-1]
+
+    @contextmanager
+    def unreadable(self, table: LiteralString) -> Iterator[None]:
+        """Take the reader's right to a table away for a while."""
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute(f"REVOKE SELECT ON {table} FROM village_reader")
+            yield
+            connection.execute(f"GRANT SELECT ON {table} TO village_reader")
 
     def _row(self, query: LiteralString, *parameters: object) -> Any:
         with self._parts.database.reader.connection() as connection:

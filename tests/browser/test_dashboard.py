@@ -218,3 +218,17 @@ def test_amounts_are_exact_far_beyond_what_a_float_can_hold(site: Site, open_pag
     assert texts == [
         ("\N{MINUS SIGN}" if sign < 0 and amount else "") + shown(amount) for amount in amounts for sign in (1, -1)
     ]
+
+
+def test_a_part_that_cannot_be_read_says_so_and_the_rest_goes_on(site: Site, open_page: Open) -> None:
+    site.enrol(3)
+    page = open_page(site.login_link()).page
+    expect(page.get_by_test_id("devices").locator("tbody tr")).to_have_count(3)
+    with site.unreadable("read.transfers"):
+        site.train(name="digits", rounds=1)
+        expect_round(page, 1, "Collecting updates")
+        page.reload()
+        expect(page.get_by_role("alert")).to_contain_text("Could not be read")
+        expect(page.get_by_test_id("devices").locator("tbody tr")).to_have_count(3)
+    expect(page.get_by_role("alert")).to_have_count(0, timeout=30_000)
+    expect(page.get_by_test_id("transfers").locator("li[data-transfer]")).to_have_count(1)

@@ -1,19 +1,20 @@
 """`village db`: the schema of the database, its newest revision and the one it is at."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.compose import running_database_url
-from cli.errors import told_plainly
+from cli.errors import CommandFailed, told_plainly
 from infrastructure.database import head, migrate, revision
 from infrastructure.embedded.postgres import EmbeddedPostgres
 from infrastructure.settings import Settings
 
-app = typer.Typer(help="Migrate the database, or ask where it is.", no_args_is_help=True)
+app = typer.Typer(help="Migrate, back up and restore the database.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -50,5 +51,49 @@ def status(json_output: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _tell(json_output: bool, answer: dict[str, str | None], sentence: str) -> None:
+@app.command("backup")
+def backup_command(
+    file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.")], json_output: Json = False
+) -> None:
+    """Write everything that cannot be folded anew to one file, while the village runs."""
+    from infrastructure.backup import backup
+
+    with told_plainly(), reachable_database() as url, _bar() as progress:
+        try:
+            manifest = backup(url, file, progress)
+        except OSError as error:
+            raise CommandFailed(str(error)) from error
+    answer = {"file": str(file), "head": str(manifest.head), "revision": manifest.revision}
+    _tell(json_output, answer, f"{file} holds all facts up to position {manifest.head}. Keys and blobs: copy them too.")
+
+
+@app.command("restore")
+def restore_command(
+    file: Annotated[Path, typer.Argument(help="A file that `backup` wrote.")], json_output: Json = False
+) -> None:
+    """Put a backup into a database without facts; read models are folded anew when the village starts."""
+    from infrastructure.backup import BackupInvalid, TargetNotEmpty, restore
+
+    with told_plainly(), reachable_database() as url, _bar() as progress:
+        try:
+            manifest = restore(url, file, progress)
+        except (BackupInvalid, TargetNotEmpty) as error:
+            raise CommandFailed(str(error)) from error
+    answer = {"file": str(file), "head": str(manifest.head), "revision": manifest.revision}
+    _tell(json_output, answer, f"Restored all facts up to position {manifest.head}.")
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int], None]]:
+    """Tells how many bytes of which table are done, where a person looks on."""
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda table, done: bar.update(task, description=table, completed=done)
+
+
+def _tell(json_output: bool, answer: Mapping[str, str | None], sentence: str) -> None:
     typer.echo(json.dumps(answer) if json_output else sentence)

@@ -1,0 +1,141 @@
+"""The drill: back a village up, restore it on a new server, and find the same truth and the same read models."""
+
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+import domain.topics  # noqa: F401  (every stored topic must resolve)
+from domain.kernel import new_scope, within
+from domain.tokenomics.service import TokenomicsService
+from infrastructure.audit import audit
+from infrastructure.backup import BackupInvalid, TargetNotEmpty, backup, restore
+from infrastructure.database import Database, Role, migrate
+from infrastructure.embedded.postgres import EmbeddedPostgres
+from infrastructure.event_store import open_event_log
+from infrastructure.sealing_keys import SealingKeys, load_sealing_keys
+from projections.catalogue import READ_MODELS
+from projections.replay import compare
+from workers.log_sealer import LogSealer
+from workers.projector import Projector
+
+ORIGIN = "village.test/log"
+
+
+def live(database: Database, keys: SealingKeys) -> None:
+    """A little history: the genesis, wallets, one command with an idempotency key, a saga's cursor, a seal."""
+    log = open_event_log(database.url)
+    tokenomics = TokenomicsService(log)
+    with within(new_scope("operator:test")):
+        tokenomics.genesis()
+    for number in range(20):
+        with within(new_scope("operator:test", idempotency_key=f"key {number}", body_hash=b"body")):
+            tokenomics.open_wallet(owner_id=uuid4())
+    log.close()
+    with database.connect(Role.WRITER) as connection:
+        connection.execute("INSERT INTO engine.cursors (name, position) VALUES ('saga:RewardTraining', 7)")
+    sealer = LogSealer(database, keys)
+    sealer.run_once()
+    sealer.close()
+    project(database)
+
+
+def project(database: Database) -> None:
+    projector = Projector(database, READ_MODELS)
+    projector.run_once()
+    projector.close()
+
+
+def rows(database: Database) -> dict[str, dict[Any, Any]]:
+    with database.connect(Role.READER) as connection:
+        return {
+            model.name: {model.key_of(row := model.read(record)): row for record in connection.execute(model.select())}
+            for model in READ_MODELS
+        }
+
+
+def test_a_village_restored_on_a_new_server_has_the_same_truth_and_the_same_read_models(
+    database: Database, tmp_path: Path, short_home: Path
+) -> None:
+    keys = load_sealing_keys(tmp_path, ORIGIN)
+    live(database, keys)
+    before = rows(database)
+    manifest = backup(database.url, tmp_path / "village.backup")
+
+    with EmbeddedPostgres(short_home / "restored") as server, Database(server.url) as restored:
+        assert restore(server.url, tmp_path / "village.backup") == manifest
+        project(restored)
+        with restored.connect(Role.READER) as connection:
+            verdict = audit(connection, keys.verifiers)
+            assert (verdict.honest, verdict.facts, verdict.sealed) == (True, manifest.head, manifest.head)
+            assert compare(connection, READ_MODELS).differences == []
+            cursors = connection.execute("SELECT position FROM engine.cursors WHERE name LIKE 'saga:%'").fetchall()
+        assert rows(restored) == before
+        assert cursors == [(7,)]
+        _answers_as_before(server.url)
+
+
+def _answers_as_before(url: str) -> None:
+    """An idempotency key of before the backup still gives its first answer, and the log goes on where it was."""
+    log = open_event_log(url)
+    head = log.head()
+    with within(new_scope("operator:test", idempotency_key="key 3", body_hash=b"body")):
+        receipt = TokenomicsService(log).open_wallet(owner_id=uuid4())
+    assert receipt.position < head == log.head()
+    with within(new_scope("operator:test")):
+        assert TokenomicsService(log).open_wallet(owner_id=uuid4()).position == head + 1
+    log.close()
+
+
+def test_a_backup_is_a_file_only_its_owner_can_read(database: Database, tmp_path: Path) -> None:
+    backup(database.url, tmp_path / "b")
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_backup_never_overwrites_a_file(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "b").write_text("precious")
+    with pytest.raises(FileExistsError):
+        backup(database.url, tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "precious"
+
+
+def test_a_backup_is_not_restored_over_facts(database: Database, tmp_path: Path) -> None:
+    live(database, load_sealing_keys(tmp_path, ORIGIN))
+    backup(database.url, tmp_path / "b")
+    with pytest.raises(TargetNotEmpty):
+        restore(database.url, tmp_path / "b")
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _without_events(file: Path) -> None:
+    with tarfile.open(file, "r:gz") as whole, tarfile.open(file.with_name("less"), "w:gz") as less:
+        for member in whole.getmembers():
+            if member.name != "log.events":
+                less.addfile(member, whole.extractfile(member))
+    file.with_name("less").rename(file)
+
+
+def _not_a_backup(file: Path) -> None:
+    file.write_bytes(b"something else")
+
+
+@pytest.mark.parametrize("damage", [_cut, _without_events, _not_a_backup])
+def test_a_damaged_backup_is_refused_and_changes_nothing(
+    database: Database, empty_database_url: str, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    live(database, load_sealing_keys(tmp_path, ORIGIN))
+    backup(database.url, tmp_path / "b")
+    damage(tmp_path / "b")
+    migrate(empty_database_url)
+    with pytest.raises(BackupInvalid):
+        restore(empty_database_url, tmp_path / "b")
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM log.events").fetchone() == (0,)

@@ -12,7 +12,7 @@ from strawberry.scalars import JSON
 from domain.kernel.errors import Refusal
 from infrastructure.event_store.reader import Record
 
-from .edge.graphql import Condition, Connection, Info, Keyset, Position, equals, page_of, require
+from .edge.graphql import Condition, Connection, Info, Keyset, Position, Source, equals, page_of, require
 from .edge.health import positions
 
 _COLUMNS = (
@@ -88,16 +88,8 @@ class Query:
         conditions = [*equals("stream", stream), *equals("correlation_id", correlation_id)]
         if topics is not None:
             conditions.append(Condition("topic = ANY(%(topics)s)", {"topics": topics}))
-        return await page_of(
-            info.context.ctx,
-            _BY_POSITION,
-            columns=_COLUMNS,
-            table="log.events",
-            node=Event.of,
-            first=first,
-            after=after,
-            conditions=conditions,
-        )
+        source = Source("log.events", _COLUMNS, conditions)
+        return await page_of(info.context.ctx, source, _BY_POSITION, Event.of, first, after)
 
     @strawberry.field
     async def projections(self, info: Info) -> list[Consumer]:

@@ -124,49 +124,65 @@ class Keyset:
         return sql.SQL(", ").join(map(sql.Identifier, self.order))
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The rows of a table that fit all conditions."""
+
+    table: str
+    columns: Sequence[str]
+    conditions: Sequence[Condition] = ()
+
+    def select(self, keyset: Keyset, limit: int, after: str | None = None) -> tuple[sql.Composed, dict[str, Any]]:
+        """The query for rows in the keyset's order, and its parameters. Raises CursorInvalid."""
+        where, parameters = self._where()
+        if after is not None:
+            further, values = keyset.after(after)
+            where, parameters = [*where, further], parameters | values
+        query = sql.SQL("SELECT {columns} FROM {table}{where} {order} LIMIT {limit}").format(
+            columns=sql.SQL(", ").join(map(sql.Identifier, self.columns)),
+            table=sql.Identifier(*self.table.split(".")),
+            where=_joined(where),
+            order=keyset.order_by(),
+            limit=sql.Literal(limit),
+        )
+        return query, parameters
+
+    def count(self) -> tuple[sql.Composed, dict[str, Any]]:
+        """The query for how many rows there are, as `rows`, and its parameters."""
+        where, parameters = self._where()
+        query = sql.SQL("SELECT count(*) AS rows FROM {table}{where}").format(
+            table=sql.Identifier(*self.table.split(".")), where=_joined(where)
+        )
+        return query, parameters
+
+    def _where(self) -> tuple[list[sql.Composable], dict[str, Any]]:
+        parameters: dict[str, Any] = {}
+        for condition in self.conditions:
+            parameters |= condition.parameters
+        return [sql.SQL(condition.text) for condition in self.conditions], parameters
+
+
 async def page_of(
     ctx: ApiContext,
+    source: Source,
     keyset: Keyset,
-    *,
-    columns: Sequence[str],
-    table: str,
     node: Callable[[dict[str, Any]], N],
     first: int,
     after: str | None,
-    conditions: Sequence[Condition] = (),
 ) -> Connection[N]:
     """One page of any table. Raises PageSizeInvalid or CursorInvalid."""
     if not 1 <= first <= MAX_PAGE:
         raise PageSizeInvalid(f"{first} asked")
-    where: list[sql.Composable] = [sql.SQL(condition.text) for condition in conditions]
-    parameters: dict[str, Any] = {}
-    for condition in conditions:
-        parameters |= condition.parameters
-    counting = sql.SQL("SELECT count(*) AS rows FROM {table}{where}").format(
-        table=sql.Identifier(*table.split(".")), where=where_of(where)
-    )
-    counted = dict(parameters)
-    if after is not None:
-        further, values = keyset.after(after)
-        where.append(further)
-        parameters |= values
-    query = sql.SQL("SELECT {columns} FROM {table}{where} {order} LIMIT {limit}").format(
-        columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
-        table=sql.Identifier(*table.split(".")),
-        where=where_of(where),
-        order=keyset.order_by(),
-        limit=sql.Literal(first + 1),
-    )
-    rows = await ctx.rows(query, parameters)
+    rows = await ctx.rows(*source.select(keyset, first + 1, after))
     edges = [Edge(cursor=keyset.cursor([row[name] for name in keyset.order]), node=node(row)) for row in rows[:first]]
 
     async def count() -> int:
-        (total,) = await ctx.rows(counting, counted)
+        (total,) = await ctx.rows(*source.count())
         return int(total["rows"])
 
     info = PageInfo(has_next_page=len(rows) > first, end_cursor=edges[-1].cursor if edges else None)
     return Connection(edges=edges, page_info=info, count=count)
 
 
-def where_of(conditions: Sequence[sql.Composable]) -> sql.Composable:
+def _joined(conditions: Sequence[sql.Composable]) -> sql.Composable:
     return sql.SQL(" WHERE ") + sql.SQL(" AND ").join(conditions) if conditions else sql.SQL("")

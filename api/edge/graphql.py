@@ -26,11 +26,10 @@ A context writes its rows once and lists them in one line:
 import asyncio
 import time
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NewType, TypeVar
 
-from psycopg import sql
 from strawberry.fastapi import BaseContext
 from strawberry.types import Info as StrawberryInfo
 
@@ -46,9 +45,9 @@ from .connection import (
     Keyset,
     PageInfo,
     PageSizeInvalid,
+    Source,
     equals,
     page_of,
-    where_of,
 )
 from .context import ApiContext
 from .principals import Principal, Role
@@ -71,6 +70,7 @@ __all__ = [
     "PageSizeInvalid",
     "Position",
     "ProjectionBehind",
+    "Source",
     "equals",
     "page_of",
     "reached",
@@ -146,28 +146,12 @@ class Listing(Generic[R, N]):
     ) -> Connection[N]:
         """A page of the rows that match and that the principal may see."""
         await reached(info, self.model.name, at_least)
-        return await page_of(
-            info.context.ctx,
-            self._keyset,
-            columns=self.model.columns,
-            table=self.model.table,
-            node=self._node,
-            first=first,
-            after=after,
-            conditions=(*self._access(info.context.principal), *conditions),
-        )
+        source = self._source(info, conditions)
+        return await page_of(info.context.ctx, source, self._keyset, self._node, first, after)
 
     async def all(self, info: Info, *conditions: Condition, most: int = MAX_PAGE) -> list[N]:
         """At most `most` rows in order: for the short lists inside a node."""
-        query = sql.SQL("{select}{where} {order} LIMIT {most}").format(
-            select=self.model.select(),
-            where=where_of([sql.SQL(c.text) for c in (*self._access(info.context.principal), *conditions)]),
-            order=self._keyset.order_by(),
-            most=sql.Literal(most),
-        )
-        parameters: dict[str, Any] = {}
-        for condition in (*self._access(info.context.principal), *conditions):
-            parameters |= condition.parameters
+        query, parameters = self._source(info, conditions).select(self._keyset, most)
         return [self._node(row) for row in await info.context.ctx.rows(query, parameters)]
 
     async def one(self, info: Info, *conditions: Condition, at_least: int | None = None) -> N | None:
@@ -184,6 +168,10 @@ class Listing(Generic[R, N]):
 
     def _node(self, row: dict[str, Any]) -> N:
         return self.node(self.model.read(tuple(row[name] for name in self.model.columns)))
+
+    def _source(self, info: Info, conditions: Sequence[Condition]) -> Source:
+        seen = self._access(info.context.principal)
+        return Source(self.model.table, self.model.columns, (*seen, *conditions))
 
     def _access(self, principal: Principal) -> list[Condition]:
         if principal.role == "operator" or self.shared:

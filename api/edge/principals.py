@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast, get_args
@@ -82,10 +83,8 @@ def checked_subject(role: str, subject: str) -> str:
     if role == "operator" and _OPERATOR.fullmatch(subject):
         return subject
     if role == "member":
-        try:
+        with suppress(ValueError):
             return str(UUID(subject))
-        except ValueError:
-            pass
     raise InvalidSubject(InvalidSubject.__doc__)
 
 

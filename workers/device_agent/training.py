@@ -8,7 +8,7 @@ from uuid import UUID
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from domain.federated_learning.manifest import ModelManifest, mlp_manifest
 from workers.device_agent.assignment import Training
@@ -105,26 +105,39 @@ def check_fit(manifest: ModelManifest, dataset: Dataset) -> None:
 def _descend(net: nn.Module, dataset: Dataset, training: Training, seed: int, stopped: Callable[[], bool]) -> None:
     features, labels = torch.from_numpy(dataset.features), torch.from_numpy(dataset.labels)
     order = torch.Generator().manual_seed(seed)
-    parameters = list(net.parameters())
-    anchors = [parameter.detach().clone() for parameter in parameters]
-    optimizer = torch.optim.SGD(parameters, lr=training.learning_rate, momentum=training.momentum)
+    descent = _Descent(list(net.parameters()), training)
     for _ in range(training.epochs):
         for rows in torch.split(torch.randperm(len(labels), generator=order), training.batch_size):
             if stopped():
                 raise TrainingStopped
-            optimizer.zero_grad()
             loss = nn.functional.cross_entropy(net(features[rows]), labels[rows])
             loss.backward()  # type: ignore[no-untyped-call]
-            if training.proximal_mu > 0:
-                _pull_back(parameters, anchors, training.proximal_mu)
-            optimizer.step()
+            descent.step()
 
 
-def _pull_back(parameters: list[nn.Parameter], anchors: list[Tensor], mu: float) -> None:
-    """Add the gradient of mu/2 * |w - w_global|^2, the FedProx term (Li et al. 2020)."""
-    for parameter, anchor in zip(parameters, anchors, strict=True):
-        if parameter.grad is not None:
-            parameter.grad.add_(parameter.detach() - anchor, alpha=mu)
+class _Descent:
+    """Stochastic gradient descent with momentum (as torch.optim.SGD) and the FedProx term (Li et al. 2020).
+
+    By hand, because torch.optim loads torch's compiler: a second of a device's time and 100 MB of its memory.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], training: Training) -> None:
+        self._parameters, self._training = parameters, training
+        self._anchors = [parameter.detach().clone() for parameter in parameters]
+        self._velocities = [torch.zeros_like(anchor) for anchor in self._anchors]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter by its gradient and forget the gradient."""
+        momentum, mu = self._training.momentum, self._training.proximal_mu
+        for parameter, anchor, velocity in zip(self._parameters, self._anchors, self._velocities, strict=True):
+            if (gradient := parameter.grad) is None:
+                continue
+            if mu > 0:  # the gradient of mu/2 * |w - w_global|^2
+                gradient.add_(parameter - anchor, alpha=mu)
+            velocity.mul_(momentum).add_(gradient)
+            parameter.sub_(velocity, alpha=self._training.learning_rate)
+            parameter.grad = None
 
 
 def clip(update: Weights, clip_micro: int) -> tuple[Weights, int]:

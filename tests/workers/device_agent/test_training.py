@@ -12,7 +12,15 @@ from domain.federated_learning.manifest import UpdateNotFinite, mlp_manifest
 from workers.device_agent.assignment import Training
 from workers.device_agent.data import Dataset, mnist_shards, mnist_split
 from workers.device_agent.training import TrainedUpdate, TrainingStopped, clip, train_update, training_seed
-from workers.models import Weights, build_model, initial_weights, load_weights, save_weights
+from workers.models import (
+    Weights,
+    build_model,
+    difference,
+    initial_weights,
+    load_weights,
+    save_weights,
+    state_of,
+)
 
 MANIFEST = mlp_manifest([784, 200, 200, 10])
 PLAN = Training(epochs=2, batch_size=20, learning_rate=0.1, momentum=0.0)
@@ -82,6 +90,25 @@ def test_the_proximal_term_holds_the_update_near_the_global_model() -> None:
     free = small_update(PLAN)
     held = small_update(Training(2, 20, 0.1, 0.0, 5.0))
     assert held.norm < free.norm
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_descent_is_that_of_torch(momentum: float) -> None:
+    data, training = small_data(), Training(epochs=5, batch_size=50, learning_rate=0.1, momentum=momentum)
+    net = build_model(SMALL)
+    net.load_state_dict(initial_weights(SMALL, 1))
+    theirs = torch.optim.SGD(net.parameters(), lr=0.1, momentum=momentum)
+    ours = train_update(SMALL, save_weights(initial_weights(SMALL, 1)), data, training, CLIP, 1)
+    order = torch.Generator().manual_seed(1)
+    for _ in range(training.epochs):
+        rows = torch.randperm(50, generator=order)
+        theirs.zero_grad()
+        features, labels = torch.from_numpy(data.features)[rows], torch.from_numpy(data.labels)[rows]
+        torch.nn.functional.cross_entropy(net(features), labels).backward()  # type: ignore[no-untyped-call]
+        theirs.step()
+    moved = difference(state_of(net), initial_weights(SMALL, 1))
+    for name, tensor in load_weights(SMALL, ours.blob).items():
+        torch.testing.assert_close(tensor, moved[name])
 
 
 def test_momentum_changes_the_descent() -> None:

@@ -49,9 +49,8 @@ class FederatedLearningService(Sessions):
         assert self.directory is not None, "this process was composed without a participant directory"
         session, now = self._session(session_id), scope().now
         round_id, number = session.begin_round()
-        policy, seed = session.policy, seed_of(session_id, number)
-        survey = self.directory.survey(session.criteria, limit=MAX_CANDIDATES)
-        selection = select(survey, session.criteria, policy, seed)
+        policy, criteria, seed = session.policy, session.criteria, seed_of(session_id, number)
+        selection = select(self.directory.survey(criteria, limit=MAX_CANDIDATES), criteria, policy, seed)
         opened = TrainingRound(
             round_id=round_id,
             session_id=session_id,
@@ -106,15 +105,13 @@ class FederatedLearningService(Sessions):
     @command
     def reject_update(self, *, round_id: UUID, device_id: UUID, reason: str) -> Receipt:
         """Take out an accepted update that cannot be aggregated; `reason` is a refusal's code. Raises RoundUnknown."""
-        harmed = self._round(round_id)
-        harmed.reject(device_id, reason)
+        (harmed := self._round(round_id)).reject(device_id, reason)
         return self._record(harmed)
 
     @command
     def close_training_round(self, *, round_id: UUID) -> Receipt:
         """The deadline has come: seal with what is there, or abandon. Raises RoundUnknown."""
-        due = self._round(round_id)
-        due.close()
+        (due := self._round(round_id)).close()
         return self._record(due)
 
     @command
@@ -135,8 +132,7 @@ class FederatedLearningService(Sessions):
     @command
     def abandon_training_round(self, *, round_id: UUID, reason: str) -> Receipt:
         """End a round without a model. Raises RoundUnknown."""
-        lost = self._round(round_id)
-        lost.abandon(reason)
+        (lost := self._round(round_id)).abandon(reason)
         return self._record(lost)
 
     def _record(self, changed: TrainingRound) -> Receipt:

@@ -12,8 +12,8 @@ from strawberry.scalars import JSON
 from domain.kernel.errors import Refusal
 from infrastructure.event_store.reader import Record
 
-from .edge.graphql import Condition, Connection, Info, Keyset, Position, Source, equals, page_of, require
-from .edge.health import positions
+from .edge.graphql import Condition, Connection, Info, Keyset, Milliseconds, Position, Source, equals, page_of, require
+from .edge.health import consumers
 
 _COLUMNS = (
     "position", "topic", "stream", "version", "event_id", "command_id", "correlation_id", "causation_id", "actor",
@@ -66,6 +66,7 @@ class Consumer:
     position: Position
     head: Position
     lag: int
+    lag_ms: Milliseconds
 
 
 @strawberry.type
@@ -93,10 +94,19 @@ class Query:
 
     @strawberry.field
     async def projections(self, info: Info) -> list[Consumer]:
-        """Every consumer of the log with its lag in events."""
+        """Every consumer of the log with its lag in events, and how long its next event has waited."""
         require(info, "operator")
-        head, cursors = await positions(info.context.ctx)
-        return [Consumer(name=n, position=Position(p), head=Position(head), lag=head - p) for n, p in cursors]
+        head, found = await consumers(info.context.ctx)
+        return [
+            Consumer(
+                name=consumer.name,
+                position=Position(consumer.position),
+                head=Position(head),
+                lag=consumer.lag_events,
+                lag_ms=Milliseconds(consumer.lag_ms),
+            )
+            for consumer in found
+        ]
 
 
 @strawberry.type

@@ -4,11 +4,15 @@ import asyncio
 import platform
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
 from fastapi import APIRouter, Response
+
+from domain.kernel.time import milliseconds
 
 from .commands import answer
 from .context import ApiContext
@@ -20,16 +24,40 @@ MAX_LAG_EVENTS = 10_000
 """How far a projection or the saga runner may be behind before the process calls itself not ready."""
 
 _HEAD = "SELECT coalesce(max(position), 0) AS head FROM log.events"
-_CURSORS = "SELECT name, min(position) AS position FROM engine.cursors GROUP BY name ORDER BY name"
+_CURSORS = """
+SELECT name, position, (SELECT recorded_at FROM log.events AS e WHERE e.position = c.position + 1) AS waiting_since
+FROM (SELECT name, min(position) AS position FROM engine.cursors GROUP BY name) AS c
+ORDER BY name
+"""
 
 log = structlog.get_logger("api")
 
 
-async def positions(ctx: ApiContext) -> tuple[int, list[tuple[str, int]]]:
-    """The head of the log, and how far each consumer has come (its slowest partition)."""
-    cursors = await ctx.rows(_CURSORS, abandon=True)
-    (head,) = await ctx.rows(_HEAD, abandon=True)  # read last, so that no lag is negative
-    return head["head"], [(row["name"], row["position"]) for row in cursors]
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A consumer of the log: where it stands, and how far that is behind the head."""
+
+    name: str
+    position: int
+    lag_events: int
+    lag_ms: int
+    """How long the oldest event it has not dealt with has waited."""
+
+
+async def consumers(ctx: ApiContext) -> tuple[int, list[Consumer]]:
+    """The head of the log, and every consumer by its slowest partition."""
+    rows = await ctx.rows(_CURSORS, abandon=True)
+    (found,) = await ctx.rows(_HEAD, abandon=True)  # read last, so that no lag is negative
+    head, now = int(found["head"]), datetime.now(UTC)
+    return head, [
+        Consumer(
+            name=row["name"],
+            position=row["position"],
+            lag_events=head - row["position"],
+            lag_ms=max(0, milliseconds(row["waiting_since"], now)) if row["waiting_since"] else 0,
+        )
+        for row in rows
+    ]
 
 
 async def _database(ctx: ApiContext) -> dict[str, Any]:
@@ -38,12 +66,15 @@ async def _database(ctx: ApiContext) -> dict[str, Any]:
 
 
 async def _consumers(ctx: ApiContext) -> dict[str, Any]:
-    head, cursors = await positions(ctx)
-    lags = {name: head - position for name, position in cursors}
-    behind = sorted(name for name, lag in lags.items() if lag > MAX_LAG_EVENTS)
+    head, found = await consumers(ctx)
+    behind = [consumer.name for consumer in found if consumer.lag_events > MAX_LAG_EVENTS]
     if behind:
         raise RuntimeError(f"more than {MAX_LAG_EVENTS} events behind: {', '.join(behind)}")
-    return {"head": head, "lag_events": lags}
+    return {
+        "head": head,
+        "lag_events": {consumer.name: consumer.lag_events for consumer in found},
+        "lag_ms": {consumer.name: consumer.lag_ms for consumer in found},
+    }
 
 
 async def _bus(url: str) -> dict[str, Any]:
@@ -101,7 +132,8 @@ def router(ctx: ApiContext) -> APIRouter:
     @allow("operator", loopback=True)
     async def metrics() -> Response:
         """Prometheus text; needs an operator unless the client is on this machine."""
-        head, cursors = await positions(ctx)
-        return Response(exposition(head, cursors), media_type="text/plain; version=0.0.4; charset=utf-8")
+        head, found = await consumers(ctx)
+        lags = [(consumer.name, consumer.lag_events, consumer.lag_ms / 1_000) for consumer in found]
+        return Response(exposition(head, lags), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return routes

@@ -16,22 +16,26 @@ RESYNCS = Counter(
 )
 
 
-class _Positions(Collector):
-    """Head and cursors as they were read for this scrape."""
+class _Lags(Collector):
+    """Head and lags as they were read for this scrape: consumer, events, seconds."""
 
-    def __init__(self, head: int, cursors: Iterable[tuple[str, int]]) -> None:
-        self._head, self._cursors = head, list(cursors)
+    def __init__(self, head: int, lags: Iterable[tuple[str, int, float]]) -> None:
+        self._head, self._lags = head, list(lags)
 
     def collect(self) -> Iterable[Metric]:
         yield GaugeMetricFamily("village_log_position", "Position of the newest event.", value=self._head)
-        lag = GaugeMetricFamily("village_cursor_lag_events", "Events a consumer is behind.", labels=["consumer"])
-        for name, position in self._cursors:
-            lag.add_metric([name], max(0, self._head - position))
-        yield lag
+        events = GaugeMetricFamily("village_cursor_lag_events", "Events a consumer is behind.", labels=["consumer"])
+        seconds = GaugeMetricFamily(
+            "village_cursor_lag_seconds", "How long a consumer's next event has waited.", labels=["consumer"]
+        )
+        for name, behind, waited in self._lags:
+            events.add_metric([name], behind)
+            seconds.add_metric([name], waited)
+        yield from (events, seconds)
 
 
-def exposition(head: int, cursors: Iterable[tuple[str, int]]) -> bytes:
+def exposition(head: int, lags: Iterable[tuple[str, int, float]]) -> bytes:
     """The metrics in Prometheus's text format."""
     scrape = CollectorRegistry()
-    scrape.register(_Positions(head, cursors))
+    scrape.register(_Lags(head, lags))
     return generate_latest(REGISTRY) + generate_latest(scrape)

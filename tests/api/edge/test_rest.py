@@ -234,4 +234,7 @@ def test_health_tells_how_far_each_consumer_is_behind(edge: Edge) -> None:
     consumers = edge.client.get("/readyz").json()["checks"][1]
     assert consumers["head"] == 2
     assert consumers["lag_events"] == {"projection:accounts": 1}
-    assert 'village_cursor_lag_events{consumer="projection:accounts"} 1.0' in edge.client.get("/metrics").text
+    assert 0 < consumers["lag_ms"]["projection:accounts"] < 60_000
+    metrics = edge.client.get("/metrics").text
+    assert 'village_cursor_lag_events{consumer="projection:accounts"} 1.0' in metrics
+    assert 'village_cursor_lag_seconds{consumer="projection:accounts"}' in metrics

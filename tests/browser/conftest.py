@@ -48,9 +48,12 @@ class Watched:
 Open = Callable[..., Watched]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium; its sandbox is off only where it cannot work, which is for root."""
+    """Debian's Chromium; its sandbox is off only where it cannot work, which is for root.
+
+    No longer than a module: while it lives, an event loop runs in this thread, and `asyncio.run` of others fails.
+    """
     flags = [*FLAGS, "--no-sandbox"] if os.geteuid() == 0 else list(FLAGS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)

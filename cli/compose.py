@@ -68,6 +68,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     from domain.federated_learning.service import FederatedLearningService
     from domain.monitoring.service import MonitoringService
     from domain.sagas.deadline import Deadlines
+    from domain.sagas.operations import SagaOperations
     from domain.sagas.village import Village
     from domain.tokenomics.service import TokenomicsService
     from infrastructure.blobs import BlobStore
@@ -95,6 +96,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
             federated_learning=FederatedLearningService(log, blobs, participants, limits),
             deadlines=Deadlines(log),
             monitoring=MonitoringService(log, [model.name for model in READ_MODELS]),
+            sagas=SagaOperations(log),
         )
         yield Parts(settings, database, log, village, blobs)
 

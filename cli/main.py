@@ -101,6 +101,12 @@ def projections(ctx: typer.Context) -> None:
     _pass_on(ctx, "cli.projections")
 
 
+@app.command(context_settings=PASSED_ON, add_help_option=False)
+def sagas(ctx: typer.Context) -> None:
+    """See and operate the sagas."""
+    _pass_on(ctx, "cli.sagas")
+
+
 def _pass_on(ctx: typer.Context, module: str) -> None:
     importlib.import_module(module).app(ctx.args, prog_name=f"village {ctx.info_name}")
 

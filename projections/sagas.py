@@ -1,13 +1,77 @@
-"""Read models of the sagas: the deadlines that are to come."""
+"""Read models of the sagas: how each of them stands, and the deadlines that are to come."""
 
 from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
+from msgspec.structs import replace
+
+from domain.kernel.aggregate import event_classes
 from domain.kernel.fact import Fact
+from domain.sagas.coordinate_training import CoordinateTraining
 from domain.sagas.deadline import Deadline
+from domain.sagas.process import Process
+from domain.sagas.reward_training import RewardTraining
 
 from .rows import Key, ReadModel, Row
+
+RUNNING, COMPENSATING, COMPLETED, COMPENSATED, PARKED = "running", "compensating", "completed", "compensated", "parked"
+STATE_AFTER = {
+    "Completed": COMPLETED,
+    "Ended": COMPLETED,
+    "Compensated": COMPENSATED,
+    "CompensationBegan": COMPENSATING,
+    "Parked": PARKED,
+}
+"""By the last part of a fact's topic; any other fact leaves a saga running (or compensating)."""
+
+
+class SagaRow(Row, frozen=True):
+    """A saga: its kind (class, or plan of a process), where it stands, and its newest step."""
+
+    saga_id: UUID
+    kind: str
+    state: str
+    step: str
+    reason: str
+    steps: int
+    correlation_id: UUID
+    started_at: datetime
+    updated_at: datetime
+    position: int
+
+
+class Sagas(ReadModel[SagaRow]):
+    """Every saga by id. Its timeline is its stream in the log."""
+
+    name = "sagas"
+    table = "read.sagas"
+    row = SagaRow
+    key = ("saga_id",)
+    folds_own_stream = True
+    listens = (*event_classes(CoordinateTraining), *event_classes(RewardTraining), *event_classes(Process))
+
+    def keys(self, fact: Fact) -> Iterable[Key]:
+        return (fact.stream,)
+
+    def evolve(self, row: SagaRow | None, fact: Fact, key: Key) -> SagaRow | None:
+        step = fact.topic.rpartition(".")[2]
+        if row is None:
+            kind = getattr(fact.event, "plan", fact.topic.split(".")[1])
+            at = fact.recorded_at
+            return SagaRow(key, kind, RUNNING, step, "", 1, fact.correlation_id, at, at, fact.position)
+        state = STATE_AFTER.get(step, row.state)
+        if step == "Resolved":
+            state = {"retry": RUNNING, "compensate": COMPENSATING, "abandon": COMPENSATED}[fact.event.action]
+        return replace(
+            row,
+            state=state,
+            step=step,
+            reason=getattr(fact.event, "reason", row.reason),
+            steps=row.steps + 1,
+            updated_at=fact.recorded_at,
+            position=fact.position,
+        )
 
 
 class DeadlineRow(Row, frozen=True):
@@ -27,6 +91,7 @@ class Deadlines(ReadModel[DeadlineRow]):
     table = "read.deadlines"
     row = DeadlineRow
     key = ("token",)
+    folds_own_stream = True
     listens = (Deadline.Set, Deadline.Elapsed)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
@@ -41,4 +106,4 @@ class Deadlines(ReadModel[DeadlineRow]):
         return row
 
 
-READ_MODELS = (Deadlines(),)
+READ_MODELS = (Deadlines(), Sagas())

@@ -14,6 +14,7 @@ from domain.kernel import EventLog, Fact, Receipt, new_scope, within
 from domain.monitoring.service import MonitoringService
 from domain.sagas.coordinate_training import CoordinateTraining
 from domain.sagas.deadline import Deadlines
+from domain.sagas.operations import SagaOperations
 from domain.sagas.village import Village
 from domain.tokenomics.service import TokenomicsService
 from infrastructure.database import Database, Role
@@ -42,6 +43,7 @@ class TrainingWorld:
             federated_learning=self.training,
             deadlines=Deadlines(self.log),
             monitoring=MonitoringService(self.log, ()),
+            sagas=SagaOperations(self.log),
         )
         self.clock = DeadlineClock(self.village.deadlines, database, clock=lambda: self.now)
         self.projector = Projector(database, [DeadlineRows()])

@@ -9,6 +9,7 @@ from domain.monitoring.service import MonitoringService
 from domain.tokenomics.service import TokenomicsService
 
 from .deadline import Deadlines
+from .operations import SagaOperations
 
 if TYPE_CHECKING:
     from domain.federated_learning.service import FederatedLearningService
@@ -24,3 +25,4 @@ class Village:
     federated_learning: "FederatedLearningService"
     deadlines: Deadlines
     monitoring: MonitoringService
+    sagas: SagaOperations

@@ -33,6 +33,7 @@ from domain.kernel import EventLog, new_scope, within
 from domain.monitoring.service import MonitoringService
 from domain.sagas.coordinate_training import CoordinateTraining
 from domain.sagas.deadline import Deadlines
+from domain.sagas.operations import SagaOperations
 from domain.sagas.village import Village
 from domain.tokenomics.service import TokenomicsService
 from infrastructure.blobs import BlobStore
@@ -188,6 +189,7 @@ def site(database: Database, database_url: str, tmp_path: Path) -> Iterator[Site
         federated_learning=training,
         monitoring=MonitoringService(log, ()),
         deadlines=Deadlines(log),
+        sagas=SagaOperations(log),
     )
     ctx = ApiContext(
         village=village,

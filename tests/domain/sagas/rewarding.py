@@ -33,7 +33,8 @@ class Rewarding(Economy):
         super().__init__(url, database, policy)
         self.registry = DeviceRegistryService(self.log)
         self.deadlines = Deadlines(self.log)
-        self.village = Village(self.log, self.registry, self.service, cast(Any, None), self.deadlines, cast(Any, None))
+        unused: Any = None
+        self.village = Village(self.log, self.registry, self.service, unused, self.deadlines, unused, unused)
 
     def runner(self) -> SagaRunner:
         """A saga runner that has just been started."""

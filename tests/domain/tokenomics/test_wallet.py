@@ -163,6 +163,7 @@ def test_the_id_of_an_open_hold_names_no_other() -> None:
 
 
 def test_a_wallet_has_at_most_a_thousand_open_holds() -> None:
+    assert MAX_HOLDS == 1_000
     wallet = some_wallet(MAX_HOLDS + 1)
     for _ in range(MAX_HOLDS):
         wallet.hold(uuid4(), 1, LATER, "job", NOW)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: run demo test check format lock bench clean system-packages
+.PHONY: run demo test check format lock bench storm clean system-packages
 
 run: $(STAMP)
 	$(BIN)/village up
@@ -29,6 +29,10 @@ format: $(STAMP)
 lock: $(STAMP)
 	{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > $(VENV)/constraints.txt
 	mv $(VENV)/constraints.txt constraints.txt
+
+# The long form of tests/simulation: parts of the bus are killed at random while 100,000 facts are recorded.
+storm: $(STAMP)
+	$(BIN)/python -m tests.simulation.bus_storm $(STORM)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(BENCH)

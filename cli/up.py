@@ -80,7 +80,7 @@ class Supervisor:
             lock = HomeLock(home / "supervisor.lock")
             lock.acquire()
             self._ends.callback(lock.release)
-            for name in ("api.url", "database.url"):
+            for name in ("api.url", "database.url", "nats.url"):
                 (home / name).unlink(missing_ok=True)
                 self._ends.callback((home / name).unlink, missing_ok=True)
             self._environment = {**os.environ, **self._start_servers(home)}
@@ -129,6 +129,7 @@ class Supervisor:
             self._nats = EmbeddedNats(home, user=given.server_user, port=given.nats_port)
             self._ends.callback(self._nats.stop)
             self._nats.start()
+            write_private(home / "nats.url", f"{self._nats.url}\n", None)
         return {
             "VILLAGE_HOME": str(home),
             "VILLAGE_DATABASE_URL": _url(self._postgres, given.database_url),

@@ -3,15 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from domain.kernel import Aggregate, Created, Instant, NotFound, Refusal, derive, event
+from domain.kernel import Aggregate, Created, Instant, Refusal, derive, event
 from domain.kernel.time import milliseconds
 from domain.kernel.tokens import positive
 
 UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class EpochUnknown(NotFound):
-    """Only an epoch that was opened has a budget."""
 
 
 class EpochClosed(Refusal):

@@ -44,6 +44,7 @@ def every(kind: type[Refusal]) -> list[type[Refusal]]:
 
 def test_every_refusal_has_its_code_its_status_and_a_rule() -> None:
     own = [refusal for refusal in every(Refusal) if refusal.__module__.startswith("domain.tokenomics.")]
-    found = {refusal.code: refusal.status for refusal in (*own, AmountNotPositive, AmountTooLarge)}
+    named: list[type[Refusal]] = [*own, AmountNotPositive, AmountTooLarge]
+    found = {refusal.code: refusal.status for refusal in named}
     assert found == CODES
     assert all(refusal.__doc__ and refusal.__doc__.strip().endswith(".") for refusal in own)

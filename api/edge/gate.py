@@ -9,8 +9,9 @@ A route says so with a decorator under the router's:
 Without one only operators pass. `@open_to_all()` is for the few routes that need no proof.
 """
 
+from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -27,10 +28,11 @@ from infrastructure import http_signatures as signatures
 from .encoding import loads
 from .limits import RateLimiter, bounded
 from .principals import ROLES, Devices, Principal, Role, SignedRequest, Tokens
-from .problems import CredentialsMissing, CrossOrigin, TokenInvalid, Unauthenticated
+from .problems import CredentialsMissing, CrossOrigin, RateLimited, TokenInvalid, Unauthenticated
 
 COOKIE = "village_session"
 DEFAULT_BODY_BYTES = 64 * 1024
+MAX_SOCKETS: dict[Role, int] = {"operator": 2_000, "member": 50, "device": 50}
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -93,6 +95,7 @@ class Gate:
     tokens: Tokens
     devices: Devices
     limiter: RateLimiter
+    sockets: Counter[str] = field(default_factory=Counter)
 
     async def admit(self, request: "EdgeRequest", access: Access) -> None:
         """Set `request.state.principal` to who asks (None on an open route), or refuse."""
@@ -139,6 +142,18 @@ class Gate:
     def session(self, cookie: str | None) -> Principal | None:
         """Whom a session cookie speaks for; None when there is none."""
         return self.tokens.principal(cookie) if cookie else None
+
+    def join_socket(self, principal: Principal) -> None:
+        """Count one more open socket of a principal. Raises RateLimited beyond MAX_SOCKETS."""
+        if self.sockets[principal.actor] >= MAX_SOCKETS[principal.role]:
+            raise RateLimited(f"at most {MAX_SOCKETS[principal.role]} sockets at once")
+        self.sockets[principal.actor] += 1
+
+    def leave_socket(self, principal: Principal) -> None:
+        """Count one socket less."""
+        self.sockets[principal.actor] -= 1
+        if not self.sockets[principal.actor]:
+            del self.sockets[principal.actor]
 
     async def _device(self, request: "EdgeRequest", access: Access) -> Principal:
         signed = SignedRequest(

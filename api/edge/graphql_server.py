@@ -36,7 +36,7 @@ from .gate import COOKIE, Access, Gate, GatedRoute
 from .graphql import Grains, GraphQLContext, Milliseconds, Position
 from .graphql_limits import Documents
 from .principals import ROLES
-from .problems import DatabaseUnavailable, TokenExpired, Unauthenticated
+from .problems import DatabaseUnavailable, RateLimited, TokenExpired, Unauthenticated
 
 MEDIA_TYPE = "application/graphql-response+json"
 BODY_BYTES = 128 * 1024
@@ -116,6 +116,13 @@ def _coded(error: GraphQLError) -> GraphQLError:
 
 class _WebSocketHandler(BaseGraphQLTransportWSHandler[GraphQLContext, None]):
     """As the protocol has it, a document that does not parse is answered by `error`, not by closing the socket."""
+
+    async def handle(self) -> None:
+        try:
+            await super().handle()
+        finally:
+            if self.context.given is not None:
+                _gate_of(self.context).leave_socket(self.context.given)
 
     @staticmethod
     def _get_pre_execution_close_reason(error: GraphQLError) -> str | None:
@@ -211,8 +218,11 @@ class VillageGraphQL(GraphQLRouter[GraphQLContext, None]):
         parameters = context.connection_params or {}
         try:
             given = _token_of(parameters)
-            context.given = gate.bearer(f"Bearer {given}") if given else gate.session(socket.cookies.get(COOKIE))
-        except Unauthenticated as refusal:
+            principal = gate.bearer(f"Bearer {given}") if given else gate.session(socket.cookies.get(COOKIE))
+            if principal is not None:
+                gate.join_socket(principal)
+                context.given = principal
+        except (Unauthenticated, RateLimited) as refusal:
             log.info("socket refused", code=refusal.code)
         if context.given is None:
             raise ConnectionRejectionError()

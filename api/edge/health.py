@@ -13,6 +13,7 @@ import structlog
 from fastapi import APIRouter, Response
 
 from domain.kernel.time import milliseconds
+from infrastructure.bus_status import BusMetrics, dead_letters, relay_status
 
 from .commands import answer
 from .context import ApiContext
@@ -89,6 +90,11 @@ async def _bus(url: str) -> dict[str, Any]:
     return {}
 
 
+def _bus_metrics(ctx: ApiContext) -> BusMetrics:
+    with ctx.database.reader.connection() as connection:
+        return BusMetrics(relay_status(connection), dead_letters(connection))
+
+
 async def _checked(name: str, check: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
     started = time.perf_counter()
     try:
@@ -134,6 +140,7 @@ def router(ctx: ApiContext) -> APIRouter:
         """Prometheus text; needs an operator unless the client is on this machine."""
         head, found = await consumers(ctx)
         lags = [(consumer.name, consumer.lag_events, consumer.lag_ms / 1_000) for consumer in found]
-        return Response(exposition(head, lags), media_type="text/plain; version=0.0.4; charset=utf-8")
+        bus = await ctx.in_query_thread(lambda: _bus_metrics(ctx), abandon=True)
+        return Response(exposition(head, lags, bus), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return routes

@@ -34,8 +34,9 @@ class _Lags(Collector):
         yield from (events, seconds)
 
 
-def exposition(head: int, lags: Iterable[tuple[str, int, float]]) -> bytes:
-    """The metrics in Prometheus's text format."""
+def exposition(head: int, lags: Iterable[tuple[str, int, float]], *others: Collector) -> bytes:
+    """The metrics in Prometheus's text format: of this process, of the log, and what `others` collect."""
     scrape = CollectorRegistry()
-    scrape.register(_Lags(head, lags))
+    for collector in (_Lags(head, lags), *others):
+        scrape.register(collector)
     return generate_latest(REGISTRY) + generate_latest(scrape)

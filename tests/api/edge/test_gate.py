@@ -63,7 +63,9 @@ def test_every_http_route_of_the_app_stands_behind_the_gate(edge: Edge) -> None:
 
 
 def test_metrics_need_an_operator_as_soon_as_the_client_may_be_elsewhere(edge: Edge) -> None:
-    assert "village_log_position" in edge.client.get("/metrics").text
+    told = edge.client.get("/metrics").text
+    assert "village_log_position" in told
+    assert "village_bus_dead_letters" in told
     through_a_proxy = {"X-Forwarded-For": "203.0.113.9"}
     assert edge.client.get("/metrics", headers=through_a_proxy).status_code == 401
     assert edge.client.get("/metrics", headers=through_a_proxy | edge.bearer()).status_code == 200

@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api.edge import feed as feeds
-from api.edge import metrics
+from api.edge import gate, metrics
 from api.edge.gate import COOKIE
 from api.edge.limits import RateLimits
 from domain.kernel.event_log import EventLog
@@ -211,6 +211,31 @@ class TestRates:
         message = client.receive()
         assert message["type"] == "error"
         assert message["payload"][0]["extensions"]["code"] == "rate_limited"
+
+
+def test_a_principal_has_so_many_sockets_at_once_and_a_closed_one_makes_room(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gate.MAX_SOCKETS, "member", 2)
+    mine: dict[str, object] = {"token": edge.token("member", str(uuid4()))}
+    another: dict[str, object] = {"token": edge.token("member", str(uuid4()))}
+    with socket(edge.url, mine), socket(edge.url, another):
+        with socket(edge.url, mine):
+            assert not admitted(edge, mine)
+        # The server learns of a closed socket a moment after the client.
+        ends = time.monotonic() + 10
+        while not admitted(edge, mine):
+            assert time.monotonic() < ends, "a closed socket still counts"
+
+
+def admitted(edge: Edge, parameters: dict[str, object]) -> bool:
+    """Whether one more socket is let in."""
+    with socket(edge.url, init=False) as client:
+        client.send(type="connection_init", payload=parameters)
+        try:
+            return client.receive() == {"type": "connection_ack"}
+        except ConnectionClosed:
+            return False
 
 
 def test_the_log_is_not_for_members(edge: Edge) -> None:

@@ -82,7 +82,10 @@ class Child:
         self._started_at = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "cli.main", *self.words],
-            env={**environment, "PYTHONPATH": str(ROOT)},
+            env={
+                **environment,
+                "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")])),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

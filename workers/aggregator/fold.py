@@ -35,9 +35,8 @@ class UpdateUnreadable(Exception):
 class RoundFold:
     """One accumulator and the updates in it. Its memory is two models and a few chunks, however many updates."""
 
-    def __init__(self, manifest: ModelManifest, policy: RoundPolicy, blobs: BlobStore, opened_at: int) -> None:
-        """`opened_at` is the position at which the round was opened."""
-        self.manifest, self.policy, self.opened_at = manifest, policy, opened_at
+    def __init__(self, manifest: ModelManifest, policy: RoundPolicy, blobs: BlobStore) -> None:
+        self.manifest, self.policy = manifest, policy
         self.updates: dict[UUID, Update] = {}
         self._blobs = blobs
         self._folded: set[UUID] = set()

@@ -12,7 +12,7 @@ import torch
 from domain.federated_learning.manifest import EvaluationUnfit
 from domain.federated_learning.round import ABANDONED, SEALED, RoundNotSealed, RoundOutcomeDiffers, TrainingRound
 from domain.federated_learning.service import FederatedLearningService
-from domain.federated_learning.session import TrainingSession
+from domain.federated_learning.session import SessionRoster, TrainingSession
 from domain.federated_learning.update import Update
 from domain.kernel import CursorMove, EventLog, Fact, Receipt, derive, new_scope, within
 from domain.kernel.errors import CursorMoved
@@ -44,9 +44,9 @@ _log = structlog.get_logger()
 class Aggregator:
     """Holds one accumulator for each open round (a village runs a bounded number of sessions, with one each).
 
-    What it holds can be lost at any moment: its cursor stands before the oldest round that has not ended, and the
-    accepted updates of that round, folded again, give the same bits. What it records is named after the round, so
-    that doing it twice is doing it once.
+    What it holds can be lost at any moment: when it starts, it folds the accepted updates of every round that has
+    not ended again, which gives the same bits. What it records is named after the round, so that doing it twice is
+    doing it once, and so is reading a fact twice.
     """
 
     def __init__(self, log: EventLog, database: Database, training: FederatedLearningService, blobs: BlobStore) -> None:
@@ -78,7 +78,9 @@ class Aggregator:
         """Handle one batch; whether anything was there."""
         connection = self._open()
         if self._position is None:
-            self._position = self._cursor = self._stored_cursor(connection)
+            self._cursor = self._stored_cursor(connection)
+            self._recover(connection)
+            self._position = self._cursor
         batch = LogReader(connection).after(self._position, BATCH)
         for fact in batch.facts(_TOPICS):
             if fact.position > self._position:
@@ -103,11 +105,24 @@ class Aggregator:
             case _ if (fold := self._rounds.get(fact.stream)) is not None:
                 self._advance(fact, fold)
 
+    def _recover(self, connection: psycopg.Connection[Any]) -> None:
+        """Go through the rounds that have not ended; the cursor may stand anywhere behind their facts or before."""
+        self._rounds.clear()
+        self._log.cache.drop(SessionRoster.create_id())
+        roster = self._log.find(SessionRoster, SessionRoster.create_id())
+        for session_id in sorted(roster.going) if roster is not None else ():
+            self._log.cache.drop(session_id)
+            round_id = self._log.load(TrainingSession, session_id).open_round
+            records = [] if round_id is None else LogReader(connection).of_streams([round_id])
+            for record in records:
+                if record.topic in _TOPICS:
+                    self._handle(record.fact())
+
     def _begin(self, fact: Fact, session_id: UUID, policy: Any) -> None:
-        if self._fresh_round(fact.stream).ended:
-            return  # read again after a restart
+        if fact.stream in self._rounds or self._fresh_round(fact.stream).ended:
+            return  # read before
         manifest = self._log.load(TrainingSession, session_id).manifest
-        self._rounds[fact.stream] = RoundFold(manifest, policy, self._blobs, fact.position)
+        self._rounds[fact.stream] = RoundFold(manifest, policy, self._blobs)
 
     def _advance(self, fact: Fact, fold: RoundFold) -> None:
         match fact.event:
@@ -206,15 +221,15 @@ class Aggregator:
         return self._log.load(TrainingRound, round_id)
 
     def _save_cursor(self) -> None:
-        """Move the cursor to before the oldest round that has not ended; another aggregator's move stands."""
+        """Say how far the log has been read; another aggregator's move stands."""
         assert self._position is not None
-        target = min([self._position, *(fold.opened_at - 1 for fold in self._rounds.values())])
-        if target <= self._cursor:
+        if self._position <= self._cursor:
             return
+        move = CursorMove(NAME, 0, self._cursor, self._position)
         try:
             with within(new_scope(f"worker:{NAME}")):
-                self._log.transact(lambda: None, cursors=(CursorMove(NAME, 0, self._cursor, target),), method=NAME)
-            self._cursor = target
+                self._log.transact(lambda: None, cursors=(move,), method=NAME)
+            self._cursor = self._position
         except CursorMoved:
             self._cursor = self._stored_cursor(self._open())
 

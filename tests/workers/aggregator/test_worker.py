@@ -12,7 +12,7 @@ from safetensors.numpy import load, save
 from domain.federated_learning.round import ABANDONED, COMPLETED, OPEN, TrainingRound
 from domain.federated_learning.session import COMPLETED as SESSION_COMPLETED
 from infrastructure.blobs import BlobStore
-from infrastructure.database import Database
+from infrastructure.database import Database, Role
 from tests.training import MANIFEST, POLICY, arrays
 from tests.training_world import TrainingWorld
 from workers.aggregator.worker import Aggregator
@@ -151,6 +151,21 @@ def test_an_aggregator_that_comes_back_in_mid_round_folds_again_and_records_noth
         connection.execute("UPDATE engine.cursors SET position = 0 WHERE name = 'aggregator'")
     world.aggregate()
     assert world.log.head() == head
+
+
+def test_an_aggregator_finishes_the_rounds_that_lie_before_its_cursor(world: AggregatorWorld) -> None:
+    sealed, open_still = world.open_round(), world.open_round()
+    world.answer(sealed)
+    world.answer(open_still, devices=2)
+    with world.database.connect(Role.WRITER) as connection:
+        connection.execute("INSERT INTO engine.cursors (name, position) VALUES ('aggregator', %s)", (world.log.head(),))
+    aggregator = world.aggregator()
+    aggregator.run_once()
+    assert_is_mean(world, sealed)
+    world.submit(open_still, world.training.get_selected_participants(round_id=open_still)[2])
+    aggregator.run_once()
+    aggregator.close()
+    assert_is_mean(world, open_still)
 
 
 @pytest.mark.parametrize("harm", ["damage", "lose"])

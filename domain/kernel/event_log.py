@@ -265,7 +265,7 @@ class EventLog(Application[UUID]):
             raise CommandTooLarge(f"{len(facts)} events, at most {MAX_EVENTS_PER_COMMAND}")
         asked, exact = scope(), exact_streams(facts)
         appends = [self._append(asked.command_id, fact, index, exact) for index, fact in enumerate(facts)]
-        write = Write(asked, method, appends, receipt.id, receipt.extra, cursors, attempt.reads)
+        write = Write(asked, method, appends, receipt.id, receipt.extra, cursors, attempt.reads, attempt.used_cache)
         try:
             written = self._recorder.write(write)
         except Conflict:

@@ -55,7 +55,7 @@ class Write:
     """One command's transaction.
 
     `reads` are the versions of the streams it was decided on (0 for one that did not exist): it stands only if
-    nothing but commuting facts has come to them since.
+    nothing but commuting facts has come to them since, and when it was `cached` (a copy of any age), nothing at all.
     """
 
     scope: CommandScope
@@ -65,6 +65,7 @@ class Write:
     extra: dict[str, Any] = field(default_factory=dict)
     cursors: tuple[CursorMove, ...] = ()
     reads: dict[UUID, int] = field(default_factory=dict)
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

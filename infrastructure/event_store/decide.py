@@ -116,7 +116,7 @@ def _check_cursors(write: Write, state: LogState) -> None:
 def _check_reads(write: Write, state: LogState) -> None:
     for stream, version in write.reads.items():
         head = state.heads.get(stream, 0)
-        if not _holds(stream, version, head, state):
+        if version != head and (write.cached or not _holds(stream, version, head, state)):
             raise Conflict(f"stream {stream} was read at version {version}, and is at {head}")
 
 

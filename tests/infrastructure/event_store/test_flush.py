@@ -131,6 +131,15 @@ def test_a_read_that_no_longer_holds_is_a_conflict_and_one_passed_only_by_commut
     assert kinds(outcomes) == [Conflict, Written, Conflict, Written]
 
 
+def test_a_read_from_a_cache_holds_only_while_nothing_at_all_has_come_to_its_stream(database: Database) -> None:
+    a = uuid4()
+    flushed(database, write(a), write(a, (None, DEPOSITED)))
+    stale, exact = write(uuid4()), write(uuid4())
+    stale.reads[a], stale.cached = 1, True
+    exact.reads[a], exact.cached = 2, True
+    assert kinds(flushed(database, stale, exact)) == [Conflict, Written]
+
+
 def test_a_command_that_cannot_be_tried_fails_alone(database: Database, database_url: str) -> None:
     recorder = PostgresRecorder(database)
     answers: dict[str, Any] = {}

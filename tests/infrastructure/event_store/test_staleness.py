@@ -46,6 +46,14 @@ def test_an_exact_append_from_a_stale_copy_is_decided_again(ledger: Ledger, else
     assert ledger.log.load(Account, stream).balance == 0
 
 
+def test_an_answer_knows_the_facts_that_commute_of_other_processes(ledger: Ledger, elsewhere: Ledger) -> None:
+    stream = opened(ledger, balance=5)
+    withdraw(ledger, stream, 1)
+    deposit(elsewhere, stream, 2)
+    with asked():
+        assert ledger.withdraw(account_id=stream, grains=3).extra == {"left": 3}
+
+
 def test_a_stale_copy_never_lets_a_stream_be_overdrawn(ledger: Ledger, elsewhere: Ledger) -> None:
     stream = opened(ledger, balance=5)
     withdraw(ledger, stream, 1)

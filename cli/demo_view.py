@@ -77,14 +77,13 @@ class LiveView:
 
     def progress(self, seen: Progress) -> None:
         done = seen.completed
+        head = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=self._plan.rounds, completed=len(done), width=40)
-        numbers = Text.assemble(
-            ("round ", "dim"), f"{len(done)}/{self._plan.rounds}", ("   paid ", "dim"),
-            f"{format_tokens(seen.paid_grains)} tokens", ("   pending ", "dim"), format_tokens(seen.pending_grains),
-            ("   events/s ", "dim"), f"{self._rate.at(seen.head):.0f}",
-        )  # fmt: skip
-        curve = Text.assemble(("accuracy ", "dim"), sparkline([one.accuracy or 0.0 for one in done]))
-        self._live.update(Group(bar, numbers, curve, _rounds_table(seen.rounds)))
+        head.add_row("round", f"{len(done)}/{self._plan.rounds}", bar)
+        paid = f"{format_tokens(seen.paid_grains)} tokens paid, {format_tokens(seen.pending_grains)} pending"
+        numbers = f"{paid}, {self._rate.at(seen.head):.0f} events/s"
+        curve = f"accuracy {sparkline([one.accuracy or 0.0 for one in done])}"
+        self._live.update(Group(head, Text(numbers), Text(curve), _rounds_table(seen.rounds)))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from psycopg_pool import PoolTimeout
 
 from .bus import Bus
-from .database import Database
+from .database import Database, Role
 from .message import EVENT_ID, POSITION, MessageMalformed
 
 FETCH_S: Final = 5.0
@@ -39,8 +39,8 @@ _FAILED = (
 )
 _PRUNE = "DELETE FROM engine.bus_inbox WHERE consumer = %s AND handled_at < clock_timestamp() - %s"
 _LETTERS = (
-    "SELECT message_id, subject, headers, payload, deliveries FROM engine.bus_dead_letters"
-    " WHERE consumer = %s AND message_id = ANY(%s) AND resolved_at IS NULL AND payload IS NOT NULL FOR UPDATE"
+    "SELECT subject, headers, payload, deliveries FROM engine.bus_dead_letters"
+    " WHERE consumer = %s AND message_id = %s AND resolved_at IS NULL AND payload IS NOT NULL FOR UPDATE"
 )
 _RESOLVE = "UPDATE engine.bus_dead_letters SET resolved_at = clock_timestamp() WHERE consumer = %s AND message_id = %s"
 _AWAY_STATES: Final = ("08", "53", "57P")
@@ -108,6 +108,7 @@ class Consumer:
         )
         self._puller = Puller(bus, bus.stream, self._config)
         self._handled = 0
+        self._connection: psycopg.Connection[Any] | None = None
 
     def run(self, stopping: threading.Event) -> None:
         """Consume until told to stop; a broker or database that is away is waited for."""
@@ -121,6 +122,13 @@ class Consumer:
                 pause = min(MAX_BACKOFF_S, 0.1 * 2 ** min(failures, 10))
                 _log.warning("consumer waits", consumer=self.name, error=type(error).__name__, retry_in_s=pause)
                 stopping.wait(pause)
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection to the database back. A later step opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def step(self, stopping: threading.Event | None = None, wait_s: float = FETCH_S) -> int:
         """Handle what comes within the wait; answers how many messages came."""
@@ -134,10 +142,10 @@ class Consumer:
         done = 0
         for event_id in event_ids:
             with self._database.writer.connection() as connection, connection.transaction():
-                row = connection.execute(_LETTERS, (self.name, [str(event_id)])).fetchone()
+                row = connection.execute(_LETTERS, (self.name, str(event_id))).fetchone()
                 if row is None:
                     continue
-                _, subject, headers, payload, deliveries = row
+                subject, headers, payload, deliveries = row
                 self._once(connection, received(subject, headers, bytes(payload), deliveries))
                 connection.execute(_RESOLVE, (self.name, str(event_id)))
                 done += 1
@@ -179,13 +187,13 @@ class Consumer:
     def _handle_once(self, message: Msg) -> None:
         got = received(message.subject, message.headers or {}, message.data, message.metadata.num_delivered)
         try:
-            with self._database.writer.connection() as connection, connection.transaction():
+            connection = self._open()
+            with connection.transaction():
                 self._once(connection, got)
         except Exception as error:
             if _is_away(error):
                 raise
-            with self._database.writer.connection() as connection:
-                connection.execute(_FAILED, (self.name, got.event_id, got.position, repr(error)[:2_000]))
+            self._open().execute(_FAILED, (self.name, got.event_id, got.position, repr(error)[:2_000]))
             raise
 
     def _once(self, connection: psycopg.Connection[Any], got: Received) -> None:
@@ -193,8 +201,13 @@ class Consumer:
             self._handle(connection, got)
 
     def _prune(self) -> None:
-        with self._database.writer.connection() as connection:
-            connection.execute(_PRUNE, (self.name, KEEP))
+        self._open().execute(_PRUNE, (self.name, KEEP))
+
+    def _open(self) -> psycopg.Connection[Any]:
+        """The consumer's own connection: a pool's would be asked first, each time, whether it is alive."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._database.connect(Role.WRITER)
+        return self._connection
 
 
 class Puller:

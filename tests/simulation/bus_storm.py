@@ -32,6 +32,7 @@ from infrastructure.bus_window import BusUnavailable
 from infrastructure.database import migrate
 from infrastructure.embedded.nats import EmbeddedNats
 from infrastructure.embedded.postgres import EmbeddedPostgres
+from infrastructure.embedded.process import tail
 from infrastructure.event_store import open_event_log
 from infrastructure.inbox import Puller
 from tests.ledger import Ledger
@@ -182,12 +183,22 @@ class Storm:
             "consumer_kills": consumer.kill,
             "consumer_freezes": partial(self._freeze, consumer),
         }
-        while writers.busy() or set(self.actions) != set(deeds):
+        while writers.busy() or set(deeds) - set(self.actions):
             time.sleep(self._pause_s * self._chance.uniform(0.2, 1.8))
             missing = sorted(set(deeds) - set(self.actions))
             name = self._chance.choice(missing or sorted(deeds))
+            self._watch()
             deeds[name]()
             self.actions[name] += 1
+
+    def _watch(self) -> None:
+        """As the supervisor of a village does: a server that ended by itself is started again, and told of."""
+        for server in (self._nats, self._postgres):
+            if server.pid is None:
+                name = type(server).__name__
+                print(f"{name} had ended:", tail(self._home / "nats" / "nats.log"), file=sys.stderr)
+                self.actions[f"{name} found dead"] += 1
+                server.start()
 
     def _kill_broker(self) -> None:
         assert self._nats.pid is not None

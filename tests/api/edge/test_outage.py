@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
@@ -17,36 +17,42 @@ from infrastructure.keys import load_keys
 from infrastructure.settings import Settings
 
 
-@pytest.fixture
-def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx2.Client]:
-    monkeypatch.setattr(databases, "POOL_TIMEOUT_S", 3.0)
+@contextmanager
+def cut_off(home: Path) -> Iterator[TestClient]:
+    """An API whose database is not there."""
     with databases.Database("postgresql://nobody@127.0.0.1:1/nothing") as database:
         ctx = ApiContext(
             village=cast(Any, None),
             database=database,
-            blobs=BlobStore.open(None, home=tmp_path),
-            keys=load_keys(tmp_path),
-            settings=Settings(home=tmp_path),
+            blobs=BlobStore.open(None, home=home),
+            keys=load_keys(home),
+            settings=Settings(home=home),
             devices=lambda _: None,
         )
         with TestClient(create_app(ctx)) as client:
-            yield cast(httpx2.Client, client)
+            yield client
 
 
-def test_health_answers_within_its_bound_and_names_what_fails(cut_off: httpx2.Client) -> None:
-    started = time.monotonic()
-    answer = cut_off.get("/readyz")
-    assert time.monotonic() - started < 2.8
+def test_health_does_not_wait_as_long_as_requests_do_and_names_what_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databases, "POOL_TIMEOUT_S", 60.0)
+    with cut_off(tmp_path) as client:
+        started = time.monotonic()
+        answer = client.get("/readyz")
+        assert time.monotonic() - started < 30
+        assert client.get("/livez").status_code == 200
     assert answer.status_code == 503
     assert [(check["name"], check["ok"]) for check in answer.json()["checks"]] == [
         ("database", False),
         ("consumers", False),
     ]
     assert "nobody" not in answer.text
-    assert cut_off.get("/livez").status_code == 200
 
 
-def test_a_request_that_needs_the_database_is_refused_by_name(cut_off: httpx2.Client) -> None:
-    answer = cut_off.get("/login", params={"code": "x" * 43})
+def test_a_request_that_needs_the_database_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "POOL_TIMEOUT_S", 0.5)
+    with cut_off(tmp_path) as client:
+        answer = client.get("/login", params={"code": "x" * 43})
     assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
     assert answer.headers["retry-after"] == "1"

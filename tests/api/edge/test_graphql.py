@@ -124,7 +124,7 @@ def test_the_bounds_count_what_fragments_expand_to_and_are_quick_about_it(steady
     bomb = f"{{ leaf {{ ...F0 }} }} {chain} fragment F60 on Leaf {{ name }}"
     started = time.monotonic()
     assert codes(steady.ask(bomb)) == ["too_many_fields"]
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20, "an expansion of 2^60 fields would take for ever"
     circle = "{ leaf { ...A } } fragment A on Leaf { ...B } fragment B on Leaf { ...A }"
     assert set(codes(steady.ask(circle))) == {"graphql_invalid"}
 
@@ -152,7 +152,7 @@ def test_a_query_that_takes_too_long_is_stopped_by_name_and_the_next_one_answere
     monkeypatch.setattr("api.edge.context.QUERY_TIMEOUT_MS", 100)
     started = time.monotonic()
     assert codes(edge.ask("{ slow }")) == ["query_too_slow"]
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
     assert "errors" not in edge.ask("{ events(first: 1) { totalCount } }")
 
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 from domain.federated_learning.manifest import mlp_manifest
 from tests.training import arrays
 
-from .test_federated_learning import Site, site
+from .training_site import Site, site
 
 __all__ = ["site"]
 

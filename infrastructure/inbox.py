@@ -1,6 +1,8 @@
 """The inbox: consumers of the bus whose effects happen once, however often a message comes."""
 
+import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +18,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from psycopg_pool import PoolTimeout
 
 from .bus import Bus
+from .bus_window import BusUnavailable
 from .database import Database, Role
 from .message import EVENT_ID, POSITION, MessageMalformed
 
@@ -108,6 +111,7 @@ class Consumer:
         )
         self._puller = Puller(bus, bus.stream, self._config)
         self._handled = 0
+        self._done: list[Msg] = []
         self._connection: psycopg.Connection[Any] | None = None
 
     def run(self, stopping: threading.Event) -> None:
@@ -125,16 +129,26 @@ class Consumer:
         self.close()
 
     def close(self) -> None:
-        """Give the connection to the database back. A later step opens another."""
+        """Acknowledge what is done and give the connection to the database back. A later step opens another."""
+        try:
+            self._hold([])
+        except BusUnavailable:
+            _log.info("the last acknowledgements are lost: these messages come again, and have no effect")
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def step(self, stopping: threading.Event | None = None, wait_s: float = FETCH_S) -> int:
         """Handle what comes within the wait; answers how many messages came."""
-        messages = self._puller.pull(self._batch, wait_s)
-        for message in messages:
-            self._take(message, stopping or threading.Event())
+        done, self._done = self._done, []
+        messages = self._puller.pull(self._batch, wait_s, done)
+        held_since = time.monotonic()
+        for number, message in enumerate(messages):
+            if self._take(message, stopping or threading.Event()):
+                self._done.append(message)
+            if time.monotonic() - held_since > self._ack_wait_s / 3:
+                self._hold(messages[number + 1 :])
+                held_since = time.monotonic()
         return len(messages)
 
     def retry(self, event_ids: Sequence[UUID]) -> int:
@@ -151,12 +165,13 @@ class Consumer:
                 done += 1
         return done
 
-    def _take(self, message: Msg, stopping: threading.Event) -> None:
+    def _take(self, message: Msg, stopping: threading.Event) -> bool:
+        """Whether it was handled; it is acknowledged together with the next request for messages."""
         deliveries = message.metadata.num_delivered
         try:
             self._handle_when_database_answers(message, stopping)
         except _Stopped:
-            return
+            return False
         except Exception as error:
             pause = self._backoff_s[min(deliveries, len(self._backoff_s)) - 1]
             _log.warning(
@@ -164,11 +179,22 @@ class Consumer:
                 error=repr(error)[:200], retry_in_s=pause,
             )  # fmt: skip
             self._bus.call(lambda _: message.nak(delay=pause))
-            return
-        self._bus.call(lambda _: message.ack_sync(timeout=ACK_TIMEOUT_S))
+            return False
         self._handled += 1
         if self._handled % PRUNE_EVERY == 0:
             self._prune()
+        return True
+
+    def _hold(self, waiting: Sequence[Msg]) -> None:
+        """Acknowledge what is done, and tell the broker that the rest is in hand, before it sends all of it again."""
+        done, self._done = self._done, []
+
+        async def tell(context: JetStreamContext) -> None:
+            await acknowledged(done)
+            for message in waiting:
+                await message.in_progress()
+
+        self._bus.call(tell)
 
     def _handle_when_database_answers(self, message: Msg, stopping: threading.Event) -> None:
         for tried in range(1_000_000):
@@ -219,23 +245,31 @@ class Puller:
         self._config = config
         self._bound: tuple[JetStreamContext, JetStreamContext.PullSubscription] | None = None
 
-    def pull(self, batch: int, wait_s: float) -> list[Msg]:
-        """Messages that come within the wait, maybe none.
+    def pull(self, batch: int, wait_s: float, done: Sequence[Msg] = ()) -> list[Msg]:
+        """Acknowledge what is done, and answer the messages that come within the wait, maybe none.
 
         Raises:
             BusUnavailable: there is no connection, or it broke.
         """
-        return self._bus.call(lambda context: self._pull(context, batch, wait_s))
+        return self._bus.call(lambda context: self._pull(context, batch, wait_s, done))
 
-    async def _pull(self, context: JetStreamContext, batch: int, wait_s: float) -> list[Msg]:
+    async def _pull(self, context: JetStreamContext, batch: int, wait_s: float, done: Sequence[Msg]) -> list[Msg]:
         if self._bound is None or self._bound[0] is not context:
             await context.add_consumer(self._stream, self._config)
             subscription = await context.pull_subscribe_bind(self._config.durable_name, self._stream)
             self._bound = (context, subscription)
+        acknowledging = asyncio.ensure_future(acknowledged(done))
         try:
             return await self._bound[1].fetch(batch, wait_s)
         except TimeoutError:
             return []
+        finally:
+            await acknowledging
+
+
+async def acknowledged(messages: Sequence[Msg]) -> None:
+    """Acknowledge messages, and wait until the broker has said that it knows."""
+    await asyncio.gather(*(message.ack_sync(timeout=ACK_TIMEOUT_S) for message in messages))
 
 
 def _is_away(error: Exception) -> bool:

@@ -7,7 +7,6 @@ import re
 import sqlite3
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from domain.device_registry.service import DeviceRegistryService
 from infrastructure.blobs import BlobStore
 from infrastructure.bus import Bus
 from infrastructure.database import Database
+from infrastructure.embedded.nats import packaged_binary
 from infrastructure.event_store import open_event_log
 from tests.bus import STREAM, fresh_bus, message
 from tests.cli.villages import eventually
@@ -100,8 +100,7 @@ def guarded(short_home: Path) -> Iterator[str]:
         f'listen: "127.0.0.1:-1"\nports_file_dir: {ports}\njetstream {{ store_dir: {store}, max_file_store: 8GB }}\n'
         f"authorization {{\n{users}\n}}\n"
     )
-    binary = Path(sysconfig.get_path("scripts")) / "nats-server"
-    process = subprocess.Popen([binary, "-c", folder / "nats.conf"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([packaged_binary(), "-c", folder / "nats.conf"], stderr=subprocess.DEVNULL)
     try:
         found = folder / f"nats-server_{process.pid}.ports"
         assert eventually(found.exists, 30)

@@ -237,6 +237,33 @@ def test_a_deadlock_is_the_message_s_own_failure(bus: Bus, database: Database) -
     assert len(letters(database)) == 1
 
 
+def test_a_slow_handler_of_a_whole_batch_keeps_the_broker_from_sending_it_again(
+    bus: Bus, database: Database, effects: Callable[[], list[int]]
+) -> None:
+    bus.publish(run_of(1, 12), after=0)
+    deliveries = []
+
+    def handle(connection: psycopg.Connection[Any], got: Received) -> None:
+        note(connection, got)
+        deliveries.append(got.deliveries)
+        time.sleep(0.25)
+
+    drain(consumer(bus, database, handle, in_order=False, max_deliver=2))
+    assert effects() == list(range(1, 13))
+    assert deliveries == [1] * 12
+
+
+def test_what_was_handled_last_is_acknowledged_when_the_consumer_stops(
+    bus: Bus, database: Database, effects: Callable[[], list[int]]
+) -> None:
+    bus.publish(run_of(1, 1), after=0)
+    own = consumer(bus, database)
+    assert own.step(wait_s=2.0) == 1
+    own.close()
+    info = bus.call(lambda context: context.consumer_info(bus.stream, "test"))
+    assert (info.num_ack_pending, info.ack_floor.stream_seq if info.ack_floor else 0) == (0, 1)
+
+
 def test_two_instances_of_a_consumer_share_the_work_and_have_each_effect_once(
     nats_url: str, bus: Bus, database: Database, effects: Callable[[], list[int]]
 ) -> None:

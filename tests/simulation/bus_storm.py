@@ -32,7 +32,6 @@ from infrastructure.bus_window import BusUnavailable
 from infrastructure.database import migrate
 from infrastructure.embedded.nats import EmbeddedNats
 from infrastructure.embedded.postgres import EmbeddedPostgres
-from infrastructure.embedded.process import tail
 from infrastructure.event_store import open_event_log
 from infrastructure.inbox import Puller
 from tests.ledger import Ledger
@@ -176,41 +175,27 @@ class Storm:
         """Kill something every now and then, until the writers are done and every kind of thing was hit."""
         relay, consumer = parts
         deeds: dict[str, Callable[[], None]] = {
-            "broker_kills": self._kill_broker,
-            "database_kills": self._kill_database,
+            "broker_kills": partial(self._kill, self._nats),
+            "database_kills": partial(self._kill, self._postgres),
             "relay_kills": relay.kill,
             "relay_freezes": partial(self._freeze, relay),
             "consumer_kills": consumer.kill,
             "consumer_freezes": partial(self._freeze, consumer),
         }
-        while writers.busy() or set(deeds) - set(self.actions):
+        while writers.busy() or set(self.actions) != set(deeds):
             time.sleep(self._pause_s * self._chance.uniform(0.2, 1.8))
             missing = sorted(set(deeds) - set(self.actions))
             name = self._chance.choice(missing or sorted(deeds))
-            self._watch()
             deeds[name]()
             self.actions[name] += 1
 
-    def _watch(self) -> None:
-        """As the supervisor of a village does: a server that ended by itself is started again, and told of."""
-        for server in (self._nats, self._postgres):
-            if server.pid is None:
-                name = type(server).__name__
-                print(f"{name} had ended:", tail(self._home / "nats" / "nats.log"), file=sys.stderr)
-                self.actions[f"{name} found dead"] += 1
-                server.start()
-
-    def _kill_broker(self) -> None:
-        assert self._nats.pid is not None
-        os.kill(self._nats.pid, signal.SIGKILL)
+    def _kill(self, server: EmbeddedNats | EmbeddedPostgres) -> None:
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        while server.pid is not None:  # reaped
+            time.sleep(0.01)
         time.sleep(self._chance.uniform(0, 0.5))
-        self._nats.start()
-
-    def _kill_database(self) -> None:
-        assert self._postgres.pid is not None
-        os.kill(self._postgres.pid, signal.SIGKILL)
-        time.sleep(self._chance.uniform(0, 0.5))
-        self._postgres.start()
+        server.start()
 
     def _freeze(self, part: Part) -> None:
         """It sleeps while another takes over, wakes up and goes on as if nothing had been, and is killed."""

@@ -190,8 +190,9 @@ class Storm:
             self.actions[name] += 1
 
     def _kill(self, server: EmbeddedNats | EmbeddedPostgres) -> None:
-        assert server.pid is not None
-        os.kill(server.pid, signal.SIGKILL)
+        pid = server.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
         while server.pid is not None:  # reaped
             time.sleep(0.01)
         time.sleep(self._chance.uniform(0, 0.5))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.kernel import Refusal
-from domain.kernel.tokens import AmountTooLarge, tokens
+from domain.kernel.tokens import MAX_GRAINS, AmountTooLarge, tokens
 from domain.tokenomics.pricing import (
     ACTIVITY_TYPES,
     MAX_VERIFIED_MS,
@@ -76,8 +76,10 @@ def test_an_activity_out_of_bounds_is_refused_by_name(activity: Activity, rule: 
 
 def test_the_bounds_themselves_are_allowed_and_an_absurd_rate_is_not() -> None:
     assert reward(POLICY, work(MAX_VERIFIED_MS, 10_000)).grains == 366 * 24 * tokens(15)
+    hour = work(MS_PER_HOUR, activity_type="harvest_contribution")
+    assert reward(replace(POLICY, rate_grains_per_hour=MAX_GRAINS), hour).grains == MAX_GRAINS
     with pytest.raises(AmountTooLarge):
-        reward(replace(POLICY, rate_grains_per_hour=10**18), work(MAX_VERIFIED_MS))
+        reward(replace(POLICY, rate_grains_per_hour=MAX_GRAINS + 1), hour)
 
 
 @given(

@@ -84,6 +84,7 @@ class BusRelay:
         self._sequence: int | None = None  # where the stream ends; None = look
         self._position = 0
         self._looked_at = clock()
+        self._failing = True  # until it has worked: what an earlier relay wrote down may say so
 
     def run(self, stopping: threading.Event) -> None:
         """Relay until told to stop."""
@@ -106,9 +107,13 @@ class BusRelay:
     def step(self) -> bool:
         """Publish one batch; whether anything was there. What fails is told in `engine.bus_relays`."""
         try:
-            return self._relay()
+            more = self._relay()
+            if self._failing:
+                self._open().execute(_TELL, (RELAY, 0, 0, 0, False))
+                self._failing = False
+            return more
         except Exception as error:
-            self._sequence = None
+            self._sequence, self._failing = None, True
             self._tell_failure(error)
             raise
 

@@ -210,6 +210,21 @@ def test_another_village_s_stream_is_left_alone(ledger: Ledger, relay: Relay, bu
     assert "StreamDiverged" in (status.error or "")
 
 
+def test_a_relay_that_works_again_says_so_though_it_has_nothing_to_publish(
+    relay: Relay, bus: Bus, database: Database, database_url: str
+) -> None:
+    bus.publish([message(1)], after=0)
+    one = relay()
+    with pytest.raises(StreamDiverged):
+        one.step()
+    bus.call(lambda context: context.purge_stream(STREAM))
+    assert not one.step()
+    with database.reader.connection() as connection:
+        status = relay_status(connection)
+    assert status is not None
+    assert (status.failing, status.failures) == (False, 1)
+
+
 def test_a_payload_that_is_too_large_goes_by_reference_and_the_relay_goes_on(
     ledger: Ledger, relay: Relay, bus: Bus, blobs: BlobStore, database_url: str
 ) -> None:

@@ -107,6 +107,12 @@ def sagas(ctx: typer.Context) -> None:
     _pass_on(ctx, "cli.sagas")
 
 
+@app.command(context_settings=PASSED_ON, add_help_option=False)
+def bus(ctx: typer.Context) -> None:
+    """See the bus."""
+    _pass_on(ctx, "cli.bus")
+
+
 def _pass_on(ctx: typer.Context, module: str) -> None:
     importlib.import_module(module).app(ctx.args, prog_name=f"village {ctx.info_name}")
 

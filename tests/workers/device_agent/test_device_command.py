@@ -1,0 +1,150 @@
+"""`village device` against a real API: it enrols once, sends signs of life, and says why when it cannot."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+import pytest
+from pydantic import SecretStr
+
+from api.edge.principals import Tokens
+from api.server import listen, server
+from cli.compose import api_app
+from cli.console import Console
+from cli.device import DEVICE_FILE, DeviceFile
+from infrastructure.database import Database
+from infrastructure.keys import load_keys
+from infrastructure.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[3]
+WAIT_S = 90
+
+
+@pytest.fixture
+def api_url(database_url: str, tmp_path: Path) -> Iterator[str]:
+    settings = Settings(home=tmp_path / "home", database_url=SecretStr(database_url), blob_url=None)
+    with api_app(settings) as app:
+        listening, url = listen("127.0.0.1", 0)
+        served = server(app)
+        thread = threading.Thread(target=served.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield url
+        served.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def claim(api_url: str, tmp_path: Path) -> Iterator[Callable[[], str]]:
+    tokens = Tokens(load_keys(tmp_path / "home"))
+    with Console(api_url, tokens.issue(role="operator", subject="t", expires_in=timedelta(hours=1))) as console:
+        yield lambda: str(console.command("/v1/device_registry/issue_claim", {"owner_id": str(uuid4())})["claim_code"])
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cli.main", "device", *words]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def said(process: subprocess.Popen[str], stdin: str | None = None) -> tuple[int, str]:
+    """How a process that ends by itself ends, and what it says."""
+    _, err = process.communicate(stdin, timeout=WAIT_S)
+    return process.returncode, err
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    ends = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < ends, "waited in vain"
+        time.sleep(0.05)
+
+
+def beats(state: Path) -> int:
+    file = state / "sequence"
+    return int(file.read_text()) if file.exists() else 0
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGTERM)
+    code, err = said(process)
+    assert code == 0, err
+
+
+def test_a_device_enrols_once_and_its_signs_of_life_go_on_after_a_restart(
+    api_url: str, claim: Callable[[], str], database: Database, tmp_path: Path
+) -> None:
+    state = tmp_path / "device"
+    words = ["run", "--api", api_url, "--data", "mnist:0/20", "--state", str(state), "--heartbeat", "0.2"]
+    first = start(*words, "--claim", "-")
+    assert first.stdin is not None
+    first.stdin.write(f"{claim()}\n")
+    first.stdin.flush()
+    wait_until(lambda: beats(state) >= 3)
+    stop(first)
+    before = beats(state)
+    again = start(*words)
+    wait_until(lambda: beats(state) >= before + 2)
+    stop(again)
+    with database.writer.connection() as connection:
+        rows = connection.execute("SELECT sequence FROM edge.presence").fetchall()
+        enrolled = connection.execute(
+            "SELECT count(*) FROM log.events WHERE topic = 'device_registry.Device.Enrolled'"
+        ).fetchone()
+    # A number is on disk before it is sent, so the last one may not have arrived.
+    assert [before < int(sequence) <= beats(state) for (sequence,) in rows] == [True]
+    assert enrolled == (1,)
+
+
+def test_a_claim_used_by_other_keys_is_refused_and_the_process_says_so(
+    api_url: str, claim: Callable[[], str], tmp_path: Path
+) -> None:
+    code = claim()
+    owner = start("run", "--api", api_url, "--data", "mnist:0/20", "--state", str(tmp_path / "a"), "--claim", code)
+    wait_until(lambda: (tmp_path / "a" / "identity.json").exists())
+    stop(owner)
+    thief = start("run", "--api", api_url, "--data", "mnist:0/20", "--state", str(tmp_path / "b"), "--claim", code)
+    status, err = said(thief)
+    assert status == 1
+    assert "claim_already_used" in err
+    assert code not in err
+
+
+@pytest.mark.parametrize(("words", "status", "why"), [
+    (["--claim", "unknown-claim-code", "--data", "mnist:0/20"], 1, "claim_unknown"),
+    (["--data", "mnist:0/20"], 1, "needs a claim code"),
+    (["--claim", "code", "--data", "mnist:20/20"], 2, "INDEX < COUNT"),
+    (["--claim", "code", "--data", "nowhere"], 2, "samples.safetensors"),
+])  # fmt: skip
+def test_a_device_that_cannot_begin_says_why(
+    api_url: str, tmp_path: Path, words: list[str], status: int, why: str
+) -> None:
+    code, err = said(start("run", "--api", api_url, "--state", str(tmp_path / "device"), *words))
+    assert code == status
+    assert why in err
+
+
+def test_one_device_that_is_refused_does_not_stop_the_others_of_its_process(
+    api_url: str, claim: Callable[[], str], tmp_path: Path
+) -> None:
+    for name, code in (("good", claim()), ("refused", "unknown-claim-code")):
+        (tmp_path / "devices" / name).mkdir(parents=True)
+        file = DeviceFile(data="mnist:0/20", claim=code)
+        (tmp_path / "devices" / name / DEVICE_FILE).write_bytes(msgspec.json.encode(file))
+    process = start("host", str(tmp_path / "devices"), "--api", api_url, "--heartbeat", "0.2", "--json")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "device stopped" in line:
+            assert msgspec.json.decode(line)["device"] == "refused"
+            break
+    beaten = beats(tmp_path / "devices" / "good")
+    wait_until(lambda: beats(tmp_path / "devices" / "good") > beaten + 2)
+    os.kill(process.pid, signal.SIGTERM)
+    status, _ = said(process)
+    assert status == 1

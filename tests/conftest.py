@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
@@ -18,6 +19,10 @@ from infrastructure.embedded.postgres import EmbeddedPostgres
 UNSAFE_AND_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 _numbers = count(1)
+
+# A property says what is true, not how fast: on a busy machine any example may take long.
+settings.register_profile("village", deadline=None)
+settings.load_profile("village")
 
 
 @pytest.fixture(scope="session")

@@ -236,7 +236,8 @@ class EventLog(Application[UUID]):
                 if tried == MAX_CONFLICTS - 1:
                     raise
                 time.sleep(random.uniform(0, 0.002 * (tried + 1)))
-            except Refusal:
+            except Exception:
+                # A refusal, or a fault of ours that what is no longer true has led to.
                 if attempt.recorded or tried == MAX_CONFLICTS - 1 or self._stands(attempt):
                     raise
             finally:

@@ -21,6 +21,22 @@ def test_a_refusal_decided_on_a_stale_copy_is_decided_again(ledger: Ledger, else
     assert ledger.log.load(Account, stream).balance == 0
 
 
+def test_a_fault_that_a_stale_copy_led_to_is_decided_again(ledger: Ledger, elsewhere: Ledger) -> None:
+    stream = opened(ledger, balance=1)
+    withdraw(ledger, stream, 1)
+    deposit(elsewhere, stream, 1)
+
+    def decide() -> None:
+        balance = ledger.log.load(Account, stream).balance
+        seen.append(balance)
+        assert balance, "the deposit is in the log"
+
+    seen: list[int] = []
+    with asked():
+        ledger.log.transact(decide)
+    assert seen == [0, 1]
+
+
 def test_a_refusal_that_still_holds_is_answered_after_one_look(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = opened(ledger, balance=5)
     withdraw(ledger, stream, 1)

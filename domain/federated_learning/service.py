@@ -7,12 +7,12 @@ from uuid import UUID
 
 from domain.kernel import EventLog, Receipt, command, scope
 
-from .manifest import Blobs, inspect_weights
+from .manifest import Blobs
 from .policy import Limits
 from .round import ABANDONED, RoundUnknown, TrainingRound
 from .selection import MAX_CANDIDATES, ParticipantDirectory, seed_of, select
 from .sessions import Sessions
-from .update import Update, check_announced
+from .update import Inspections, Update, check_announced
 
 _TURNS = 64
 
@@ -20,9 +20,7 @@ _TURNS = 64
 class FederatedLearningService(Sessions):
     """Training sessions from their start to the last model.
 
-    Args:
-        blobs: where models and updates lie; a process that takes none has none.
-        directory: the query port of selection; a process that opens no rounds has none.
+    A process that takes no models and updates needs no `blobs`, one that opens no rounds no `directory`.
     """
 
     def __init__(
@@ -36,6 +34,7 @@ class FederatedLearningService(Sessions):
         self.blobs = blobs
         self.directory = directory
         self.limits = limits or Limits()
+        self._inspections = Inspections()
         # Twenty devices answer one round at once: in one process they take turns instead of conflicting.
         self._turns = [threading.Lock() for _ in range(_TURNS)]
 
@@ -94,7 +93,7 @@ class FederatedLearningService(Sessions):
         """
         asked = self._round(round_id)
         asked.require_accepting(device_id, scope().now)  # before its blob is read
-        total, measured = inspect_weights(self._session(asked.session_id).manifest, self._blobs, blob_hash)
+        total, measured = self._inspections.of(self._session(asked.session_id).manifest, self._blobs, blob_hash)
         check_announced(size=bytes, found_size=total, norm=norm, found_norm=measured)
         update = Update(blob_hash=blob_hash, bytes=total, examples=examples, train_ms=train_ms, norm=norm)
         with self._turns[round_id.int % _TURNS]:

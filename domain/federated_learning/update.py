@@ -1,15 +1,18 @@
 """An update: what a device sends in a round, and what is checked of it before it counts."""
 
 import math
+from collections import OrderedDict
+from threading import Lock
 
 from domain.kernel import Forbidden, Refusal, Value
 
-from .manifest import UpdateSizeMismatch
+from .manifest import Blobs, ModelManifest, UpdateSizeMismatch, inspect_weights
 
 MAX_EXAMPLES = 10**9
 MAX_TRAIN_MS = 7 * 86_400_000
 MAX_SIGNATURE = 512
 NORM_TOLERANCE = 0.01
+MAX_INSPECTIONS = 256
 
 
 class RoundNotAccepting(Refusal):
@@ -64,3 +67,27 @@ def check_announced(*, size: int, found_size: int, norm: float, found_norm: floa
         raise UpdateSizeMismatch(f"{size} bytes announced, {found_size} stored")
     if not math.isclose(norm, found_norm, rel_tol=NORM_TOLERANCE, abs_tol=1e-6):
         raise UpdateNormMismatch(f"{norm} announced, {found_norm:.6g} measured")
+
+
+class Inspections:
+    """What was found in blobs, so that a command that is decided again does not read a large blob again.
+
+    A blob is named by its content, so what was found once holds for ever. Safe to share between threads.
+    """
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[tuple[str, tuple[int, ...]], tuple[int, float]] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, manifest: ModelManifest, blobs: Blobs, blob_hash: str) -> tuple[int, float]:
+        """Length in bytes and norm of a good update. Raises the refusals of `inspect_weights`."""
+        key = blob_hash, tuple(manifest.layers)  # the layers decide the manifest
+        with self._lock:
+            if (known := self._found.get(key)) is not None:
+                return known
+        found = inspect_weights(manifest, blobs, blob_hash)
+        with self._lock:
+            self._found[key] = found
+            while len(self._found) > MAX_INSPECTIONS:
+                self._found.popitem(last=False)
+        return found

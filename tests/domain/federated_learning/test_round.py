@@ -20,6 +20,8 @@ from domain.federated_learning.round import (
     TrainingRound,
 )
 from domain.federated_learning.update import (
+    MAX_INSPECTIONS,
+    Inspections,
     NotAParticipant,
     RoundNotAccepting,
     UpdateAlreadySubmitted,
@@ -29,8 +31,9 @@ from domain.federated_learning.update import (
     check_announced,
 )
 from domain.kernel import Refusal
+from infrastructure.blobs import BlobNotFound
 from tests.facts import assert_replays, facts_of, names_of, refuses
-from tests.training import DEADLINE, HASH, NOW, POLICY, open_round, some_update
+from tests.training import DEADLINE, HASH, MANIFEST, NOW, POLICY, Shelf, arrays, blob_of, open_round, some_update
 
 DEVICES = [UUID(int=number) for number in range(1, 5)]
 LATER = NOW + timedelta(minutes=10)
@@ -152,6 +155,18 @@ def test_what_is_announced_of_an_update_is_what_was_found() -> None:
     for norm in (1.1, float("nan"), float("inf"), -1.0):
         with pytest.raises(UpdateNormMismatch):
             check_announced(size=5, found_size=5, norm=norm, found_norm=1.0)
+
+
+def test_a_blob_is_read_once_however_often_its_update_is_decided() -> None:
+    shelf, inspections = Shelf(), Inspections()
+    blob_hash = shelf.put(blob_of(arrays()))
+    found = inspections.of(MANIFEST, shelf, blob_hash)
+    shelf.blobs.clear()
+    assert inspections.of(MANIFEST, shelf, blob_hash) == found
+    for seed in range(MAX_INSPECTIONS):
+        inspections.of(MANIFEST, shelf, shelf.put(blob_of(arrays(seed=seed + 1))))
+    with pytest.raises(BlobNotFound):
+        inspections.of(MANIFEST, shelf, blob_hash)
 
 
 STEPS = st.one_of(

@@ -1,6 +1,7 @@
 """`village device` against a real API: it enrols once, sends signs of life, and says why when it cannot."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from infrastructure.keys import load_keys
 from infrastructure.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
+GUIDE = (ROOT / "docs" / "guides" / "device-owner.md").read_text()
 WAIT_S = 90
 
 
@@ -148,3 +150,32 @@ def test_one_device_that_is_refused_does_not_stop_the_others_of_its_process(
     os.kill(process.pid, signal.SIGTERM)
     status, _ = said(process)
     assert status == 1
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+
+
+def test_every_command_of_the_guide_does_what_it_says(api_url: str, claim: Callable[[], str], tmp_path: Path) -> None:
+    (packing,), (settings,), commands = blocks("python"), blocks("json"), blocks("sh")
+    subprocess.run([sys.executable, "-c", packing], cwd=tmp_path, check=True)
+    hosted = tmp_path / "devices" / "laptop"
+    hosted.mkdir(parents=True)
+    (hosted / DEVICE_FILE).write_text(settings.replace("CLAIM-CODE", claim()))
+    states = [tmp_path / "device", tmp_path / "device", hosted]
+    for command, state in zip(commands, states, strict=True):
+        before = beats(state)
+        line = command.replace("https://village.example", api_url).replace("CLAIM-CODE", claim())
+        line = line.replace("village device", f"exec {sys.executable} -m cli.main device")
+        process = subprocess.Popen(
+            ["bash", "-c", line],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        wait_until(lambda state=state, before=before: beats(state) > before)  # type: ignore[misc]
+        os.killpg(process.pid, signal.SIGTERM)
+        said(process)
+    assert (hosted / "identity.json").exists()

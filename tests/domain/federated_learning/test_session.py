@@ -125,6 +125,24 @@ def test_a_full_roster_admits_nobody_until_somebody_leaves() -> None:
     assert_replays(roster)
 
 
+@given(st.integers(1, 4), st.lists(st.tuples(st.booleans(), st.integers(1, 6)), max_size=40))
+def test_no_roster_ever_holds_more_sessions_than_it_may(most: int, steps: list[tuple[bool, int]]) -> None:
+    roster, going = SessionRoster(), set[UUID]()
+    for admit, number in steps:
+        session_id = UUID(int=number)
+        if not admit:
+            roster.release(session_id)
+            going.discard(session_id)
+        elif len(going) < most:
+            roster.admit(session_id, most)
+            going.add(session_id)
+        else:
+            with refuses(TooManySessions, roster):
+                roster.admit(session_id, most)
+        assert roster.going == going
+    assert_replays(roster)
+
+
 STEPS: list[Callable[[TrainingSession], object]] = [
     lambda s: s.begin_round(),
     lambda s: s.advance(s.rounds_begun, OTHER_HASH),

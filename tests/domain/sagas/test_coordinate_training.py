@@ -1,13 +1,17 @@
 """The saga that coordinates training, on a real log with a clock one can turn."""
 
+import random
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
 from itertools import pairwise
 from uuid import UUID
 
 import pytest
 
 from domain.federated_learning.round import SEALED
-from domain.federated_learning.session import ABANDONED, COMPLETED, PAUSED, RUNNING
+from domain.federated_learning.session import ABANDONED, COMPLETED, PAUSED, RUNNING, SessionRoster, TrainingSession
+from domain.kernel import Refusal
 from domain.sagas.coordinate_training import LAST_PAUSE_MS, MAX_ATTEMPTS, MAX_LOST_ROUNDS, pause_ms
 from infrastructure.database import Database, Role
 from tests.training_world import TrainingWorld
@@ -147,6 +151,90 @@ def test_delivering_every_fact_again_changes_nothing(world: TrainingWorld) -> No
     world.answer(second, devices=2)
     world.pass_time(hours=2)
     assert world.round(second).state_name == SEALED
+
+
+class Fate:
+    """Whatever may happen to a session, by chance."""
+
+    def __init__(self, world: TrainingWorld, session_id: UUID, seed: int) -> None:
+        self.world, self.session_id, self.chance = world, session_id, random.Random(seed)
+        self.devices = list(world.directory.device_ids)
+
+    def strike(self) -> None:
+        """One thing happens, and what reacts to it has reacted."""
+        usual = [self.answer, self.answer, self.complete, self.wait]
+        self.chance.choice([*usual, self.change, self.move, self.redeliver])()
+        self.world.settle()
+
+    def answer(self) -> None:
+        """A device sends its update, in time or not."""
+        if (round_id := self.world.session(self.session_id).open_round) is not None:
+            device_id = self.chance.choice(self.world.training.get_selected_participants(round_id=round_id))
+            with suppress(Refusal):
+                self.world.submit(round_id, device_id)
+
+    def complete(self) -> None:
+        """The aggregator has done its work."""
+        round_id = self.world.session(self.session_id).open_round
+        if round_id is not None and self.world.round(round_id).state_name == SEALED:
+            self.world.complete(round_id)
+
+    def wait(self) -> None:
+        """Time passes."""
+        self.world.now += timedelta(seconds=self.chance.choice([1, 60, 4_000]))
+
+    def change(self) -> None:
+        """The owner pauses or resumes."""
+        training = self.world.training
+        with suppress(Refusal):
+            command = self.chance.choice([training.pause_training, training.resume_training])
+            self.world.ask(command, session_id=self.session_id)
+
+    def move(self) -> None:
+        """Devices come or go."""
+        self.world.directory.device_ids = self.devices[: self.chance.choice([0, 4])]
+
+    def redeliver(self) -> None:
+        """The saga runner has lost its place."""
+        with self.world.database.connect(Role.PROJECTOR) as connection:
+            connection.execute("UPDATE engine.cursors SET position = 0 WHERE name LIKE 'saga:%%'")
+
+    def relent(self) -> None:
+        """Nothing bad happens any more, until the session has ended."""
+        self.world.directory.device_ids = self.devices
+        for _ in range(30):
+            session = self.world.session(self.session_id)
+            if session.ended:
+                return
+            if session.state_name == PAUSED:
+                self.world.ask(self.world.training.resume_training, session_id=self.session_id)
+            for _ in self.devices:
+                self.answer()
+            self.complete()
+            self.world.pass_time(seconds=LAST_PAUSE_MS / 1_000)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_a_session_comes_to_an_end_and_its_rounds_never_overlap(
+    world: TrainingWorld, seed: int
+) -> None:
+    session_id = world.start(rounds=3)
+    fate = Fate(world, session_id, seed)
+    for _ in range(25):
+        fate.strike()
+    fate.relent()
+    session = world.session(session_id)
+    assert session.ended
+    began, ended = set[int](), set[int]()
+    for event in [fact.event for fact in world.facts() if fact.stream == session_id]:
+        match event:
+            case TrainingSession.RoundBegun(number=number):
+                assert began == ended
+                began.add(number)
+            case TrainingSession.ModelAdvanced(number=number) | TrainingSession.RoundLost(number=number):
+                ended.add(number)
+    assert session.state_name == ABANDONED or session.rounds_completed == 3
+    assert world.log.load(SessionRoster, SessionRoster.create_id()).going == set()
 
 
 def test_the_pauses_between_attempts_grow_and_are_bounded() -> None:

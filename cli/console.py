@@ -23,7 +23,8 @@ class Console:
     """One operator at one village on this machine. Close it, or use it in a `with`."""
 
     def __init__(self, api_url: str, token: str, retry: RetryPolicy | None = None) -> None:
-        self._retry = retry or RetryPolicy()
+        # Patient enough for an API that is being started again on a busy machine: about half a minute.
+        self._retry = retry or RetryPolicy(attempts=12)
         self._http = httpx2.Client(
             base_url=api_url, timeout=_TIMEOUT_S, trust_env=False, headers={"Authorization": f"Bearer {token}"}
         )

@@ -131,7 +131,7 @@ class Run:
             write_private(device / DEVICE_FILE, msgspec.json.encode(known))
         return [host for host in hosts if host.is_dir()]
 
-    def wait_online(self, agents: Agents, timeout_s: float = 60.0) -> None:
+    def wait_online(self, agents: Agents, timeout_s: float = 120.0) -> None:
         """Wait until every device is online. Raises DemoFailed after `timeout_s`, or DemoStopped."""
         ends, online = time.monotonic() + timeout_s, 0
         while time.monotonic() < ends:
@@ -211,7 +211,7 @@ class Run:
             raise DemoStopped
         ended = [agent.args for agent in agents if agent.poll() is not None]
         if ended:
-            raise DemoFailed(f"{len(ended)} agent processes have ended")
+            raise DemoFailed(f"{len(ended)} agent processes have ended: see devices/*/agent.log")
 
 
 @contextmanager

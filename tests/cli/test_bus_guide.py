@@ -135,6 +135,9 @@ async def refusals(url: str) -> list[str]:
     for subject in ("events.DeviceRegisteredEvent", f"$JS.API.STREAM.MSG.GET.{STREAM}", create):
         await client.publish(subject, b"{}")
     await client.subscribe("_INBOX.>")
-    await client.flush()
+    for _ in range(200):
+        if len(said) >= 4:
+            break
+        await asyncio.sleep(0.05)
     await client.close()
     return said

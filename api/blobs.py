@@ -5,12 +5,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from api.edge.commands import answer
 from api.edge.context import ApiContext
 from api.edge.gate import GatedRoute, allow
 from domain.federated_learning.manifest import MAX_HEADER_BYTES
 from domain.kernel.errors import Refusal
+from infrastructure.blobs import BlobTruncated
 
 Hash = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 
@@ -33,7 +35,10 @@ def router(ctx: ApiContext) -> APIRouter:
         length = request.headers.get("content-length", "")
         if not length.isdecimal():
             raise LengthRequired("without Content-Length nothing is read")
-        await ctx.blobs.put(sha256, request.stream(), size=int(length), limit=limit)
+        try:
+            await ctx.blobs.put(sha256, request.stream(), size=int(length), limit=limit)
+        except ClientDisconnect as error:
+            raise BlobTruncated("the sender hung up") from error
         return answer({"sha256": sha256, "bytes": int(length)})
 
     @routes.get("/{sha256}", response_class=StreamingResponse)

@@ -17,7 +17,7 @@ from infrastructure.database import Database
 from infrastructure.inbox import Consumer, Handler, Received
 from tests.bus import fresh_bus, message, run_of
 
-FAST = {"ack_wait_s": 1.0, "backoff_s": (0.05,), "max_deliver": 3}
+FAST = {"ack_wait_s": 20.0, "backoff_s": (0.05,), "max_deliver": 3}
 
 
 @pytest.fixture
@@ -77,11 +77,11 @@ def test_a_message_delivered_again_after_its_effect_has_none(
     bus: Bus, database: Database, effects: Callable[[], list[int]]
 ) -> None:
     bus.publish(run_of(1, 3), after=0)
-    first = consumer(bus, database)
+    first = consumer(bus, database, ack_wait_s=1.0)
     (got,) = first._puller.pull(1, 1.0)
     first._handle_once(got)  # and dies before it can acknowledge
     assert effects() == [1]
-    drain(consumer(bus, database), quiet_s=3.0)
+    drain(consumer(bus, database, ack_wait_s=1.0), quiet_s=3.0)
     assert effects() == [1, 2, 3]
 
 
@@ -248,7 +248,7 @@ def test_a_slow_handler_of_a_whole_batch_keeps_the_broker_from_sending_it_again(
         deliveries.append(got.deliveries)
         time.sleep(0.25)
 
-    drain(consumer(bus, database, handle, in_order=False, max_deliver=2))
+    drain(consumer(bus, database, handle, in_order=False, max_deliver=2, ack_wait_s=1.0))
     assert effects() == list(range(1, 13))
     assert deliveries == [1] * 12
 

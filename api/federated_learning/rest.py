@@ -1,6 +1,6 @@
 """Federated learning over REST: sessions for their owners, assignments and updates for devices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from api.edge.principals import Principal
 from domain.federated_learning import policy as rules
 from domain.federated_learning.manifest import MAX_LAYERS, MAX_TENSORS, ModelManifest
 from domain.federated_learning.policy import ParticipantCriteria, RoundPolicy, TrainingConfig
+from domain.federated_learning.statement import check_signature, statement
 from domain.federated_learning.update import MAX_EXAMPLES, MAX_SIGNATURE, MAX_TRAIN_MS
 from domain.kernel import Receipt, derive
 from domain.kernel.errors import Forbidden
@@ -118,7 +119,10 @@ class AbandonTraining(SessionBody):
 
 
 class SubmitUpdate(Body):
-    """An uploaded update: its hash and length in bytes, examples trained on, CPU time in ms, Euclidean norm."""
+    """An uploaded update: its hash and length in bytes, examples trained on, CPU time in ms, Euclidean norm.
+
+    `signature` is the device's (Ed25519, base64) over the `statement` of domain/federated_learning/statement.py.
+    """
 
     round_id: UUID
     blob_hash: Sha256Hex
@@ -126,6 +130,7 @@ class SubmitUpdate(Body):
     examples: Annotated[int, Field(strict=True, ge=1, le=MAX_EXAMPLES)]
     train_ms: Annotated[int, Field(strict=True, ge=0, le=MAX_TRAIN_MS)]
     norm: Annotated[float, Field(ge=0)]
+    signature: Annotated[str, Field(min_length=1, max_length=MAX_SIGNATURE)]
 
 
 def router(ctx: ApiContext) -> APIRouter:
@@ -184,14 +189,16 @@ def _device_routes(ctx: ApiContext, routes: APIRouter) -> None:
     @allow("device")
     async def submit_update(request: Request, caller: Caller, body: SubmitUpdate) -> Response:
         """Send an update that was uploaded before. The last one a round waits for also seals it."""
-        return await run_command(
-            ctx,
-            request,
-            ctx.village.federated_learning.submit_update,
-            device_id=caller.device_id,
-            signature=request.headers.get("signature", "")[:MAX_SIGNATURE],
-            **body.model_dump(),
-        )
+        update = {"device_id": caller.device_id, **body.model_dump()}
+        await ctx.in_command_thread(lambda: _check_signed(ctx, update))
+        return await run_command(ctx, request, ctx.village.federated_learning.submit_update, **update)
+
+
+def _check_signed(ctx: ApiContext, update: Mapping[str, Any]) -> None:
+    device = ctx.devices(update["device_id"])
+    assert device is not None, "the gate lets in no device that is not enrolled"
+    said = {name: value for name, value in update.items() if name not in ("norm", "signature")}
+    check_signature(device.public_key, update["signature"], statement(**said))
 
 
 def _start(settings: Settings, body: StartTraining) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class FederatedLearningService(Sessions):
         """Send a device's update (its trained weights minus the round's model) that lies in the blob store.
 
         `bytes` is the length of the blob, `train_ms` CPU time in ms, `norm` the Euclidean norm of the update,
-        `signature` the device's over this request. The last update a round waits for also seals it.
+        `signature` the device's over `statement`, checked at the edge. The last update a round waits for also seals it.
 
         Raises:
             RoundUnknown, NotAParticipant, UpdateAlreadySubmitted, RoundNotAccepting, UpdateLate, UpdateNotSafetensors,

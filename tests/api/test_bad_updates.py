@@ -1,17 +1,25 @@
 """Bad updates and uploads over HTTP: each is refused by its own name, and nothing is recorded."""
 
+import base64
 import hashlib
+import json
 import pickle
 import socket
 import time
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tests.api.training_site import Device, Site, assert_problem, site
+from domain.device_registry.device import Device as Registered
+from domain.federated_learning.round import TrainingRound
+from domain.federated_learning.statement import check_signature, sign, statement
+from infrastructure.http_signatures import signature_headers
+from tests.api.training_site import FL, Device, Site, assert_problem, site
+from tests.running import records
 from tests.training import arrays, blob_of
 
 __all__ = ["site"]
@@ -82,6 +90,50 @@ def test_figures_that_are_not_those_of_the_update_are_refused(site: Site, work: 
         refused(site, device, good | {field: value}, "request_invalid")
 
 
+def test_an_update_that_its_device_did_not_sign_is_refused(site: Site, work: tuple[Device, str]) -> None:
+    device, round_id = work
+    good = site.update(device, round_id)
+    said = {name: good[name] for name in ("round_id", "blob_hash", "bytes", "examples", "train_ms")}
+    signed = sign(device.signing, statement(device_id=device.device_id, **said))
+    refused(site, device, good | {"signature": sign(Device().signing, b"")}, "update_signature_invalid")
+    refused(site, device, good | {"signature": "not base64"}, "update_signature_invalid")
+    refused(site, device, good | {"signature": "\u00e9"}, "update_signature_invalid")
+    refused(site, device, good | {"signature": signed, "examples": 11}, "update_signature_invalid")
+    refused(site, device, good | {"signature": ""}, "request_invalid")
+    assert site.submit(device, good | {"signature": signed}).status_code == 200
+
+
+def test_the_log_and_the_device_s_key_prove_who_sent_an_update(site: Site, work: tuple[Device, str]) -> None:
+    device, round_id = work
+    assert site.submit(device, site.update(device, round_id)).status_code == 200
+    (fact,) = [r.fact() for r in records(site.ctx.database.url) if r.topic == TrainingRound.UpdateAccepted.TOPIC]  # type: ignore[attr-defined]
+    said = {name: getattr(fact.event, name) for name in ("device_id", "blob_hash", "bytes", "examples", "train_ms")}
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(site.log.load(Registered, device.device_id).ed25519_pub))
+    check_signature(key, fact.event.signature, statement(round_id=UUID(round_id), **said))
+
+
+def test_a_replayed_or_altered_request_records_nothing(site: Site, work: tuple[Device, str]) -> None:
+    device, round_id = work
+    url, body = f"{site.url}{FL}/submit_update", json.dumps(site.update(device, round_id) | {"signature": "x"}).encode()
+    headers = signature_headers("POST", url, device_id=device.device_id, key=device.signing, body=body)
+    headers["Content-Type"] = "application/json"
+    head = site.log.head()
+    altered = site.client.post(url, content=body + b" ", headers=headers)
+    assert_problem(site, altered, "content_digest_mismatch", head)
+    forged = headers | {"Signature": f"village=:{base64.b64encode(bytes(64)).decode()}:"}
+    assert_problem(site, site.client.post(url, content=body, headers=forged), "signature_invalid", head)
+    assert site.client.post(url, content=body, headers=headers).json()["code"] == "update_signature_invalid"
+    assert_problem(site, site.client.post(url, content=body, headers=headers), "signature_replayed", head)
+
+
+def test_an_upload_says_its_length(site: Site, work: tuple[Device, str]) -> None:
+    data, head = blob_of(arrays(seed=8)), site.log.head()
+    name = hashlib.sha256(data).hexdigest()
+    answer = site.client.put(f"/v1/blobs/{name}", content=iter([data]), headers=site.headers())
+    assert_problem(site, answer, "length_required", head)
+    assert not site.ctx.blobs.exists(name)
+
+
 def test_an_upload_that_is_cut_off_or_of_another_hash_or_too_large_leaves_nothing(
     site: Site, work: tuple[Device, str]
 ) -> None:
@@ -96,6 +148,7 @@ def test_an_upload_that_is_cut_off_or_of_another_hash_or_too_large_leaves_nothin
     assert site.client.put(f"/v1/blobs/{name}", content=data).json()["code"] == "credentials_missing"
     cut_off(site, name, data)
     assert not site.ctx.blobs.exists(name)
+    assert site.log.head() == head
 
 
 def cut_off(site: Site, name: str, data: bytes) -> None:

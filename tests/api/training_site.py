@@ -24,6 +24,7 @@ from cli.edge_ports import EnrolledDevices
 from cli.ports import Participants
 from domain.device_registry.service import DeviceRegistryService
 from domain.federated_learning.service import FederatedLearningService
+from domain.federated_learning.statement import sign, statement
 from domain.kernel import EventLog, new_scope, within
 from domain.monitoring.service import MonitoringService
 from domain.sagas.coordinate_training import CoordinateTraining
@@ -140,6 +141,9 @@ class Site:
         return found
 
     def submit(self, device: Device, body: dict[str, Any]) -> httpx2.Response:
+        """Send an update, signed by the device unless it comes with a signature."""
+        said = {name: body[name] for name in ("round_id", "blob_hash", "bytes", "examples", "train_ms")}
+        body = {"signature": sign(device.signing, statement(device_id=device.device_id, **said))} | body
         headers = {"Idempotency-Key": str(uuid4())}
         return self.client.post(f"{FL}/submit_update", json=body, headers=headers, auth=auth(device))
 
@@ -195,17 +199,17 @@ def site(database: Database, database_url: str, tmp_path: Path) -> Iterator[Site
     serving = server(create_app(ctx, [blobs, device_registry, federated_learning]))
     thread = threading.Thread(target=serving.run, args=([listening],))
     thread.start()
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + 60
     while not serving.started and time.monotonic() < ends:
         time.sleep(0.005)
     assert serving.started, "the server did not start"
     projector = Projector(database, READ_MODELS)
     sagas = SagaRunner(log, database, [CoordinateTraining], village)
     aggregator = Aggregator(log, database, training, store)
-    with httpx2.Client(base_url=url) as client:
+    with httpx2.Client(base_url=url, timeout=60) as client:
         yield Site(url, client, ctx, log, Tokens(ctx.keys), projector, sagas, aggregator)
     serving.should_exit = True
-    thread.join(15)
+    thread.join(60)
     for part in (projector, sagas, aggregator, log):
         part.close()
     assert not thread.is_alive(), "the server did not stop"

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
 from domain.federated_learning.manifest import max_blob_bytes
+from domain.federated_learning.statement import sign, statement
 from domain.kernel.errors import Refusal
 from workers.device_agent.assignment import Assignment
 from workers.device_agent.client import ApiRefused, VillageClient
@@ -118,13 +119,14 @@ class Participation:
         )
 
     async def _submit(self, journal: RoundJournal) -> None:
+        figures = {"bytes": journal.bytes, "examples": journal.examples, "train_ms": journal.train_ms}
+        stated = statement(round_id=journal.round_id, device_id=self._device_id, blob_hash=journal.blob_hash, **figures)
         body = {
             "round_id": str(journal.round_id),
             "blob_hash": journal.blob_hash,
-            "bytes": journal.bytes,
-            "examples": journal.examples,
-            "train_ms": journal.train_ms,
             "norm": journal.norm,
+            "signature": sign(self._state.signing_key, stated),
+            **figures,
         }
         try:
             await self._client.command("/v1/federated_learning/submit_update", body, f"submit-{journal.round_id}")

@@ -117,15 +117,15 @@ def desk(database: Database, database_url: str, tmp_path: Path) -> Iterator[Desk
     serving = server(create_app(ctx, [device_registry]))
     thread = threading.Thread(target=serving.run, args=([socket],))
     thread.start()
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + 60
     while not serving.started and time.monotonic() < ends:
         time.sleep(0.005)
     assert serving.started, "the server did not start"
     projector = Projector(database, [Devices()])
-    with httpx2.Client(base_url=url) as client:
+    with httpx2.Client(base_url=url, timeout=60) as client:
         yield Desk(client, ctx, log, Tokens(ctx.keys), projector)
     serving.should_exit = True
-    thread.join(15)
+    thread.join(60)
     projector.close()
     log.close()
     assert not thread.is_alive(), "the server did not stop"

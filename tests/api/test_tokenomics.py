@@ -75,14 +75,14 @@ def counter(database: Database, database_url: str, tmp_path: Path) -> Iterator[C
     serving = server(create_app(ctx, [tokenomics]))
     thread = threading.Thread(target=serving.run, args=([socket],))
     thread.start()
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + 60
     while not serving.started and time.monotonic() < ends:
         time.sleep(0.005)
     assert serving.started, "the server did not start"
-    with httpx2.Client(base_url=url) as client:
+    with httpx2.Client(base_url=url, timeout=60) as client:
         yield Counter(economy, client, Tokens(ctx.keys))
     serving.should_exit = True
-    thread.join(15)
+    thread.join(60)
     economy.close()
     assert not thread.is_alive(), "the server did not stop"
 

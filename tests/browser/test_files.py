@@ -22,7 +22,7 @@ MODULES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*
 
 
 def test_every_file_of_the_page_is_open_and_strictly_typed(site: Site) -> None:
-    with httpx2.Client(base_url=site.url) as client:
+    with httpx2.Client(base_url=site.url, timeout=60) as client:
         for path, kind in {
             "/": "text/html",
             "/dashboard/style.css": "text/css",

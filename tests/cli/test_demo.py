@@ -70,7 +70,7 @@ def test_a_kept_demo_serves_its_page_to_the_login_link_and_leaves_nothing_runnin
     process = start("--keep", "--rounds", "1", "--accuracy", "0.1", "--home", str(short_home / "kept"))
     try:
         link = wait_for_link(process)
-        with httpx2.Client(follow_redirects=True, trust_env=False) as browser:
+        with httpx2.Client(follow_redirects=True, trust_env=False, timeout=60) as browser:
             page = browser.get(link)
             assert page.status_code == 200
             assert "<html" in page.text

@@ -53,7 +53,7 @@ def test_its_home_is_closed_to_others_and_its_secrets_to_all_but_the_owner(share
 
 
 def test_the_login_link_works_once(shared: Running) -> None:
-    with httpx2.Client(trust_env=False) as client:
+    with httpx2.Client(trust_env=False, timeout=60) as client:
         first = client.get(shared.login_url)
         assert first.status_code == 303
         assert "HttpOnly" in first.headers["set-cookie"]

@@ -137,14 +137,14 @@ def running(database: Database, log: EventLog, home: Path, rate_limits: RateLimi
     def stop() -> None:
         serving.should_exit = True
 
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + 60
     while not serving.started and time.monotonic() < ends:
         time.sleep(0.005)
     assert serving.started, "the server did not start"
-    with httpx2.Client(base_url=url) as client:
+    with httpx2.Client(base_url=url, timeout=60) as client:
         yield Edge(url, ctx, log, Tokens(ctx.keys), enrolled, client, stop)
     stop()
-    thread.join(15)
+    thread.join(60)
     assert not thread.is_alive(), "the server did not stop"
 
 

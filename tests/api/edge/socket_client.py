@@ -20,7 +20,7 @@ class SocketClient:
     def send(self, **message: Any) -> None:
         self.connection.send(json.dumps(message))
 
-    def receive(self, timeout: float = 10) -> dict[str, Any]:
+    def receive(self, timeout: float = 60) -> dict[str, Any]:
         received = self.connection.recv(timeout)
         assert isinstance(received, str), "the protocol's frames are text"
         return cast(dict[str, Any], json.loads(received))
@@ -28,7 +28,7 @@ class SocketClient:
     def subscribe(self, query: str, id: str = "1", **variables: Any) -> None:
         self.send(id=id, type="subscribe", payload={"query": query, "variables": variables})
 
-    def next(self, timeout: float = 10) -> dict[str, Any]:
+    def next(self, timeout: float = 60) -> dict[str, Any]:
         message = self.receive(timeout)
         assert message["type"] == "next", message
         payload = message["payload"]

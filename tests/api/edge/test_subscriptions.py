@@ -58,7 +58,7 @@ def client(edge: Edge) -> Iterator[SocketClient]:
 
 def wait_until_subscribed(edge: Edge) -> None:
     """Return once the feed has a subscriber: what is recorded from here on reaches it."""
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + 60
     while "village_subscriptions 0.0" in edge.client.get("/metrics").text:
         assert time.monotonic() < ends, "nobody has subscribed"
         time.sleep(0.01)
@@ -223,7 +223,7 @@ def test_a_principal_has_so_many_sockets_at_once_and_a_closed_one_makes_room(
         with socket(edge.url, mine):
             assert not admitted(edge, mine)
         # The server learns of a closed socket a moment after the client.
-        ends = time.monotonic() + 10
+        ends = time.monotonic() + 60
         while not admitted(edge, mine):
             assert time.monotonic() < ends, "a closed socket still counts"
 
@@ -255,7 +255,7 @@ def test_a_page_of_this_origin_may_use_its_cookie_and_another_site_may_not(edge:
 
 
 def test_a_subscription_ends_with_the_proof_it_began_with(edge: Edge, writer: Writer) -> None:
-    token = edge.tokens.issue(role="operator", subject="ada", expires_in=timedelta(seconds=2))
+    token = edge.tokens.issue(role="operator", subject="ada", expires_in=timedelta(seconds=6))
     with socket(edge.url, {"token": token}) as client:
         client.subscribe(EVENTS, after=0)
         assert positions(client, 1) == [1]

@@ -12,8 +12,8 @@ from strawberry.scalars import JSON
 from domain.kernel.errors import Refusal
 from infrastructure.event_store.reader import Record
 
-from .edge.graphql import Condition, Connection, Info, Keyset, Milliseconds, Position, Source, equals, page_of, require
-from .edge.health import consumers
+from .consumers import Consumer, projections
+from .edge.graphql import Condition, Connection, Info, Keyset, Position, Source, equals, page_of, require
 
 _COLUMNS = (
     "position", "topic", "stream", "version", "event_id", "command_id", "correlation_id", "causation_id", "actor",
@@ -59,17 +59,6 @@ class Event:
 
 
 @strawberry.type
-class Consumer:
-    """A consumer of the log (a projection, the saga runner): how far it has come."""
-
-    name: str
-    position: Position
-    head: Position
-    lag: int
-    lag_ms: Milliseconds
-
-
-@strawberry.type
 class Query:
     """Queries of the log."""
 
@@ -89,24 +78,13 @@ class Query:
         conditions = [*equals("stream", stream), *equals("correlation_id", correlation_id)]
         if topics is not None:
             conditions.append(Condition("topic = ANY(%(topics)s)", {"topics": topics}))
-        source = Source("log.events", _COLUMNS, conditions)
-        return await page_of(info.context.ctx, source, _BY_POSITION, Event.of, first, after)
+        return await events_of(info, first, after, *conditions)
 
     @strawberry.field
     async def projections(self, info: Info) -> list[Consumer]:
-        """Every consumer of the log with its lag in events, and how long its next event has waited."""
+        """Every consumer of the log: how far it is, who folds it, and what is wrong with it."""
         require(info, "operator")
-        head, found = await consumers(info.context.ctx)
-        return [
-            Consumer(
-                name=consumer.name,
-                position=Position(consumer.position),
-                head=Position(head),
-                lag=consumer.lag_events,
-                lag_ms=Milliseconds(consumer.lag_ms),
-            )
-            for consumer in found
-        ]
+        return await projections(info.context.ctx)
 
 
 @strawberry.type
@@ -130,6 +108,12 @@ class Subscription:
         feed = info.context.feed
         async for record in feed.follow(after, topics=chosen, streams=of_streams, until=principal.expires_at):
             yield Event.of_record(record)
+
+
+async def events_of(info: Info, first: int, after: str | None, *conditions: Condition) -> Connection[Event]:
+    """A page of the facts that fit all conditions, in order of position. The caller has checked who asks."""
+    source = Source("log.events", _COLUMNS, conditions)
+    return await page_of(info.context.ctx, source, _BY_POSITION, Event.of, first, after)
 
 
 def _bounded(chosen: list[Any] | None) -> None:

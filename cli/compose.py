@@ -118,13 +118,17 @@ def policy_of(settings: Settings) -> "Policy":
 @contextmanager
 def api_app(settings: Settings) -> "Iterator[FastAPI]":
     """The API with every context of the village."""
+    import api.audit
     import api.blobs
     import api.device_registry
     import api.federated_learning
+    import api.monitoring
+    import api.sagas
     import api.tokenomics
     from api.app import ApiContext, create_app
     from cli.edge_ports import EnrolledDevices
     from infrastructure.keys import load_keys
+    from infrastructure.sealing_keys import load_sealing_keys
 
     with parts(settings, "api") as made:
         ctx = ApiContext(
@@ -134,8 +138,10 @@ def api_app(settings: Settings) -> "Iterator[FastAPI]":
             keys=load_keys(settings.home),
             settings=settings,
             devices=EnrolledDevices(made.log),
+            verifiers=lambda: load_sealing_keys(settings.home, settings.log_origin).verifiers,
         )
-        yield create_app(ctx, [api.blobs, api.device_registry, api.federated_learning, api.tokenomics])
+        contexts = [api.device_registry, api.federated_learning, api.monitoring, api.sagas, api.tokenomics]
+        yield create_app(ctx, [api.audit, api.blobs, *contexts])
 
 
 @contextmanager

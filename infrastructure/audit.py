@@ -75,6 +75,11 @@ class SealedLog:
         """The (size, note) of the largest checkpoint."""
         return self._connection.execute("SELECT size, note FROM log.checkpoints ORDER BY size DESC LIMIT 1").fetchone()
 
+    def checkpoint(self, size: int) -> str | None:
+        """The note of the checkpoint of this size."""
+        row = self._connection.execute("SELECT note FROM log.checkpoints WHERE size = %s", (size,)).fetchone()
+        return None if row is None else str(row[0])
+
     def add_checkpoint(self, size: int, note: str) -> None:
         """Keep a signed checkpoint, in the caller's transaction."""
         self._connection.execute(

@@ -10,7 +10,7 @@ from eventsourcing.persistence import StoredEvent
 
 from domain.kernel import Aggregate, AggregateNotFound, Fact, Refusal
 from domain.kernel.evolve import rehydrate
-from infrastructure.event_store.reader import LogReader
+from infrastructure.event_store.reader import MAX_STREAM_FACTS, LogReader, Record
 
 from .fold import Fold, touched_by
 from .monitoring import ControlRow, Controls
@@ -20,7 +20,7 @@ A = TypeVar("A", bound=Aggregate)
 R = TypeVar("R", bound=Row)
 
 MAX_FACTS = 2_000_000
-"""How much history one question may fold."""
+"""How much history one question may fold, unless who asks it says less."""
 
 
 class PositionAhead(Refusal):
@@ -28,7 +28,7 @@ class PositionAhead(Refusal):
 
 
 class TooFarToFold(Refusal):
-    """One as-of question folds at most 2,000,000 facts; rebuild at that position instead."""
+    """One as-of question folds a bounded number of facts; replay the log to that position instead."""
 
     status = 413
 
@@ -49,7 +49,9 @@ def position_at(connection: psycopg.Connection[Any], instant: datetime) -> int:
     return low
 
 
-def row_at(connection: psycopg.Connection[Any], model: ReadModel[R], key: Key, position: int) -> R | None:
+def row_at(
+    connection: psycopg.Connection[Any], model: ReadModel[R], key: Key, position: int, *, most: int = MAX_FACTS
+) -> R | None:
     """One row as it was after the fact at `position`; folds only its own streams where the model knows them.
 
     Raises:
@@ -57,44 +59,57 @@ def row_at(connection: psycopg.Connection[Any], model: ReadModel[R], key: Key, p
     """
     streams = model.streams_of(key)
     if streams is None:
-        return _folded(connection, model, position, key.__eq__).get(key)
+        return _folded(connection, model, position, key.__eq__, most).get(key)
     _check(connection, position)
-    records = LogReader(connection).of_streams(streams, until=position)
+    records = _of_streams(connection, streams, position)
     facts = [record.fact() for record in records if record.topic in model.topics]
     fold = Fold(model, {}, skipped=_skipped(connection, model)).add(touched_by(model, facts, key.__eq__))
     row: R | None = fold.rows.get(key)
     return row
 
 
-def rows_at(connection: psycopg.Connection[Any], model: ReadModel[R], position: int) -> dict[Key, R]:
+def rows_at(
+    connection: psycopg.Connection[Any], model: ReadModel[R], position: int, *, most: int = MAX_FACTS
+) -> dict[Key, R]:
     """A whole read model as it was after the fact at `position`, by key.
 
     Raises:
         PositionAhead: the log has not come so far. TooFarToFold.
     """
-    return {key: row for key, row in _folded(connection, model, position, None).items() if row is not None}
+    return {key: row for key, row in _folded(connection, model, position, None, most).items() if row is not None}
 
 
 def aggregate_at(connection: psycopg.Connection[Any], kind: type[A], stream: UUID, position: int) -> A:
     """An aggregate as it was after the fact at `position`.
 
     Raises:
-        AggregateNotFound: it did not exist then. PositionAhead.
+        AggregateNotFound: it did not exist then. PositionAhead. TooFarToFold.
     """
     _check(connection, position)
-    records = LogReader(connection).of_streams([stream], until=position)
+    records = _of_streams(connection, [stream], position)
     found = rehydrate(stream, [StoredEvent(r.stream, r.version, r.topic, r.state) for r in records])
     if not isinstance(found, kind):
         raise AggregateNotFound(f"no {kind.__name__} {stream} at position {position}")
     return found
 
 
+def _of_streams(connection: psycopg.Connection[Any], streams: Sequence[UUID], position: int) -> list[Record]:
+    records = LogReader(connection).of_streams(streams, until=position)
+    if len(records) >= MAX_STREAM_FACTS:  # the reader stops there, and half a stream is a lie
+        raise TooFarToFold(f"{len(records)} facts of one stream")
+    return records
+
+
 def _folded(
-    connection: psycopg.Connection[Any], model: ReadModel[R], position: int, takes: Callable[[Key], bool] | None
+    connection: psycopg.Connection[Any],
+    model: ReadModel[R],
+    position: int,
+    takes: Callable[[Key], bool] | None,
+    most: int,
 ) -> dict[Key, R | None]:
     _check(connection, position)
-    if position > MAX_FACTS:
-        raise TooFarToFold(f"{position} facts")
+    if position > most:
+        raise TooFarToFold(f"{position} facts, {most} at most")
     fold = Fold(model, {}, skipped=_skipped(connection, model))
     for batch in LogReader(connection).all(position):
         fold.add(touched_by(model, _until(batch.facts(model.topics), position), takes))

@@ -44,6 +44,12 @@ PositiveGrains = Annotated[Grains, Field(gt=0)]
 Milliseconds = Annotated[int, Field(ge=0, le=366 * 86_400_000)]
 ShortText = Annotated[str, Field(min_length=1, max_length=128)]
 LongText = Annotated[str, Field(max_length=1_000)]
+Reason = Annotated[str, Field(min_length=1, max_length=500)]
+"""Why an operator does something; it is recorded."""
+
+MAX_POSITION = 2**53 - 1
+"""Positions are JSON numbers."""
+
 Sha256Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 At = Annotated[AwareDatetime, PlainSerializer(lambda at: at.astimezone(UTC))]
 """An instant with its offset, RFC 3339."""

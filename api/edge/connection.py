@@ -5,6 +5,7 @@ import binascii
 import typing
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from domain.kernel.errors import Refusal
 from .context import ApiContext
 
 N = TypeVar("N")
+R = TypeVar("R")
 
 MAX_PAGE = 100
 _MAX_CURSOR_CHARACTERS = 512
@@ -58,17 +60,27 @@ class Connection(Generic[N]):
         return await self.count()
 
 
+def _only_in_sql(row: Any) -> bool:
+    raise AssertionError("this condition is not for rows of the past")
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Part of a WHERE: constant SQL with named parameters, `Condition("ram_mb >= %(ram)s", {"ram": 2048})`."""
+    """Part of a WHERE: constant SQL with named parameters, `Condition("ram_mb >= %(ram)s", {"ram": 2048})`.
+
+    `holds` says the same of a row in memory; listings that answer `asOf` need it.
+    """
 
     text: typing.LiteralString
     parameters: dict[str, Any] = field(default_factory=dict)
+    holds: Callable[[Any], bool] = _only_in_sql
 
 
 def equals(column: typing.LiteralString, value: object) -> list[Condition]:
     """`column = value`, or nothing when the value is None: `*equals("session_id", session_id)`."""
-    return [] if value is None else [Condition(f"{column} = %({column})s", {column: value})]
+    if value is None:
+        return []
+    return [Condition(f"{column} = %({column})s", {column: value}, lambda row: bool(getattr(row, column) == value))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +193,26 @@ async def page_of(
         return int(total["rows"])
 
     info = PageInfo(has_next_page=len(rows) > first, end_cursor=edges[-1].cursor if edges else None)
+    return Connection(edges=edges, page_info=info, count=count)
+
+
+def page_in_memory(
+    rows: Sequence[R], keyset: Keyset, node: Callable[[R], N], first: int, after: str | None
+) -> Connection[N]:
+    """The page that `page_of` would answer if these rows were the table. Raises PageSizeInvalid or CursorInvalid."""
+    if not 1 <= first <= MAX_PAGE:
+        raise PageSizeInvalid(f"{first} asked")
+    place = attrgetter(*keyset.order) if len(keyset.order) > 1 else lambda row: (getattr(row, keyset.order[0]),)
+    rest = sorted(rows, key=place, reverse=keyset.descending)
+    if after is not None:
+        start = keyset.values(after)
+        rest = [row for row in rest if (place(row) < start if keyset.descending else place(row) > start)]
+    edges = [Edge(cursor=keyset.cursor(place(row)), node=node(row)) for row in rest[:first]]
+
+    async def count() -> int:
+        return len(rows)
+
+    info = PageInfo(has_next_page=len(rest) > first, end_cursor=edges[-1].cursor if edges else None)
     return Connection(edges=edges, page_info=info, count=count)
 
 

@@ -11,6 +11,7 @@ from psycopg import sql
 from psycopg.errors import DataError, QueryCanceled
 from psycopg.rows import dict_row
 
+from domain.audit.checkpoint import Verifier
 from infrastructure.blobs import BlobStore
 from infrastructure.database import Database
 from infrastructure.keys import Keys
@@ -29,6 +30,9 @@ Query = str | sql.Composable
 QUERY_TIMEOUT_MS = 5_000
 """After this the database stops a query."""
 
+FOLD_THREADS = 2
+"""Questions about the past answered at once in one process: they take processor time from everything else."""
+
 COMMAND_THREADS = 32
 """Commands decided at once in one process; they wait for one log, so more would only wait longer."""
 
@@ -38,7 +42,7 @@ class ApiContext:
     """The API's collaborators.
 
     `village` holds the services commands go to; `database` the pools queries use; `devices` answers a device's
-    public key.
+    public key; `verifiers` the keys that may have signed checkpoints of the log.
     """
 
     village: "Village"
@@ -47,10 +51,12 @@ class ApiContext:
     keys: Keys
     settings: Settings
     devices: DeviceDirectory
+    verifiers: Callable[[], list[Verifier]] = list
     version: str = "0.1.0"
     rate_limits: RateLimits = field(default_factory=RateLimits)
     _commands: CapacityLimiter | None = None
     _queries: CapacityLimiter | None = None
+    _folds: CapacityLimiter | None = None
 
     async def in_command_thread(self, work: Callable[[], T]) -> T:
         """Run blocking work of a command off the event loop; at most COMMAND_THREADS at once."""
@@ -66,6 +72,12 @@ class ApiContext:
         if self._queries is None:
             self._queries = CapacityLimiter(self.settings.pool_size)
         return await anyio.to_thread.run_sync(work, limiter=self._queries, abandon_on_cancel=abandon)
+
+    async def in_fold_thread(self, work: Callable[[], T]) -> T:
+        """Run a question about the past off the event loop; at most FOLD_THREADS at once."""
+        if self._folds is None:
+            self._folds = CapacityLimiter(FOLD_THREADS)
+        return await anyio.to_thread.run_sync(work, limiter=self._folds)
 
     async def rows(
         self, query: Query, parameters: dict[str, Any] | None = None, *, abandon: bool = False

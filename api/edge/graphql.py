@@ -28,13 +28,14 @@ import time
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NewType, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from uuid import UUID
 
 from strawberry.fastapi import BaseContext
 from strawberry.types import Info as StrawberryInfo
 
 from domain.kernel.errors import Conflict, Forbidden
-from projections.rows import ReadModel, Row
+from projections.rows import Key, ReadModel, Row
 
 from .connection import (
     MAX_PAGE,
@@ -47,15 +48,19 @@ from .connection import (
     PageSizeInvalid,
     Source,
     equals,
+    page_in_memory,
     page_of,
 )
 from .context import ApiContext
+from .past import AsOf, row_of, rows_of
 from .principals import Principal, Role
+from .scalars import Grains, Milliseconds, Position
 
 if TYPE_CHECKING:
     from .feed import Feed
 
 __all__ = [
+    "AsOf",
     "Condition",
     "Connection",
     "CursorInvalid",
@@ -82,16 +87,6 @@ N = TypeVar("N")
 
 MAX_WAIT_S = 5.0
 _FIRST_POLL_S, _LAST_POLL_S = 0.005, 0.05
-
-Position = NewType("Position", int)
-"""A position in the event log; a JSON number, exact to 2^53."""
-
-Grains = NewType("Grains", int)
-"""An amount of money in grains; a decimal string, since not every client has 64-bit integers."""
-
-
-Milliseconds = NewType("Milliseconds", int)
-"""A duration; a JSON number, exact to 2^53 (GraphQL's Int ends at 25 days)."""
 
 
 class ProjectionBehind(Conflict):
@@ -142,9 +137,18 @@ class Listing(Generic[R, N]):
     shared: bool = False
 
     async def page(
-        self, info: Info, first: int, after: str | None, at_least: int | None = None, *conditions: Condition
+        self,
+        info: Info,
+        first: int,
+        after: str | None,
+        at_least: int | None = None,
+        *conditions: Condition,
+        as_of: AsOf | None = None,
     ) -> Connection[N]:
-        """A page of the rows that match and that the principal may see."""
+        """A page of the rows that match and that the principal may see; those of the past with `as_of`."""
+        if as_of is not None:
+            rows = self._kept(info, await rows_of(info.context.ctx, self.model, as_of), conditions)
+            return page_in_memory(rows, self._keyset, self.node, first, after)
         await reached(info, self.model.name, at_least)
         source = self._source(info, conditions)
         return await page_of(info.context.ctx, source, self._keyset, self._node, first, after)
@@ -160,6 +164,12 @@ class Listing(Generic[R, N]):
         found = await self.all(info, *conditions, most=1)
         return found[0] if found else None
 
+    async def one_at(self, info: Info, key: Key, as_of: AsOf) -> N | None:
+        """One row as it was, None when there was none or the principal may not see it."""
+        row = await row_of(info.context.ctx, self.model, key, as_of)
+        found = [] if row is None else self._kept(info, [row], ())
+        return self.node(found[0]) if found else None
+
     @property
     def _keyset(self) -> Keyset:
         hints = typing.get_type_hints(self.model.row)
@@ -173,14 +183,23 @@ class Listing(Generic[R, N]):
         seen = self._access(info.context.principal)
         return Source(self.model.table, self.model.columns, (*seen, *conditions))
 
+    def _kept(self, info: Info, rows: Sequence[R], conditions: Sequence[Condition]) -> list[R]:
+        """What `_source` would have found among rows of the past."""
+        asked = (*self._access(info.context.principal), *conditions)
+        return [row for row in rows if all(condition.holds(row) for condition in asked)]
+
     def _access(self, principal: Principal) -> list[Condition]:
         if principal.role == "operator" or self.shared:
             return []
         if principal.role == "device" and self.device is not None:
-            return [Condition(f"{self.device} = %(own)s", {"own": principal.device_id})]
+            return [_own(self.device, principal.device_id)]
         if principal.role == "member" and self.owner is not None:
-            return [Condition(f"{self.owner} = %(own)s", {"own": principal.owner})]
-        return [Condition("false")]
+            return [_own(self.owner, principal.owner)]
+        return [Condition("false", holds=lambda row: False)]
+
+
+def _own(column: str, who: UUID | None) -> Condition:
+    return Condition(f"{column} = %(own)s", {"own": who}, lambda row: getattr(row, column) == who)
 
 
 async def reached(info: Info, consumer: str, position: int | None) -> None:

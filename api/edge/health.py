@@ -27,7 +27,7 @@ MAX_LAG_EVENTS = 10_000
 _HEAD = "SELECT coalesce(max(position), 0) AS head FROM log.events"
 _CURSORS = """
 SELECT name, position, (SELECT recorded_at FROM log.events AS e WHERE e.position = c.position + 1) AS waiting_since
-FROM (SELECT name, min(position) AS position FROM engine.cursors GROUP BY name) AS c
+FROM (SELECT name, min(position) AS position FROM engine.cursors WHERE name NOT LIKE 'rebuild:%' GROUP BY name) AS c
 ORDER BY name
 """
 
@@ -46,7 +46,7 @@ class Consumer:
 
 
 async def consumers(ctx: ApiContext) -> tuple[int, list[Consumer]]:
-    """The head of the log, and every consumer by its slowest partition."""
+    """The head of the log, and every consumer by its slowest partition; a rebuild holds nobody up and is not one."""
     rows = await ctx.rows(_CURSORS, abandon=True)
     (found,) = await ctx.rows(_HEAD, abandon=True)  # read last, so that no lag is negative
     head, now = int(found["head"]), datetime.now(UTC)

@@ -1,0 +1,83 @@
+"""Sagas over HTTP: how they stand, what they did and wait for, and an operator's decision over a parked one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from infrastructure.database import Database
+from tests.api.office import Office, open_office
+
+SAGAS = """query($first: Int!, $after: String, $state: String) {
+    sagas(first: $first, after: $after, state: $state) {
+        totalCount pageInfo { endCursor hasNextPage } edges { node { sagaId kind state step reason steps } }
+    }
+}"""
+SAGA = """query($id: UUID!) { saga(sagaId: $id) {
+    state startedAt updatedAt correlationId position deadlines { kind dueAt token }
+    timeline(first: 50) { totalCount edges { node { topic position actor state } } }
+} }"""
+
+
+@pytest.fixture
+def office(database: Database, database_url: str, tmp_path: Path) -> Iterator[Office]:
+    yield from open_office(database_url, database, tmp_path)
+
+
+def parked(office: Office) -> str:
+    """The id of a process that an operator is wanted for."""
+    office.opened("process")
+    office.settle()
+    newest = office.ask(SAGAS, first=1, state="parked")["sagas"]["edges"][0]["node"]
+    return str(newest["sagaId"])
+
+
+def decision(process_id: str | UUID, action: str = "retry") -> dict[str, Any]:
+    return {"process_id": str(process_id), "action": action, "reason": "a drill"}
+
+
+def test_a_parked_process_shows_its_steps_and_deadline_and_goes_on_when_it_is_resolved(office: Office) -> None:
+    process_id = parked(office)
+    saga = office.ask(SAGA, id=process_id)["saga"]
+    steps = [edge["node"] for edge in saga["timeline"]["edges"]]
+    assert [step["topic"].rpartition(".")[2] for step in steps] == ["Began", "StepDone", "Parked"]
+    assert (steps[-1]["state"]["reason"], steps[-1]["position"]) == ("not_mended", saga["position"])
+    assert saga["timeline"]["totalCount"] == 3
+    assert [one["kind"] for one in saga["deadlines"]] == ["process:delivery"]
+    office.mended.is_so = True
+    answer = office.post("sagas/resolve_process", decision(process_id))
+    assert answer.status_code == 200, answer.text
+    office.settle()
+    saga = office.ask(SAGA, id=process_id)["saga"]
+    assert saga["state"] == "completed"
+    steps = [edge["node"] for edge in saga["timeline"]["edges"]]
+    assert [step["topic"].rpartition(".")[2] for step in steps][3:] == ["Resolved", "StepDone", "Completed"]
+    assert (steps[3]["actor"], steps[3]["state"]["reason"]) == ("operator:ada", "a drill")
+
+
+def test_what_cannot_be_resolved_is_refused_by_name(office: Office) -> None:
+    process_id = parked(office)
+    assert office.refused("sagas/resolve_process", decision(uuid4())) == (404, "aggregate_not_found")
+    assert office.refused("sagas/resolve_process", decision(process_id, "forget")) == (422, "action_unknown")
+    assert office.refused("sagas/resolve_process", decision(process_id, "compensate")) == (422, "pivot_passed")
+    office.post("sagas/resolve_process", decision(process_id, "abandon"))
+    assert office.refused("sagas/resolve_process", decision(process_id)) == (422, "process_not_parked")
+
+
+def test_sagas_are_listed_from_the_one_that_moved_last_by_state(office: Office) -> None:
+    first, second, third = (parked(office) for _ in range(3))
+    office.post("sagas/resolve_process", decision(second, "abandon"))
+    office.settle()
+    page = office.ask(SAGAS, first=2)["sagas"]
+    assert [edge["node"]["sagaId"] for edge in page["edges"]] == [second, third]
+    assert (page["totalCount"], page["pageInfo"]["hasNextPage"]) == (3, True)
+    rest = office.ask(SAGAS, first=2, after=page["pageInfo"]["endCursor"])["sagas"]
+    assert [edge["node"]["sagaId"] for edge in rest["edges"]] == [first]
+    by_state = office.ask(SAGAS, first=5, state="compensated")["sagas"]
+    assert [edge["node"]["sagaId"] for edge in by_state["edges"]] == [second]
+
+
+def test_a_saga_nobody_knows_is_null(office: Office) -> None:
+    assert office.ask(SAGA, id=str(uuid4()))["saga"] is None

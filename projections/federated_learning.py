@@ -50,6 +50,7 @@ class TrainingSessions(ReadModel[SessionRow]):
     table = "read.training_sessions"
     row = SessionRow
     key = ("session_id",)
+    folds_own_stream = True
     listens = (
         TrainingSession.Created,
         TrainingSession.Started,
@@ -148,6 +149,7 @@ class TrainingRounds(ReadModel[RoundRow]):
     table = "read.training_rounds"
     row = RoundRow
     key = ("round_id",)
+    folds_own_stream = True
     listens = (
         TrainingRound.Opened,
         TrainingRound.ParticipantsSelected,

@@ -5,9 +5,9 @@ from uuid import UUID
 
 import strawberry
 
-from api.edge.graphql import Condition, Connection, Info, Listing, Position, equals
+from api.edge.graphql import AsOf, Condition, Connection, Info, Listing, Position, equals
 from domain.device_registry.criteria import DeviceCriteria, checked_criteria, mismatches
-from projections.device_registry import DeviceRow, Devices, asked
+from projections.device_registry import Asked, DeviceRow, Devices, asked
 
 
 @strawberry.type
@@ -135,15 +135,30 @@ class Query:
         after: str | None = None,
         criteria: DeviceCriteriaInput | None = None,
         at_least: Position | None = None,
+        as_of: AsOf | None = None,
     ) -> Connection[Device]:
-        """Enrolled devices by id, all or those that meet criteria."""
-        return await DEVICES.page(info, first, after, at_least, *_conditions(criteria))
+        """Enrolled devices by id, all or those that meet criteria, as they are or as they were."""
+        return await DEVICES.page(info, first, after, at_least, *_conditions(criteria), as_of=as_of)
 
     @strawberry.field
-    async def device(self, info: Info, device_id: UUID, at_least: Position | None = None) -> Device | None:
-        """One device."""
+    async def device(
+        self, info: Info, device_id: UUID, at_least: Position | None = None, as_of: AsOf | None = None
+    ) -> Device | None:
+        """One device, as it is or as it was."""
+        if as_of is not None:
+            return await DEVICES.one_at(info, device_id, as_of)
         return await DEVICES.one(info, *equals("device_id", device_id), at_least=at_least)
 
 
 def _conditions(criteria: DeviceCriteriaInput | None) -> list[Condition]:
-    return [] if criteria is None else [Condition(one.text, one.parameters) for one in asked(criteria.value())]
+    if criteria is None:
+        return []
+    value = criteria.value()
+    return [_condition(one, value) for one in asked(value)]
+
+
+def _condition(one: Asked, criteria: DeviceCriteria) -> Condition:
+    def holds(row: DeviceRow) -> bool:
+        return one.criterion not in {why.criterion for why in mismatches(criteria, row)}
+
+    return Condition(one.text, one.parameters, holds)

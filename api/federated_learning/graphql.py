@@ -2,14 +2,17 @@
 
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 import strawberry
 
 from api.edge.context import ApiContext
-from api.edge.graphql import Condition, Connection, Info, Listing, Milliseconds, Position, equals
+from api.edge.graphql import AsOf, Connection, Info, Listing, Milliseconds, Position, equals
 from domain.federated_learning.session import TrainingSessionUnknown
+from domain.kernel import Refusal
 from infrastructure.event_store.reader import LogReader, Record
 from projections.federated_learning import (
     ParticipantRow,
@@ -21,6 +24,10 @@ from projections.federated_learning import (
 )
 
 MAX_TRACKED_ROUNDS = 1_000
+
+
+class NotOfThePast(Refusal):
+    """Lists inside a node are of the present; of the past ask `rounds(sessionId, asOf)`."""
 
 
 @strawberry.type
@@ -72,15 +79,18 @@ class Round:
     model_hash: str | None
     reason: str | None
     position: Position
+    past: strawberry.Private[bool] = False
 
     @strawberry.field
     async def updates(self, info: Info) -> list[RoundUpdate]:
         """The devices asked, and what came of it; at most 100."""
+        _present(self.past)
         return await UPDATES.all(info, *equals("round_id", self.round_id))
 
     @classmethod
-    def of(cls, row: RoundRow) -> "Round":
+    def of(cls, row: RoundRow, past: bool = False) -> "Round":
         return cls(
+            past=past,
             round_id=row.round_id,
             session_id=row.session_id,
             number=row.number,
@@ -104,6 +114,7 @@ class Round:
 
 
 ROUNDS = Listing(TrainingRounds(), Round.of, order=("number",), owner="owner_id")
+PAST_ROUNDS = replace(ROUNDS, node=partial(Round.of, past=True))
 NEWEST_ROUNDS = Listing(TrainingRounds(), Round.of, order=("number",), descending=True, owner="owner_id")
 
 
@@ -127,15 +138,18 @@ class TrainingSession:
     created_at: datetime
     ended_at: datetime | None
     position: Position
+    past: strawberry.Private[bool] = False
 
     @strawberry.field
     async def round_history(self, info: Info) -> list[Round]:
         """The newest 100 rounds, oldest first."""
+        _present(self.past)
         return (await NEWEST_ROUNDS.all(info, *equals("session_id", self.session_id)))[::-1]
 
     @classmethod
-    def of(cls, row: SessionRow) -> "TrainingSession":
+    def of(cls, row: SessionRow, past: bool = False) -> "TrainingSession":
         return cls(
+            past=past,
             session_id=row.session_id,
             owner_id=row.owner_id,
             name=row.name,
@@ -158,6 +172,7 @@ class TrainingSession:
 SESSIONS = Listing(
     TrainingSessions(), TrainingSession.of, order=("created_position",), descending=True, owner="owner_id"
 )
+PAST_SESSIONS = replace(SESSIONS, node=partial(TrainingSession.of, past=True))
 
 
 @strawberry.type
@@ -166,25 +181,44 @@ class Query:
 
     @strawberry.field
     async def training_sessions(
-        self, info: Info, first: int, after: str | None = None, at_least: Position | None = None
+        self,
+        info: Info,
+        first: int,
+        after: str | None = None,
+        at_least: Position | None = None,
+        as_of: AsOf | None = None,
     ) -> Connection[TrainingSession]:
-        """Training sessions, newest first."""
-        return await SESSIONS.page(info, first, after, at_least)
+        """Training sessions, newest first, as they are or as they were."""
+        listing = SESSIONS if as_of is None else PAST_SESSIONS
+        return await listing.page(info, first, after, at_least, as_of=as_of)
 
     @strawberry.field
     async def training_session(
-        self, info: Info, session_id: UUID, at_least: Position | None = None
+        self, info: Info, session_id: UUID, at_least: Position | None = None, as_of: AsOf | None = None
     ) -> TrainingSession | None:
-        """One training session."""
+        """One training session, as it is or as it was."""
+        if as_of is not None:
+            return await PAST_SESSIONS.one_at(info, session_id, as_of)
         return await SESSIONS.one(info, *equals("session_id", session_id), at_least=at_least)
 
     @strawberry.field
     async def rounds(
-        self, info: Info, session_id: UUID, first: int, after: str | None = None, at_least: Position | None = None
+        self,
+        info: Info,
+        session_id: UUID,
+        first: int,
+        after: str | None = None,
+        at_least: Position | None = None,
+        as_of: AsOf | None = None,
     ) -> Connection[Round]:
-        """The rounds of a session, oldest first."""
-        of_session = Condition("session_id = %(session_id)s", {"session_id": session_id})
-        return await ROUNDS.page(info, first, after, at_least, of_session)
+        """The rounds of a session, oldest first, as they are or as they were."""
+        listing = ROUNDS if as_of is None else PAST_ROUNDS
+        return await listing.page(info, first, after, at_least, *equals("session_id", session_id), as_of=as_of)
+
+
+def _present(past: bool) -> None:
+    if past:
+        raise NotOfThePast()
 
 
 @strawberry.type

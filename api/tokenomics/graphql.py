@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 import strawberry
 
-from api.edge.graphql import Condition, Connection, Grains, Info, Listing, Milliseconds, Position, equals
+from api.edge.graphql import AsOf, Condition, Connection, Grains, Info, Listing, Milliseconds, Position, equals
 from domain.kernel import Forbidden
 from domain.tokenomics.accounts import SYSTEM_ACCOUNT_NAMES, wallet_id_of
 from projections.rows import Row
@@ -152,14 +152,23 @@ class Query:
 
     @strawberry.field
     async def wallets(
-        self, info: Info, first: int, after: str | None = None, at_least: Position | None = None
+        self,
+        info: Info,
+        first: int,
+        after: str | None = None,
+        at_least: Position | None = None,
+        as_of: AsOf | None = None,
     ) -> Connection[Wallet]:
-        """Wallets."""
-        return await WALLETS.page(info, first, after, at_least)
+        """Wallets, as they are or as they were."""
+        return await WALLETS.page(info, first, after, at_least, as_of=as_of)
 
     @strawberry.field
-    async def wallet(self, info: Info, owner_id: UUID, at_least: Position | None = None) -> Wallet | None:
-        """The wallet of an owner."""
+    async def wallet(
+        self, info: Info, owner_id: UUID, at_least: Position | None = None, as_of: AsOf | None = None
+    ) -> Wallet | None:
+        """The wallet of an owner, as it is or as it was."""
+        if as_of is not None:
+            return await WALLETS.one_at(info, wallet_id_of(owner_id), as_of)
         return await WALLETS.one(info, *equals("owner_id", owner_id), at_least=at_least)
 
     @strawberry.field
@@ -170,17 +179,23 @@ class Query:
         after: str | None = None,
         account: UUID | None = None,
         at_least: Position | None = None,
+        as_of: AsOf | None = None,
     ) -> Connection[Transfer]:
         """Transfers from the newest back, of all accounts or of one; members see those of their own."""
         account = _account(info, account)
-        return await TRANSFERS.page(info, first, after, at_least, *_of_account(account))
+        return await TRANSFERS.page(info, first, after, at_least, *_of_account(account), as_of=as_of)
 
     @strawberry.field
     async def epochs(
-        self, info: Info, first: int, after: str | None = None, at_least: Position | None = None
+        self,
+        info: Info,
+        first: int,
+        after: str | None = None,
+        at_least: Position | None = None,
+        as_of: AsOf | None = None,
     ) -> Connection[Epoch]:
         """Reward epochs from the newest back."""
-        return await EPOCHS.page(info, first, after, at_least)
+        return await EPOCHS.page(info, first, after, at_least, as_of=as_of)
 
     @strawberry.field
     async def reward_claims(
@@ -192,19 +207,25 @@ class Query:
         activity_id: UUID | None = None,
         state: str | None = None,
         at_least: Position | None = None,
+        as_of: AsOf | None = None,
     ) -> Connection[RewardClaim]:
         """Reward claims from the newest back, of a device, of a round or session, pending or posted."""
         conditions = [
             *equals("device_id", device_id), *equals("activity_id", activity_id), *equals("state", state),
         ]  # fmt: skip
-        return await CLAIMS.page(info, first, after, at_least, *conditions)
+        return await CLAIMS.page(info, first, after, at_least, *conditions, as_of=as_of)
 
     @strawberry.field
     async def device_payouts(
-        self, info: Info, first: int, after: str | None = None, at_least: Position | None = None
+        self,
+        info: Info,
+        first: int,
+        after: str | None = None,
+        at_least: Position | None = None,
+        as_of: AsOf | None = None,
     ) -> Connection[DevicePayout]:
         """What each device has earned: claims, paid and pending."""
-        return await PAYOUTS.page(info, first, after, at_least)
+        return await PAYOUTS.page(info, first, after, at_least, as_of=as_of)
 
     @strawberry.field
     async def supply(self, info: Info) -> TokenSupply:
@@ -240,5 +261,6 @@ def _of_account(account: UUID | None) -> list[Condition]:
         Condition(
             "position IN (SELECT position FROM read.transfer_legs WHERE account_id = %(account)s)",
             {"account": account},
+            lambda row: any(leg["account"] == str(account) for leg in row.legs),
         )
     ]

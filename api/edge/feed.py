@@ -19,6 +19,7 @@ from domain.kernel.errors import Refusal
 from infrastructure.database import Role
 from infrastructure.event_store.listener import Listener
 from infrastructure.event_store.reader import Batch, LogReader, Record
+from projections.as_of import PositionAhead
 
 from .context import ApiContext
 from .metrics import RESYNCS, SUBSCRIPTIONS
@@ -31,10 +32,6 @@ MAX_SUBSCRIBERS = 2_000
 _RETRY_S = 1.0
 
 log = structlog.get_logger("api")
-
-
-class PositionAhead(Refusal):
-    """A subscription resumes from a position the log has reached."""
 
 
 class PositionInvalid(Refusal):

@@ -24,7 +24,7 @@ class TrainingConfigInvalid(Refusal):
     """A training configuration lies within its bounds."""
 
 
-class CriteriaInvalid(Refusal):
+class ParticipantCriteriaInvalid(Refusal):
     """Participant criteria lie within the bounds of what devices can have."""
 
 
@@ -118,14 +118,14 @@ def check_training(training: TrainingConfig, strategy: str) -> None:
 
 
 def check_criteria(criteria: ParticipantCriteria) -> None:
-    """Raises CriteriaInvalid or FrameworkUnsupported."""
+    """Raises ParticipantCriteriaInvalid or FrameworkUnsupported."""
     for framework in criteria.required_frameworks:
         if framework not in FRAMEWORKS:
             raise FrameworkUnsupported(f"{framework[:64]!r}")
     for name, most in (("min_memory_mb", 2**24), ("min_compute_capability", 10**9), ("min_trust_level", 10_000)):
         value = getattr(criteria, name)
         if value is not None and not 0 <= value <= most:
-            raise CriteriaInvalid(f"{name} is 0 to {most}")
+            raise ParticipantCriteriaInvalid(f"{name} is 0 to {most}")
 
 
 def check_privacy(*, secure_aggregation: bool, epsilon: float | None) -> None:

@@ -62,8 +62,8 @@ class Sessions:
         Raises:
             SecureAggregationUnavailable, DifferentialPrivacyUnavailable: their defaults are on, so say no to both.
             StrategyUnsupported, FrameworkUnsupported, ArchitectureUnsupported, RoundPolicyInvalid, SessionInvalid,
-            TrainingConfigInvalid, CriteriaInvalid, ManifestInvalid, ModelTooLarge, BaseModelUnfit, EvaluationUnfit,
-            TooManySessions, and BlobNotFound of the blob store.
+            TrainingConfigInvalid, ParticipantCriteriaInvalid, ManifestInvalid, ModelTooLarge, BaseModelUnfit,
+            EvaluationUnfit, TooManySessions, and BlobNotFound of the blob store.
         """
         check_privacy(secure_aggregation=secure_aggregation, epsilon=epsilon)
         if not (1 <= len(name) <= MAX_NAME and 1 <= rounds <= MAX_ROUNDS):

@@ -7,7 +7,7 @@ from domain.kernel import Aggregate, Created, NotFound, Refusal, derive, event
 from .pricing import Activity, Policy, Reward
 
 
-class ClaimUnknown(NotFound):
+class RewardClaimUnknown(NotFound):
     """Only an accrued claim is posted."""
 
 

@@ -13,7 +13,7 @@ from .accounts import wallet_id_of
 from .issuance import ISSUANCE_ID, Issuance
 from .legs import batch_legs, credits
 from .pricing import Activity, Policy, Reward, reward
-from .reward_claim import ClaimUnknown, RewardClaim, claim_id_of
+from .reward_claim import RewardClaim, RewardClaimUnknown, claim_id_of
 from .reward_epoch import epoch_span
 from .transfer import Leg, Transfer, transfer_id_of
 from .wallet import Wallet
@@ -106,7 +106,7 @@ class Rewards:
         `posted`, and which were `left` for a later epoch.
 
         Raises:
-            BatchTooLarge, ClaimUnknown, EpochBudgetExhausted.
+            BatchTooLarge, RewardClaimUnknown, EpochBudgetExhausted.
         """
         transfer_id = transfer_id_of("reward", batch_id)
         pending = self._pending_claims(claim_ids)
@@ -152,7 +152,7 @@ class Rewards:
         for claim_id in dict.fromkeys(claim_ids):
             claim = self.log.find(RewardClaim, claim_id)
             if claim is None:
-                raise ClaimUnknown(f"claim {claim_id}")
+                raise RewardClaimUnknown(f"claim {claim_id}")
             if not claim.posted:
                 claims.append(claim)
         return claims

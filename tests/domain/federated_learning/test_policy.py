@@ -6,11 +6,11 @@ import msgspec
 import pytest
 
 from domain.federated_learning.policy import (
-    CriteriaInvalid,
     DifferentialPrivacyUnavailable,
     FrameworkUnsupported,
     Limits,
     ParticipantCriteria,
+    ParticipantCriteriaInvalid,
     RoundPolicy,
     RoundPolicyInvalid,
     SecureAggregationUnavailable,
@@ -89,9 +89,9 @@ def test_fedprox_is_fedavg_with_a_proximal_term_and_nothing_else_is_a_strategy()
     [
         (FrameworkUnsupported, ParticipantCriteria(required_frameworks=["tensorflow"])),
         (FrameworkUnsupported, ParticipantCriteria(required_frameworks=["pytorch", "jax"])),
-        (CriteriaInvalid, ParticipantCriteria(min_memory_mb=-1)),
-        (CriteriaInvalid, ParticipantCriteria(min_compute_capability=10**9 + 1)),
-        (CriteriaInvalid, ParticipantCriteria(min_trust_level=10_001)),
+        (ParticipantCriteriaInvalid, ParticipantCriteria(min_memory_mb=-1)),
+        (ParticipantCriteriaInvalid, ParticipantCriteria(min_compute_capability=10**9 + 1)),
+        (ParticipantCriteriaInvalid, ParticipantCriteria(min_trust_level=10_001)),
     ],
 )
 def test_criteria_no_device_here_can_meet_are_refused(refusal: type[Refusal], criteria: ParticipantCriteria) -> None:

@@ -16,7 +16,7 @@ from domain.tokenomics.accounts import MINT, TREASURY
 from domain.tokenomics.budget import BudgetInvalid, EpochTooFar
 from domain.tokenomics.issuance import ISSUANCE_ID, EpochOver, Issuance
 from domain.tokenomics.pricing import Activity, Policy
-from domain.tokenomics.reward_claim import ClaimUnknown, RewardClaim
+from domain.tokenomics.reward_claim import RewardClaim, RewardClaimUnknown
 from domain.tokenomics.reward_epoch import EpochBudgetExhausted, RewardEpoch, epoch_id_of, epoch_number
 from domain.tokenomics.rewards import MAX_BATCH, BatchTooLarge
 from domain.tokenomics.transfer import Transfer
@@ -138,7 +138,7 @@ def test_the_largest_batch_pays_five_hundred_wallets_in_one_transaction(economy:
 
 def test_a_claim_nobody_made_is_not_posted(economy: Economy) -> None:
     owner = uuid4()
-    with pytest.raises(ClaimUnknown):
+    with pytest.raises(RewardClaimUnknown):
         economy.distribute([economy.accrue(owner_id=owner), uuid4()])
     assert economy.wallet(owner).available == 0
 

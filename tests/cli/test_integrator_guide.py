@@ -59,3 +59,9 @@ def test_the_guide_does_what_it_says(tmp_path: Path, short_home: Path) -> None:
     assert followed == [1, 2]
     assert (tmp_path / "sse.txt").read_text().count('"position"') >= 3
     assert "'presence': 'online'" in (tmp_path / "device.txt").read_text()
+    assert said("before.json") == {"data": {"wallet": None}}
+    assert isinstance(said("paused.json")["position"], int)
+    assert said("unresolved.json")["code"] == "aggregate_not_found"
+    operations = said("operations.json")
+    assert "errors" not in operations, operations
+    assert "that were signed" in (tmp_path / "proved.txt").read_text()

@@ -21,6 +21,8 @@ A context writes its rows once and lists them in one line:
             return await WALLETS.page(info, first, after, at_least)
 
 `Listing` applies the access rule (operators see all rows, members and devices their own), so no resolver repeats it.
+A resolver that passes `as_of: AsOf | None` on answers the past too; its conditions then say in Python what they say in
+SQL (`Condition.holds`; `equals` does by itself).
 """
 
 import asyncio

@@ -26,6 +26,10 @@ class AsOfInvalid(Refusal):
     """`asOf` is a position or a time with its offset, one of both."""
 
 
+class NotOfThePast(Refusal):
+    """Some lists inside a node are only of the present; of the past ask their own query with `asOf`."""
+
+
 @strawberry.input
 class AsOf:
     """A moment of the past: a position of the log, or an instant (what was recorded at it still counts)."""

@@ -11,8 +11,8 @@ import strawberry
 
 from api.edge.context import ApiContext
 from api.edge.graphql import AsOf, Connection, Info, Listing, Milliseconds, Position, equals
+from api.edge.past import NotOfThePast
 from domain.federated_learning.session import TrainingSessionUnknown
-from domain.kernel import Refusal
 from infrastructure.event_store.reader import LogReader, Record
 from projections.federated_learning import (
     ParticipantRow,
@@ -24,10 +24,6 @@ from projections.federated_learning import (
 )
 
 MAX_TRACKED_ROUNDS = 1_000
-
-
-class NotOfThePast(Refusal):
-    """Lists inside a node are of the present; of the past ask `rounds(sessionId, asOf)`."""
 
 
 @strawberry.type
@@ -84,7 +80,8 @@ class Round:
     @strawberry.field
     async def updates(self, info: Info) -> list[RoundUpdate]:
         """The devices asked, and what came of it; at most 100."""
-        _present(self.past)
+        if self.past:
+            raise NotOfThePast("updates")
         return await UPDATES.all(info, *equals("round_id", self.round_id))
 
     @classmethod
@@ -143,7 +140,8 @@ class TrainingSession:
     @strawberry.field
     async def round_history(self, info: Info) -> list[Round]:
         """The newest 100 rounds, oldest first."""
-        _present(self.past)
+        if self.past:
+            raise NotOfThePast("roundHistory: ask rounds(sessionId, asOf)")
         return (await NEWEST_ROUNDS.all(info, *equals("session_id", self.session_id)))[::-1]
 
     @classmethod
@@ -214,11 +212,6 @@ class Query:
         """The rounds of a session, oldest first, as they are or as they were."""
         listing = ROUNDS if as_of is None else PAST_ROUNDS
         return await listing.page(info, first, after, at_least, *equals("session_id", session_id), as_of=as_of)
-
-
-def _present(past: bool) -> None:
-    if past:
-        raise NotOfThePast()
 
 
 @strawberry.type

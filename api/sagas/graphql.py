@@ -1,11 +1,14 @@
 """Sagas over GraphQL: how each stands, its timeline, and what it waits for. For operators."""
 
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 import strawberry
 
-from api.edge.graphql import Condition, Connection, Info, Listing, Position, equals, require
+from api.edge.graphql import AsOf, Condition, Connection, Info, Listing, Position, equals, require
+from api.edge.past import NotOfThePast
 from api.log import Event, events_of
 from projections.sagas import DeadlineRow, Deadlines, SagaRow, Sagas
 
@@ -40,21 +43,26 @@ class Saga:
     started_at: datetime
     updated_at: datetime
     position: Position
+    past: strawberry.Private[bool] = False
 
     @strawberry.field
     async def timeline(self, info: Info, first: int = 100, after: str | None = None) -> Connection[Event]:
-        """Its facts, oldest first."""
-        return await events_of(info, first, after, *equals("stream", self.saga_id))
+        """Its facts, oldest first, up to its newest."""
+        so_far = Condition("position <= %(so_far)s", {"so_far": self.position})
+        return await events_of(info, first, after, *equals("stream", self.saga_id), so_far)
 
     @strawberry.field
     async def deadlines(self, info: Info) -> list[SagaDeadline]:
         """What it waits for, the next first; at most 100."""
+        if self.past:
+            raise NotOfThePast("deadlines")
         to_come = Condition("NOT elapsed")
         return await DEADLINES.all(info, *equals("saga_id", self.saga_id), to_come)
 
     @classmethod
-    def of(cls, row: SagaRow) -> "Saga":
+    def of(cls, row: SagaRow, past: bool = False) -> "Saga":
         return cls(
+            past=past,
             saga_id=row.saga_id,
             kind=row.kind,
             state=row.state,
@@ -69,6 +77,7 @@ class Saga:
 
 
 SAGAS = Listing(Sagas(), Saga.of, order=("position",), descending=True)
+PAST_SAGAS = replace(SAGAS, node=partial(Saga.of, past=True))
 
 
 @strawberry.type
@@ -83,13 +92,19 @@ class Query:
         after: str | None = None,
         state: str | None = None,
         at_least: Position | None = None,
+        as_of: AsOf | None = None,
     ) -> Connection[Saga]:
-        """Sagas, those that moved last first; in one state or in any."""
+        """Sagas, those that moved last first; in one state or in any, as they are or as they were."""
         require(info, "operator")
-        return await SAGAS.page(info, first, after, at_least, *equals("state", state))
+        listing = SAGAS if as_of is None else PAST_SAGAS
+        return await listing.page(info, first, after, at_least, *equals("state", state), as_of=as_of)
 
     @strawberry.field
-    async def saga(self, info: Info, saga_id: UUID, at_least: Position | None = None) -> Saga | None:
-        """One saga."""
+    async def saga(
+        self, info: Info, saga_id: UUID, at_least: Position | None = None, as_of: AsOf | None = None
+    ) -> Saga | None:
+        """One saga, as it is or as it was."""
         require(info, "operator")
+        if as_of is not None:
+            return await PAST_SAGAS.one_at(info, saga_id, as_of)
         return await SAGAS.one(info, *equals("saga_id", saga_id), at_least=at_least)

@@ -8,12 +8,13 @@ import msgspec
 import strawberry
 
 from api.edge.graphql import AsOf, Condition, Connection, Grains, Info, Listing, Milliseconds, Position, equals
+from api.edge.past import rows_of
 from domain.kernel import Forbidden
 from domain.tokenomics.accounts import SYSTEM_ACCOUNT_NAMES, wallet_id_of
 from projections.rows import Row
-from projections.tokenomics import DevicePayouts, Epochs, RewardClaims, Transfers, Wallets
+from projections.tokenomics import Accounts, DevicePayouts, Epochs, RewardClaims, Transfers, Wallets
 from projections.tokenomics.money import TransferRow
-from projections.tokenomics.queries import RewardIndex
+from projections.tokenomics.queries import RewardIndex, Supply
 
 
 class FromRow:
@@ -228,10 +229,13 @@ class Query:
         return await PAYOUTS.page(info, first, after, at_least, as_of=as_of)
 
     @strawberry.field
-    async def supply(self, info: Info) -> TokenSupply:
-        """Whether every grain is accounted for."""
+    async def supply(self, info: Info, as_of: AsOf | None = None) -> TokenSupply:
+        """Whether every grain is, or was, accounted for."""
         ctx = info.context.ctx
-        found = await ctx.in_query_thread(RewardIndex(ctx.database).supply)
+        if as_of is None:
+            found = await ctx.in_query_thread(RewardIndex(ctx.database).supply)
+        else:
+            found = Supply.of(await rows_of(ctx, Accounts(), as_of))
         return TokenSupply(
             issued_grains=Grains(found.issued),
             total_grains=Grains(found.total),

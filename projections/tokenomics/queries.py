@@ -1,11 +1,14 @@
 """Named queries over the read models of tokenomics."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 from uuid import UUID
 
-from domain.tokenomics.accounts import MINT
+from domain.tokenomics.accounts import MINT, TREASURY
 from domain.tokenomics.rewards import PendingReward
 from infrastructure.database import Database
+
+from .money import AccountRow
 
 _PENDING_OF_DEVICE = """
 SELECT claim_id, device_id, activity_type, activity_id, grains, accrued_at FROM read.reward_claims
@@ -32,6 +35,13 @@ class Supply(NamedTuple):
     @property
     def drift(self) -> int:
         return self.total - self.issued
+
+    @classmethod
+    def of(cls, accounts: Iterable[AccountRow]) -> "Supply":
+        """The supply that these accounts make."""
+        balances = {row.account_id: row.balance_grains for row in accounts}
+        issued = -balances.pop(MINT, 0)
+        return cls(issued, sum(balances.values()), balances.get(TREASURY, 0))
 
 
 class RewardIndex:

@@ -33,6 +33,7 @@ EVERYTHING = """query($at: AsOf, $who: UUID!, $device: UUID!, $account: UUID) {
     devicePayouts(first: 100, asOf: $at) { edges { cursor node { deviceId ownerId claims paidGrains pendingGrains } } }
     devices(first: 100, asOf: $at) { totalCount edges { cursor node {
         deviceId ownerId presence seenAt latencyMs ramMb reputation { service scoreBp } enrolledAt position } } }
+    supply(asOf: $at) { issuedGrains totalGrains treasuryGrains driftGrains conserved }
     device(deviceId: $device, asOf: $at) { deviceId presence position }
     online: devices(first: 100, asOf: $at, criteria: { minRamMb: 1000, minReputationScore: [
         { service: "federated_learning", scoreBp: 3000 }] }) { totalCount edges { node { deviceId } } }

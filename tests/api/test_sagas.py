@@ -10,8 +10,8 @@ import pytest
 from infrastructure.database import Database
 from tests.api.office import Office, open_office
 
-SAGAS = """query($first: Int!, $after: String, $state: String) {
-    sagas(first: $first, after: $after, state: $state) {
+SAGAS = """query($first: Int!, $after: String, $state: String, $at: AsOf) {
+    sagas(first: $first, after: $after, state: $state, asOf: $at) {
         totalCount pageInfo { endCursor hasNextPage } edges { node { sagaId kind state step reason steps } }
     }
 }"""
@@ -81,3 +81,19 @@ def test_sagas_are_listed_from_the_one_that_moved_last_by_state(office: Office) 
 
 def test_a_saga_nobody_knows_is_null(office: Office) -> None:
     assert office.ask(SAGA, id=str(uuid4()))["saga"] is None
+
+
+def test_sagas_are_answered_as_they_were_with_the_steps_they_had_then(office: Office) -> None:
+    query = """query($id: UUID!, $at: AsOf) { saga(sagaId: $id, asOf: $at) {
+        state step steps updatedAt timeline(first: 50) { totalCount edges { node { topic } } } } }"""
+    process_id, seen = parked(office), []
+    for action in ("retry", "abandon"):
+        listed = office.ask(SAGAS, first=10)
+        seen.append((office.log.head(), listed, office.ask(query, id=process_id)))
+        office.post("sagas/resolve_process", decision(process_id, action))
+        office.settle()
+    for position, listed, saga in seen:
+        assert office.ask(SAGAS, first=10, at={"position": position}) == listed
+        assert office.ask(query, id=process_id, at={"position": position}) == saga
+    waits = "query($id: UUID!, $at: AsOf) { saga(sagaId: $id, asOf: $at) { deadlines { kind } } }"
+    assert office.code(waits, id=process_id, at={"position": seen[0][0]}) == "not_of_the_past"

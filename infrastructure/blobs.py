@@ -4,9 +4,10 @@ import asyncio
 import hashlib
 import os
 import re
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Full, Queue
 from typing import TYPE_CHECKING, Any, Self
@@ -176,6 +177,16 @@ class BlobStore:
             answer = await obstore.get_async(self._store, _path(blob_hash))
             async for piece in answer.stream(min_chunk_size=CHUNK_BYTES):
                 yield piece
+
+    def sweep(self, older_than_s: float = 86_400.0) -> int:
+        """Remove what uploads left behind that were killed with their process, on a local disk; answers how many."""
+        oldest, swept = time.time() - older_than_s, 0
+        for part in self._root.glob("??/*#*") if self._root is not None else ():
+            with suppress(FileNotFoundError):
+                if part.stat().st_mtime < oldest:
+                    part.unlink()
+                    swept += 1
+        return swept
 
     def _sync_to_disk(self, path: str) -> None:
         # The log outlives a power cut, so what it refers to must, too; cloud stores promise that themselves.

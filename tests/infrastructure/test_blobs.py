@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import resource
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -13,18 +14,33 @@ from infrastructure.blobs import (
     BlobHashMismatch,
     BlobNotFound,
     BlobStore,
+    BlobStoreUnavailable,
     BlobTooLarge,
     BlobTruncated,
 )
+from tests.infrastructure.object_store import ObjectStore, object_store
 
 DATA = bytes(range(256)) * 10_000
 HASH = hashlib.sha256(DATA).hexdigest()
 LIMIT = 100 << 20
 
 
-@pytest.fixture(params=["disk", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
-    return BlobStore.open(None if request.param == "disk" else "memory:///", home=tmp_path)
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """An object store that the usual variables point to."""
+    with object_store() as server:
+        monkeypatch.setenv("AWS_ENDPOINT", server.url)
+        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+        monkeypatch.setenv("AWS_REGION", "eu-west-1")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield server
+
+
+@pytest.fixture(params=[None, "memory:///", "s3://bucket/village"], ids=["disk", "memory", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, s3: ObjectStore) -> BlobStore:
+    return BlobStore.open(request.param, home=tmp_path)
 
 
 async def body(data: bytes, piece: int = 65_536) -> AsyncIterator[bytes]:
@@ -82,6 +98,27 @@ def test_a_bad_body_leaves_no_file_behind_and_harms_no_stored_blob(tmp_path: Pat
     assert asyncio.run(collect(store, HASH)) == DATA
 
 
+def test_a_large_body_goes_to_s3_in_parts_and_a_bad_one_leaves_none(s3: ObjectStore, tmp_path: Path) -> None:
+    store, data = BlobStore.open("s3://bucket/village", home=tmp_path), DATA * 6
+    name = hashlib.sha256(data).hexdigest()
+    with pytest.raises(BlobHashMismatch):
+        put(store, name, data[:-1] + b"x")
+    assert (s3.objects, s3.uploads) == ({}, {})
+    put(store, name, data)
+    assert s3.objects == {f"/bucket/village/{name[:2]}/{name}": data}
+    assert s3.uploads == {}
+
+
+def test_a_store_that_does_not_answer_is_told_by_name(s3: ObjectStore, tmp_path: Path) -> None:
+    store = BlobStore.open("s3://bucket/village", home=tmp_path)
+    s3.objects[f"/bucket/village/{HASH[:2]}/{HASH}"] = DATA
+    s3.refusing = 403
+    with pytest.raises(BlobStoreUnavailable):
+        store.size(HASH)
+    with pytest.raises(BlobStoreUnavailable):
+        put(store, HASH, DATA)
+
+
 def test_a_body_cut_off_by_its_sender_plants_nothing(tmp_path: Path) -> None:
     store = BlobStore.open(None, home=tmp_path)
 
@@ -97,7 +134,21 @@ def test_a_body_cut_off_by_its_sender_plants_nothing(tmp_path: Path) -> None:
             await upload
 
     asyncio.run(run())
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    ends = time.monotonic() + 10
+    while files := [path for path in tmp_path.rglob("*") if path.is_file()]:
+        assert time.monotonic() < ends, files
+        time.sleep(0.02)  # the part is removed in the background
+
+
+def test_what_a_killed_upload_left_behind_is_swept_once_it_is_old(tmp_path: Path) -> None:
+    store = BlobStore.open(None, home=tmp_path)
+    store.put_bytes(DATA)
+    part = tmp_path / "blobs" / HASH[:2] / f"{HASH}#1"
+    part.write_bytes(b"half")
+    assert store.sweep() == 0
+    assert store.sweep(older_than_s=-1) == 1
+    assert not part.exists()
+    assert store.exists(HASH)
 
 
 def test_pieces_made_from_another_blob_are_stored(store: BlobStore) -> None:

@@ -59,6 +59,7 @@ class Aggregator:
     def run(self, stopping: threading.Event) -> None:
         """Aggregate until told to stop, computing in one thread: two on a busy machine wait for each other."""
         torch.set_num_threads(1)
+        self._blobs.sweep()
         listener = Listener(lambda: self._database.connect(Role.READER)).start()
         pacer = Pacer(listener, POLL_S)
         try:

@@ -16,7 +16,7 @@ from workers.aggregator.accumulator import Accumulator
 
 COORDINATES = int(os.environ.get("BENCH_COORDINATES", "25000000"))
 UPDATES = 20
-RANGE = 1 << 20
+RANGE = 1 << 18
 """Coordinates one worker takes at a time when all updates are there: the sum is never larger than that."""
 THREADS = 2
 RUNS = 5

@@ -304,4 +304,4 @@ def test_open_subscriptions_do_not_hold_up_a_stop(database: Database, log: Event
                 edge.stop()
                 stopped = time.monotonic()
                 assert any("event: complete" in line for line in lines), "the stream was ended, not cut"
-            assert time.monotonic() - stopped < 5
+            assert time.monotonic() - stopped < 20

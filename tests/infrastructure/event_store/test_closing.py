@@ -91,7 +91,7 @@ def test_a_closed_log_refuses_by_name(database_url: str) -> None:
 def test_a_log_that_was_never_used_closes_at_once(database: Database) -> None:
     began = time.monotonic()
     PostgresRecorder(database).close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_of_commands_that_race_with_the_end_each_is_recorded_or_refused(database: Database, database_url: str) -> None:

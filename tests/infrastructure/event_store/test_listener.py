@@ -46,8 +46,8 @@ def test_a_recorded_command_wakes_every_consumer(listener: Listener, ledger: Led
     first.clear()
     second.clear()
     opened(ledger)
-    assert first.wait(5)
-    assert second.wait(5)
+    assert first.wait(30)
+    assert second.wait(30)
 
 
 def test_a_consumer_that_unsubscribed_is_left_alone(listener: Listener, ledger: Ledger) -> None:
@@ -61,7 +61,7 @@ def test_a_consumer_that_unsubscribed_is_left_alone(listener: Listener, ledger: 
     gone.clear()
     stays.clear()
     opened(ledger)
-    assert stays.wait(5)
+    assert stays.wait(30)
     assert not gone.is_set()
 
 
@@ -78,7 +78,7 @@ def test_a_lost_connection_is_made_again_and_wakes_every_consumer(
         assert woken.wait(10), "a new connection wakes, for hints may have been lost"
         woken.clear()
         opened(ledger)
-        assert woken.wait(5)
+        assert woken.wait(30)
 
 
 def test_a_consumer_that_fails_when_woken_stops_neither_the_others_nor_the_listener(
@@ -93,7 +93,7 @@ def test_a_consumer_that_fails_when_woken_stops_neither_the_others_nor_the_liste
     for _ in range(2):
         woken.clear()
         opened(ledger)
-        assert woken.wait(5)
+        assert woken.wait(30)
 
 
 def test_a_listener_that_never_gets_a_connection_says_so_and_stops(database: Database) -> None:
@@ -104,7 +104,7 @@ def test_a_listener_that_never_gets_a_connection_says_so_and_stops(database: Dat
     assert not listener.wait_until_listening(0.3)
     began = time.monotonic()
     listener.stop()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 def test_a_pacer_waits_no_longer_than_its_interval(listener: Listener) -> None:
@@ -113,7 +113,7 @@ def test_a_pacer_waits_no_longer_than_its_interval(listener: Listener) -> None:
     pacer.wait(5.0) if pacer._hint.is_set() else None
     began = time.monotonic()
     pacer.wait()
-    assert 0.05 < time.monotonic() - began < 2
+    assert 0.05 < time.monotonic() - began < 10
     pacer.close()
 
 

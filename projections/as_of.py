@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 from eventsourcing.persistence import StoredEvent
 
-from domain.kernel import Aggregate, AggregateNotFound, Fact, Refusal
+from domain.kernel import Aggregate, AggregateNotFound, Refusal
 from domain.kernel.evolve import rehydrate
 from infrastructure.event_store.reader import MAX_STREAM_FACTS, LogReader, Record
 
@@ -108,16 +108,14 @@ def _folded(
     most: int,
 ) -> dict[Key, R | None]:
     _check(connection, position)
-    if position > most:
-        raise TooFarToFold(f"{position} facts, {most} at most")
     fold = Fold(model, {}, skipped=_skipped(connection, model))
-    for batch in LogReader(connection).all(position):
-        fold.add(touched_by(model, _until(batch.facts(model.topics), position), takes))
+    folded = 0
+    for records in LogReader(connection).of_topics(model.topics, position):
+        folded += len(records)
+        if folded > most:
+            raise TooFarToFold(f"more than {most} facts")
+        fold.add(touched_by(model, [record.fact() for record in records], takes))
     return fold.rows
-
-
-def _until(facts: Sequence[Fact], position: int) -> list[Fact]:
-    return [fact for fact in facts if fact.position <= position]
 
 
 def _check(connection: psycopg.Connection[Any], position: int) -> None:

@@ -196,16 +196,20 @@ async def page_of(
     return Connection(edges=edges, page_info=info, count=count)
 
 
-def page_in_memory(
-    rows: Sequence[R], keyset: Keyset, node: Callable[[R], N], first: int, after: str | None
-) -> Connection[N]:
-    """The page that `page_of` would answer if these rows were the table. Raises PageSizeInvalid or CursorInvalid."""
+def checked_start(keyset: Keyset, first: int, after: str | None) -> tuple[Any, ...] | None:
+    """Where a page in memory starts. Raises PageSizeInvalid or CursorInvalid."""
     if not 1 <= first <= MAX_PAGE:
         raise PageSizeInvalid(f"{first} asked")
+    return None if after is None else keyset.values(after)
+
+
+def page_in_memory(
+    rows: Sequence[R], keyset: Keyset, node: Callable[[R], N], first: int, start: tuple[Any, ...] | None
+) -> Connection[N]:
+    """The page that `page_of` would answer if these rows were the table."""
     place = attrgetter(*keyset.order) if len(keyset.order) > 1 else lambda row: (getattr(row, keyset.order[0]),)
     rest = sorted(rows, key=place, reverse=keyset.descending)
-    if after is not None:
-        start = keyset.values(after)
+    if start is not None:
         rest = [row for row in rest if (place(row) < start if keyset.descending else place(row) > start)]
     edges = [Edge(cursor=keyset.cursor(place(row)), node=node(row)) for row in rest[:first]]
 

@@ -30,8 +30,8 @@ Query = str | sql.Composable
 QUERY_TIMEOUT_MS = 5_000
 """After this the database stops a query."""
 
-FOLD_THREADS = 2
-"""Questions about the past answered at once in one process: they take processor time from everything else."""
+FOLD_THREADS = 1
+"""Lists of the past folded at once in one process: they take processor time from everything else."""
 
 COMMAND_THREADS = 32
 """Commands decided at once in one process; they wait for one log, so more would only wait longer."""
@@ -74,7 +74,7 @@ class ApiContext:
         return await anyio.to_thread.run_sync(work, limiter=self._queries, abandon_on_cancel=abandon)
 
     async def in_fold_thread(self, work: Callable[[], T]) -> T:
-        """Run a question about the past off the event loop; at most FOLD_THREADS at once."""
+        """Fold history off the event loop; at most FOLD_THREADS at once, the others wait."""
         if self._folds is None:
             self._folds = CapacityLimiter(FOLD_THREADS)
         return await anyio.to_thread.run_sync(work, limiter=self._folds)

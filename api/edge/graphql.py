@@ -49,6 +49,7 @@ from .connection import (
     PageInfo,
     PageSizeInvalid,
     Source,
+    checked_start,
     equals,
     page_in_memory,
     page_of,
@@ -149,8 +150,12 @@ class Listing(Generic[R, N]):
     ) -> Connection[N]:
         """A page of the rows that match and that the principal may see; those of the past with `as_of`."""
         if as_of is not None:
-            rows = self._kept(info, await rows_of(info.context.ctx, self.model, as_of), conditions)
-            return page_in_memory(rows, self._keyset, self.node, first, after)
+            keyset, start = self._keyset, checked_start(self._keyset, first, after)
+
+            def shown(rows: list[R]) -> Connection[N]:
+                return page_in_memory(self._kept(info, rows, conditions), keyset, self.node, first, start)
+
+            return await rows_of(info.context.ctx, self.model, as_of, shown)
         await reached(info, self.model.name, at_least)
         source = self._source(info, conditions)
         return await page_of(info.context.ctx, source, self._keyset, self._node, first, after)

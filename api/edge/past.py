@@ -6,19 +6,21 @@ from typing import Any, TypeVar
 
 import psycopg
 import strawberry
+from psycopg.errors import QueryCanceled
 
 from domain.kernel.errors import Refusal
 from infrastructure.event_store.reader import LogReader
 from projections.as_of import PositionAhead, position_at, row_at, rows_at
 from projections.rows import Key, ReadModel, Row
 
-from .context import ApiContext
+from .context import QUERY_TIMEOUT_MS, ApiContext
+from .problems import QueryTooSlow
 from .scalars import Position
 
 R = TypeVar("R", bound=Row)
 T = TypeVar("T")
 
-MAX_FOLDED = 200_000
+MAX_FOLDED = 100_000
 """How much history one query may fold (some seconds); `village audit replay` has no such bound."""
 
 
@@ -53,21 +55,40 @@ class AsOf:
 
 async def at(ctx: ApiContext, as_of: AsOf | None, work: Callable[[psycopg.Connection[Any], int], T]) -> T:
     """Do something with a connection and the position meant (by default: the newest), off the event loop."""
-
-    def run() -> T:
-        with ctx.database.reader.connection() as connection:
-            position = LogReader(connection).head() if as_of is None else as_of.of(connection)
-            connection.rollback()  # so that the work may choose its own isolation
-            return work(connection, position)
-
-    return await ctx.in_fold_thread(run)
+    return await ctx.in_query_thread(lambda: _at(ctx, as_of, work))
 
 
-async def rows_of(ctx: ApiContext, model: ReadModel[R], as_of: AsOf) -> list[R]:
-    """All rows of a read model as they were. Raises AsOfInvalid, PositionAhead, TooFarToFold."""
-    return await at(ctx, as_of, lambda connection, to: list(rows_at(connection, model, to, most=MAX_FOLDED).values()))
+async def rows_of(ctx: ApiContext, model: ReadModel[R], as_of: AsOf, then: Callable[[list[R]], T]) -> T:
+    """What becomes of all rows of a read model as they were, off the event loop.
+
+    Raises:
+        AsOfInvalid, PositionAhead, TooFarToFold, QueryTooSlow.
+    """
+
+    def folded(connection: psycopg.Connection[Any], position: int) -> T:
+        return then(list(rows_at(connection, model, position, most=MAX_FOLDED).values()))
+
+    return await _folded(ctx, as_of, folded)
 
 
 async def row_of(ctx: ApiContext, model: ReadModel[R], key: Key, as_of: AsOf) -> R | None:
-    """One row as it was. Raises AsOfInvalid, PositionAhead, TooFarToFold."""
-    return await at(ctx, as_of, lambda connection, to: row_at(connection, model, key, to, most=MAX_FOLDED))
+    """One row as it was. Raises AsOfInvalid, PositionAhead, TooFarToFold, QueryTooSlow."""
+    return await _folded(ctx, as_of, lambda connection, to: row_at(connection, model, key, to, most=MAX_FOLDED))
+
+
+async def _folded(ctx: ApiContext, as_of: AsOf, fold: Callable[[psycopg.Connection[Any], int], T]) -> T:
+    def bounded(connection: psycopg.Connection[Any], position: int) -> T:
+        connection.execute(f"SET LOCAL statement_timeout = {QUERY_TIMEOUT_MS}".encode())
+        try:
+            return fold(connection, position)
+        except QueryCanceled as error:
+            raise QueryTooSlow(f"stopped after {QUERY_TIMEOUT_MS} ms") from error
+
+    return await ctx.in_fold_thread(lambda: _at(ctx, as_of, bounded))
+
+
+def _at(ctx: ApiContext, as_of: AsOf | None, work: Callable[[psycopg.Connection[Any], int], T]) -> T:
+    with ctx.database.reader.connection() as connection:
+        position = LogReader(connection).head() if as_of is None else as_of.of(connection)
+        connection.rollback()  # so that the work may choose its own isolation
+        return work(connection, position)

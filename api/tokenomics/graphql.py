@@ -235,7 +235,7 @@ class Query:
         if as_of is None:
             found = await ctx.in_query_thread(RewardIndex(ctx.database).supply)
         else:
-            found = Supply.of(await rows_of(ctx, Accounts(), as_of))
+            found = await rows_of(ctx, Accounts(), as_of, Supply.of)
         return TokenSupply(
             issued_grains=Grains(found.issued),
             total_grains=Grains(found.total),

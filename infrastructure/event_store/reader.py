@@ -23,6 +23,10 @@ _STREAMS = (
     f"SELECT {_COLUMNS} FROM log.events WHERE stream = ANY(%b::uuid[]) AND position > %b AND position <= %b"
     " ORDER BY position LIMIT %b"
 )
+_TOPICS = (
+    f"SELECT {_COLUMNS} FROM log.events WHERE position > %b AND position <= %b AND topic = ANY(%b::text[])"
+    " ORDER BY position LIMIT %b"
+)
 _AT = f"SELECT {_COLUMNS} FROM log.events WHERE position = ANY(%b::bigint[]) ORDER BY position"
 _CORRELATED = f"SELECT {_COLUMNS} FROM log.events WHERE correlation_id = %b ORDER BY position LIMIT %b"
 MAX_POSITION = 2**62
@@ -104,6 +108,15 @@ class LogReader:
     def correlated(self, correlation_id: UUID, limit: int) -> list[Record]:
         """The first rows that share a correlation id, in order."""
         return self._select(_CORRELATED, correlation_id, limit)
+
+    def of_topics(self, topics: Collection[str], until: int, limit: int = 2_000) -> Iterator[list[Record]]:
+        """The rows of some topics up to a position that exists already, in batches in order of position."""
+        position = 0
+        while records := self._select(_TOPICS, position, until, list(topics), limit):
+            yield records
+            if len(records) < limit:
+                return
+            position = records[-1].position
 
     def of_streams(self, streams: Collection[UUID], *, after: int = 0, until: int = MAX_POSITION) -> list[Record]:
         """The rows of some streams in order of position, at most 100,000."""

@@ -206,7 +206,14 @@ def test_before_the_first_fact_there_was_nothing(office: Office) -> None:
 
 
 def test_a_past_that_is_too_long_to_fold_is_refused_by_name(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    office.opened("somebody", 1, 2)
+    for _ in range(3):
+        with within(new_scope("test")):
+            office.village.tokenomics.open_wallet(owner_id=uuid4())
     monkeypatch.setattr("api.edge.past.MAX_FOLDED", 2)
-    assert office.code(WALLETS, first=1, at={"position": 3}) == "too_far_to_fold"
-    assert office.ask(WALLETS, first=1, at={"position": 2})["wallets"]["totalCount"] == 0
+    head = office.log.head()
+    assert office.code(WALLETS, first=1, at={"position": head}) == "too_far_to_fold"
+    assert office.ask(WALLETS, first=1, at={"position": head - 1})["wallets"]["totalCount"] == 2
+    office.opened("somebody", 1, 2)  # other facts do not count
+    assert office.code(WALLETS, first=1, at={"position": head + 2}) == "too_far_to_fold"
+    epochs = "query($at: AsOf) { epochs(first: 1, asOf: $at) { totalCount } }"
+    assert office.ask(epochs, at={"position": head + 3})["epochs"]["totalCount"] == 0

@@ -165,6 +165,18 @@ def test_a_rebuild_is_seen_from_its_request_to_its_end(office: Office) -> None:
     assert not [one for one in office.ask(PROJECTIONS)["projections"] if one["name"].startswith("rebuild:")]
 
 
+def test_a_rebuild_that_has_begun_shows_how_far_it_is_and_holds_nobody_up(office: Office) -> None:
+    office.opened("somebody", 1, 2, 3)
+    office.settle()
+    with office.database.connect(Role.PROJECTOR) as connection:  # as the projector leaves it between two batches
+        connection.execute("INSERT INTO engine.cursors (name, position) VALUES ('rebuild:balances', 2)")
+    head = office.log.head()
+    assert balances(office)["rebuild"] == {"begun": True, "position": 2, "head": head, "deadLetters": 0}
+    ready = {check["name"]: check for check in office.client.get("/readyz").json()["checks"]}
+    assert ready["consumers"]["lag_events"]["balances"] == 0
+    assert "rebuild:balances" not in ready["consumers"]["lag_events"]
+
+
 def test_who_holds_a_partition_is_named_until_the_lease_ends(office: Office) -> None:
     office.settle()
     (free,) = balances(office)["partitions"]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from domain.kernel import AggregateNotFound, new_scope, within
 from infrastructure.database import Database, Role
-from infrastructure.event_store import open_event_log
-from projections.as_of import PositionAhead, aggregate_at, position_at, row_at, rows_at
+from infrastructure.event_store import LogReader, open_event_log
+from projections.as_of import PositionAhead, TooFarToFold, aggregate_at, position_at, row_at, rows_at
 from projections.replay import replayed
 from tests.balances import Balances, create_tables
 from tests.ledger import Account, Ledger, Overdrawn
@@ -94,6 +94,39 @@ def test_an_aggregate_did_not_exist_before_it_was_opened(database_url: str, tabl
         assert aggregate_at(connection, Account, account, 2).owner == "somebody"
         with pytest.raises(AggregateNotFound):
             aggregate_at(connection, Account, account, 1)
+
+
+def test_facts_of_some_topics_come_in_order_whatever_the_size_of_the_batches(
+    database_url: str, tables: Database
+) -> None:
+    log = open_event_log(database_url)
+    for number in range(7):
+        with within(new_scope("test")):
+            Ledger(log).deposit(account_id=uuid5(NAMESPACE, f"topics {number % 2}"), grains=number)
+    head, topics = log.head(), {"testing.Account.Deposited"}
+    log.close()
+    with tables.connect(Role.READER) as connection:
+        reader = LogReader(connection)
+        every = [record for batch in reader.all(head) for record in batch.records]
+        for until in (0, head - 3, head):
+            wanted = [one for one in every if one.position <= until and one.topic in topics]
+            for limit in range(1, 9):
+                batches = list(reader.of_topics(topics, until, limit))
+                assert [record for batch in batches for record in batch] == wanted
+                assert all(0 < len(batch) <= limit for batch in batches)
+
+
+def test_a_row_of_too_many_facts_of_all_streams_is_not_folded(database_url: str, tables: Database) -> None:
+    log = open_event_log(database_url)
+    account = uuid5(NAMESPACE, "long")
+    for grains in (1, 2):
+        with within(new_scope("test")):
+            Ledger(log).deposit(account_id=account, grains=grains)
+    log.close()
+    with tables.connect(Role.READER) as connection:
+        assert row_at(connection, AnyStream(), account, 3, most=3) == row_at(connection, Balances(), account, 3)
+        with pytest.raises(TooFarToFold):
+            row_at(connection, AnyStream(), account, 3, most=2)
 
 
 def _live(database: Database) -> dict[Any, Any]:

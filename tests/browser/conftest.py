@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from .site import Site
 
@@ -21,7 +21,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-PAGE_TIMEOUT_MS = 15_000
+PAGE_TIMEOUT_MS = 60_000
+expect.set_options(timeout=PAGE_TIMEOUT_MS)  # 5 s otherwise, which a busy machine takes for one step
 _AXE = Path(__file__).parent / "assets" / "axe.min.js"
 _RULES = "async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
 

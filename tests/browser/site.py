@@ -25,7 +25,7 @@ from infrastructure.settings import Settings
 from tests.devices import enrol
 from tests.training import MANIFEST, Shelf, arrays, blob_of, norm_of, training_request
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 _STOP_S = 15.0
 _WORKERS = ("clock", "projector", "saga-runner")
 

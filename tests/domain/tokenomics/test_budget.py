@@ -14,7 +14,7 @@ from domain.kernel.tokens import AmountNotPositive
 from domain.tokenomics.budget import affordable
 from domain.tokenomics.issuance import EpochOver, Issuance, SupplyExhausted
 from domain.tokenomics.legs import batch_legs
-from domain.tokenomics.pricing import Activity, Policy, Reward
+from domain.tokenomics.pricing import BASIS, MAX_VERIFIED_MS, REWARD_DIVISOR, Activity, Policy, Reward, reward
 from domain.tokenomics.reward_claim import ClaimAlreadyPosted, RewardClaim, claim_id_of
 from domain.tokenomics.reward_epoch import (
     EpochBudgetExhausted,
@@ -43,9 +43,9 @@ def some_epoch(budget: int = 100) -> RewardEpoch:
 
 def some_claim(grains: int, wallet: int = 1) -> RewardClaim:
     activity = Activity("fl_participation", uuid4(), uuid4(), uuid4(), 1, 1)
-    reward = Reward(grains, 0, 15_000)
+    earned = Reward(grains, 0, 15_000)
     return RewardClaim.accrue(
-        activity, reward, wallet_id=UUID(int=wallet), carry=3, policy=Policy(), cause_event_id=None
+        activity, earned, wallet_id=UUID(int=wallet), carry=3, policy=Policy(), cause_event_id=None
     )
 
 
@@ -171,6 +171,35 @@ def test_a_claim_tells_every_input_of_its_formula_and_is_posted_once() -> None:
     with refuses(ClaimAlreadyPosted, claim):
         claim.post(transfer_id, epoch_id)
     assert_replays(claim)
+
+
+@given(
+    verified_ms=st.integers(0, MAX_VERIFIED_MS),
+    quality_bp=st.integers(0, BASIS),
+    carry=st.integers(0, REWARD_DIVISOR - 1),
+    times=st.integers(0, 3),
+)
+def test_whatever_a_claim_earns_follows_from_its_own_fact_and_is_posted_once(
+    verified_ms: int, quality_bp: int, carry: int, times: int
+) -> None:
+    with within(new_scope("test")):
+        activity = Activity("fl_participation", uuid4(), uuid4(), uuid4(), verified_ms, quality_bp)
+        earned = reward(Policy(), activity, carry)
+        wallet_id = uuid4()
+        claim = RewardClaim.accrue(
+            activity, earned, wallet_id=wallet_id, carry=carry, policy=Policy(), cause_event_id=None
+        )
+        (_, said) = facts_of(claim)[0]
+        product = said["verified_ms"] * said["rate_grains_per_hour"] * said["quality_bp"] * said["multiplier_bp"]
+        assert said["grains"] == (product + said["carry"]) // REWARD_DIVISOR
+        for attempt in range(times):
+            if attempt:
+                with refuses(ClaimAlreadyPosted, claim):
+                    claim.post(uuid4(), epoch_id_of(7))
+            else:
+                claim.post(uuid4(), epoch_id_of(7))
+        assert names_of(claim) == ["Accrued"] + ["Posted"] * min(times, 1)
+        assert_replays(claim)
 
 
 def test_a_claim_of_nothing_is_posted_without_a_transfer() -> None:

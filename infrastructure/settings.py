@@ -13,6 +13,18 @@ PREFIX: Final = "VILLAGE_"
 
 # Accepted because the first design named them; nothing reads them.
 UNUSED: Final = ("consul_url", "redis_url", "jaeger_url", "prometheus_port", "service_name", "service_port")
+# Of parts that are to come: harvesting, other frameworks, and payments that are tried again by themselves.
+NOT_YET: Final = (
+    "supported_frameworks",
+    "payment_timeout_seconds",
+    "retry_failed_payments",
+    "max_payment_retries",
+    "min_battery_percent",
+    "max_cpu_temp",
+    "require_charging",
+    "max_cpu_percent",
+    "thermal_throttle_temp",
+)
 
 MB: Final = 1_000_000
 
@@ -47,7 +59,6 @@ class Settings(BaseSettings):
 
     # Device registry.
     claim_expires_minutes: int = Field(default=1_440, ge=1, le=43_200)
-    heartbeat_seconds: int = Field(default=10, ge=1, le=3_600)
 
     # Federated learning.
     max_participants_per_round: int = Field(default=20, ge=1, le=10_000)
@@ -114,7 +125,7 @@ class Settings(BaseSettings):
 
 
 def warnings(environ: Mapping[str, str] | None = None) -> list[str]:
-    """What in the environment has no effect: names nobody knows, and names kept only to be accepted."""
+    """What in the environment has no effect: names nobody knows, kept only to be accepted, or of parts to come."""
     environ = os.environ if environ is None else environ
     found = []
     for variable in sorted(environ):
@@ -123,6 +134,8 @@ def warnings(environ: Mapping[str, str] | None = None) -> list[str]:
         name = variable[len(PREFIX) :].lower()
         if name in UNUSED:
             found.append(f"{variable} is accepted and unused")
+        elif name in NOT_YET:
+            found.append(f"{variable} has no effect yet")
         elif name not in Settings.model_fields:
             found.append(f"{variable} is unknown")
     return found

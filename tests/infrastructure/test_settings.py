@@ -1,11 +1,14 @@
 """Settings: the seed's defaults, bounds, and secrets that stay secret."""
 
+import re
 from pathlib import Path
 
 import pydantic
 import pytest
 
-from infrastructure.settings import Settings, shown, warnings
+from infrastructure.settings import NOT_YET, UNUSED, Settings, shown, warnings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SEED = {
     "consul_url": "http://localhost:8500",
@@ -101,3 +104,15 @@ def test_a_bad_secret_is_not_repeated_in_the_error(monkeypatch: pytest.MonkeyPat
 def test_unknown_and_unused_variables_are_named() -> None:
     environ = {"VILLAGE_HARVEST_REWARD_RAT": "1", "VILLAGE_CONSUL_URL": "x", "VILLAGE_HOME": "/v", "PATH": "/bin"}
     assert warnings(environ) == ["VILLAGE_CONSUL_URL is accepted and unused", "VILLAGE_HARVEST_REWARD_RAT is unknown"]
+
+
+def test_a_variable_of_a_part_that_is_to_come_is_named() -> None:
+    assert warnings({"VILLAGE_MAX_CPU_TEMP": "40"}) == ["VILLAGE_MAX_CPU_TEMP has no effect yet"]
+
+
+def test_every_other_setting_is_read_by_something() -> None:
+    sources = [path for part in ("api", "cli", "workers", "infrastructure") for path in (ROOT / part).rglob("*.py")]
+    text = "\n".join(path.read_text() for path in sources)
+    claimed = Settings.model_fields.keys() - {*UNUSED, *NOT_YET}
+    assert [name for name in sorted(claimed) if not re.search(rf"\.{name}\b", text)] == []
+    assert [name for name in (*UNUSED, *NOT_YET) if re.search(rf"settings\.{name}\b", text)] == []

@@ -24,7 +24,7 @@ grains = st.integers(1, 4)
 keys = st.none() | st.sampled_from(["k", "l"])
 bodies = st.sampled_from([b"1", b"2"])
 
-Told = Receipt | type[BaseException]
+Told = Receipt | type[BaseException] | tuple[type[BaseException], ...]
 
 
 class Model:
@@ -128,9 +128,12 @@ class Logs(RuleBasedStateMachine):
         """A unit of two commands and a cursor: all or nothing."""
         ledger, model = self.ledgers[writer], self.model
         expected: Told
+        is_moved = model.cursors.get("c", 0) != old
         if model.balances.get(source, -1) < amount:
-            expected = AggregateNotFound if source not in model.balances else Overdrawn
-        elif model.cursors.get("c", 0) != old:
+            refusal = AggregateNotFound if source not in model.balances else Overdrawn
+            # Where both hold, a stale copy may pass the refusal, and then meets the cursor: nothing is recorded.
+            expected = (refusal, CursorMoved) if is_moved else refusal
+        elif is_moved:
             expected = CursorMoved
         else:
             model.withdraw(source, amount)
@@ -193,7 +196,7 @@ class Logs(RuleBasedStateMachine):
             else:
                 with pytest.raises(expected) as refusal:
                     command()
-                assert refusal.type is expected
+                assert refusal.type in (expected if isinstance(expected, tuple) else (expected,))
 
 
 def test_any_sequence_of_commands_of_two_processes_leaves_the_log_as_a_plain_model_says(

@@ -58,6 +58,11 @@ def test_events_tell_their_envelope_and_can_be_chosen(edge: Edge) -> None:
     assert other == {"edges": [], "pageInfo": {"hasNextPage": False, "endCursor": None}}
 
 
+def test_a_hundred_topics_choose_and_no_more(edge: Edge) -> None:
+    assert "errors" not in edge.ask(EVENTS, first=1, topics=["testing.Account.Opened"] * 100)
+    assert codes(edge.ask(EVENTS, first=1, topics=["testing.Account.Opened"] * 101)) == ["filter_too_long"]
+
+
 def test_a_total_is_counted_when_asked_for(edge: Edge) -> None:
     record(edge, 5)
     answer = edge.ask("{ events(first: 2) { totalCount edges { node { position } } } }")

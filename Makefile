@@ -12,8 +12,11 @@ run: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/village demo $(DEMO)
 
+# Two processes share the tests by file; WORKERS=0 runs them in one, as a debugger wants it.
+WORKERS ?= 2
+
 test: $(STAMP) system-packages
-	$(BIN)/pytest $(TESTS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadscope $(TESTS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

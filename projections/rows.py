@@ -1,6 +1,7 @@
 """The one way to write a read model: a frozen row, the keys a fact touches, and a pure evolve."""
 
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -34,7 +35,7 @@ _COLUMN_TYPES = {
 }
 
 
-class ReadModel(Generic[R]):
+class ReadModel(ABC, Generic[R]):
     """A table folded from facts. The same `evolve` serves live batches, rebuilds, as-of views and tests.
 
     Subclasses name the table (created by a migration), its row type, its key columns and the events they listen
@@ -51,13 +52,13 @@ class ReadModel(Generic[R]):
     folds_own_stream: ClassVar[bool] = False
     listens: ClassVar[tuple[type[Any], ...]]
 
+    @abstractmethod
     def keys(self, fact: Fact) -> Iterable[Key]:
         """The keys of the rows this fact may change."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evolve(self, row: R | None, fact: Fact, key: Key) -> R | None:
         """The row after the fact; None deletes it (or leaves it absent). Pure."""
-        raise NotImplementedError
 
     @cached_property
     def topics(self) -> frozenset[str]:

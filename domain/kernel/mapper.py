@@ -106,10 +106,8 @@ def codec_of(topic: str) -> Codec:
     Raises:
         UnreadableEvent: no imported class has this topic.
     """
-    try:
-        return _codecs[topic]
-    except KeyError:
-        pass
+    if (known := _codecs.get(topic)) is not None:
+        return known
     try:
         kind = resolve_topic(topic)
     except (TopicError, ValueError) as error:

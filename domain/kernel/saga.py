@@ -1,5 +1,6 @@
 """The saga base: a process manager that is itself an aggregate, deciding the next step from facts."""
 
+from abc import abstractmethod
 from typing import Any, ClassVar, Self
 from uuid import UUID
 
@@ -18,14 +19,14 @@ class Saga(Aggregate, context="sagas"):
     listens: ClassVar[tuple[type[Any], ...]] = ()
 
     @classmethod
+    @abstractmethod
     def route(cls, fact: Fact) -> UUID | None:
         """The id of the saga this fact belongs to, or None when it belongs to none."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def start(cls, fact: Fact) -> Self | None:
         """A new saga for a fact whose saga does not exist yet, or None when this fact starts none."""
-        raise NotImplementedError
 
     @classmethod
     def concerns(cls, fact: Fact) -> bool:
@@ -42,9 +43,9 @@ class Saga(Aggregate, context="sagas"):
             saga.on(fact, village)
             log.record(saga)
 
+    @abstractmethod
     def on(self, fact: Fact, village: Any) -> None:
         """Decide the next step: call services of the village, trigger own events."""
-        raise NotImplementedError
 
 
 # As for Aggregate: the library's own creation event would become a topic that nobody records.

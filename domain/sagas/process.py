@@ -4,13 +4,14 @@ Garcia-Molina and Salem, "Sagas" (1987), with a pivot: after it a process only g
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
-from domain.kernel import Conflict, Created, EventLog, Fact, Instant, Refusal, Saga, derive, event
+from domain.kernel import Aggregate, Conflict, Created, EventLog, Fact, Instant, Refusal, derive, event
 
 from .deadline import Deadline, Deadlines
 
@@ -52,7 +53,7 @@ class Step:
     transient: tuple[type[Refusal], ...] = ()
 
 
-class Process(Saga):
+class Process(Aggregate, context="sagas"):
     """The state of one process; what its steps mean is its plan's to say.
 
     Every step is one transaction with the fact that it was done. A process acts only on its own newest fact and on
@@ -67,12 +68,12 @@ class Process(Saga):
         cause_event_id: UUID
         due_at: Instant
 
-    class StepDone(Saga.Event):
+    class StepDone(Aggregate.Event):
         plan: str
         step: int
         name: str
 
-    class StepRetried(Saga.Event):
+    class StepRetried(Aggregate.Event):
         """The step was refused for now; it is tried again when the deadline `token` has come."""
 
         plan: str
@@ -82,29 +83,29 @@ class Process(Saga):
         token: UUID
         due_at: Instant
 
-    class CompensationBegan(Saga.Event):
+    class CompensationBegan(Aggregate.Event):
         plan: str
         reason: str
 
-    class StepUndone(Saga.Event):
+    class StepUndone(Aggregate.Event):
         plan: str
         step: int
         name: str
 
-    class Completed(Saga.Event):
+    class Completed(Aggregate.Event):
         plan: str
 
-    class Compensated(Saga.Event):
+    class Compensated(Aggregate.Event):
         plan: str
         reason: str
 
-    class Parked(Saga.Event):
+    class Parked(Aggregate.Event):
         """An operator is wanted; `reason` is the code of a refusal."""
 
         plan: str
         reason: str
 
-    class Resolved(Saga.Event):
+    class Resolved(Aggregate.Event):
         plan: str
         action: str
         reason: str
@@ -204,7 +205,7 @@ OWN_FACTS = (
 )
 
 
-class Plan:
+class Plan(ABC):
     """What a kind of process does: where it begins, its steps, and how long it may take.
 
     Subclasses give `name`, `steps`, `timeout_ms`, `begins_on` (event classes) and `subject_of`. The saga runner treats
@@ -224,9 +225,9 @@ class Plan:
     def listens(self) -> tuple[type[Any], ...]:
         return (*self.begins_on, *OWN_FACTS, Deadline.Elapsed)
 
+    @abstractmethod
     def subject_of(self, fact: Fact) -> dict[str, str] | None:
         """What a process is about, from the fact that begins it; None begins none."""
-        raise NotImplementedError
 
     def concerns(self, fact: Fact) -> bool:
         """Whether this fact begins or moves a process of this plan."""

@@ -5,7 +5,8 @@ from uuid import UUID
 
 from domain.kernel import EventLog, NotFound, Receipt, command
 
-from .process import Plan, Process
+from .plan import Plan
+from .process import Process
 
 
 class PlanUnknown(NotFound):

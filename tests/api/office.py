@@ -18,7 +18,8 @@ from domain.kernel import Fact, Refusal, new_scope, within
 from domain.monitoring import MonitoringService
 from domain.sagas.deadline import Deadlines
 from domain.sagas.operations import SagaOperations
-from domain.sagas.process import Plan, Process, Step
+from domain.sagas.plan import Plan, Step
+from domain.sagas.process import Process
 from domain.sagas.village import Village
 from domain.tokenomics.service import TokenomicsService
 from infrastructure.blobs import BlobStore

@@ -15,6 +15,7 @@ from domain.kernel.aggregate import Aggregate
 from domain.kernel.errors import LogUnavailable
 from domain.kernel.write import Write, Written
 from domain.sagas.deadline import Deadlines
+from domain.sagas.plan import Plan, Step, pause_ms
 from domain.sagas.process import (
     ABANDON,
     COMPENSATE,
@@ -25,11 +26,8 @@ from domain.sagas.process import (
     RETRY,
     ActionUnknown,
     PivotPassed,
-    Plan,
     Process,
     ProcessNotParked,
-    Step,
-    pause_ms,
 )
 from infrastructure.database import Database, Role
 from infrastructure.event_store import LogReader, open_event_log

@@ -191,7 +191,12 @@ def log_to_stderr(*, as_json: bool) -> None:
     """What the supervisor has to say goes beside what the command prints."""
     last = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), last],
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,  # a plain traceback: the default one prints local variables
+            last,
+        ],
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
 

@@ -43,7 +43,8 @@ def list_command(
         typer.echo(json.dumps([dict(zip(columns, map(str, row), strict=True)) for row in rows]))
         return
     table = Table(title=f"{len(rows)} sagas, newest first", title_justify="left")
-    for column in ("saga", "kind", "state", "newest step", "reason", "updated"):
+    table.add_column("saga", no_wrap=True, min_width=36)  # whole: `show` and `resolve` take it
+    for column in ("kind", "state", "newest step", "reason", "updated"):
         table.add_column(column)
     for saga_id, kind, at, step, reason, _, _, updated_at in rows:
         table.add_row(str(saga_id), kind, at, step, reason, f"{updated_at:%Y-%m-%d %H:%M:%S}")

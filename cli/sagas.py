@@ -9,8 +9,6 @@ from uuid import UUID
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
@@ -42,13 +40,11 @@ def list_command(
     if json_output:
         typer.echo(json.dumps([dict(zip(columns, map(str, row), strict=True)) for row in rows]))
         return
-    table = Table(title=f"{len(rows)} sagas, newest first", title_justify="left")
-    table.add_column("saga", no_wrap=True, min_width=36)  # whole: `show` and `resolve` take it
-    for column in ("kind", "state", "newest step", "reason", "updated"):
-        table.add_column(column)
     for saga_id, kind, at, step, reason, _, _, updated_at in rows:
-        table.add_row(str(saga_id), kind, at, step, reason, f"{updated_at:%Y-%m-%d %H:%M:%S}")
-    Console().print(table)
+        why = f" ({reason})" if reason else ""
+        typer.echo(f"{saga_id}  {updated_at:%Y-%m-%d %H:%M:%S}  {kind}: {at}, newest step {step}{why}")
+    if not rows:
+        typer.echo("None.")
 
 
 @app.command()

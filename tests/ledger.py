@@ -3,7 +3,20 @@
 from datetime import datetime
 from uuid import UUID
 
-from domain.kernel import Aggregate, Created, EventLog, Instant, Opener, Receipt, Refusal, Value, command, event
+from domain.kernel import (
+    Aggregate,
+    Created,
+    EventLog,
+    Instant,
+    Opener,
+    Receipt,
+    Refusal,
+    Snapshot,
+    SnapshotPolicy,
+    Value,
+    command,
+    event,
+)
 
 
 class Overdrawn(Refusal):
@@ -17,8 +30,18 @@ class Tag(Value, frozen=True):
     weight: int
 
 
+class AccountSnapshot(Snapshot, frozen=True):
+    """An account's attributes."""
+
+    owner: str
+    balance: int
+    tags: list[Tag]
+
+
 class Account(Aggregate, context="testing"):
-    """Pays at most what it has; deposits commute."""
+    """Pays at most what it has; deposits commute. Snapshotted often, so that all tests of the engine meet snapshots."""
+
+    snapshots = SnapshotPolicy(AccountSnapshot, every=5)
 
     class Opened(Created):
         account_id: UUID

@@ -3,7 +3,7 @@
 from typing import ClassVar
 from uuid import UUID
 
-from domain.kernel import Aggregate, Created, Refusal, Value, derive, event
+from domain.kernel import Aggregate, Created, Refusal, Snapshot, SnapshotPolicy, Value, derive, event
 
 RULE_VERSION = 1
 """The rule that new evidence is recorded under."""
@@ -50,8 +50,18 @@ class Standing(Value, frozen=True):
 NEWCOMER_BP = Standing().score_bp
 
 
+class ReputationSnapshot(Snapshot, frozen=True):
+    """A reputation's attributes."""
+
+    device_id: UUID
+    service: str
+    standing: Standing
+
+
 class Reputation(Aggregate):
     """The reputation of one device in one service. Evidence never refuses and never conflicts."""
+
+    snapshots = SnapshotPolicy(ReputationSnapshot, every=100)
 
     class Opened(Created):
         device_id: UUID

@@ -7,6 +7,7 @@ from .fact import Fact
 from .ids import derive
 from .saga import Saga
 from .scope import CommandScope, new_scope, scope, within
+from .snapshot import Snapshot, SnapshotPolicy
 from .time import Instant
 from .unit import Opener
 from .write import CursorMove, Receipt
@@ -29,6 +30,8 @@ __all__ = [
     "Receipt",
     "Refusal",
     "Saga",
+    "Snapshot",
+    "SnapshotPolicy",
     "Value",
     "command",
     "derive",

@@ -24,6 +24,7 @@ from eventsourcing.utils import register_topic
 
 from .ports import system_clock
 from .scope import current_scope
+from .snapshot import SnapshotPolicy
 
 __all__ = ["Aggregate", "Created", "Event", "Value", "event"]
 
@@ -64,6 +65,7 @@ class Aggregate(LibraryAggregate):
 
     context: ClassVar[str] = ""
     topic: ClassVar[str] = ""
+    snapshots: ClassVar[SnapshotPolicy | None] = None
 
     class Event(Event):
         pass

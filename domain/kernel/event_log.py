@@ -30,6 +30,7 @@ from .errors import (
 from .evolve import rehydrate
 from .ids import event_id
 from .scope import next_command, scope, within
+from .snapshot import restored, take
 from .unit import Decided, Recordable, Unit, collected, exact_streams
 from .write import MAX_EVENTS_PER_COMMAND, Append, CursorMove, Receipt, Recorder, Write, Written
 
@@ -86,21 +87,21 @@ class EventLog(Application[UUID]):
         """
         unit = _unit.get()
         if unit is None:
-            found = self._found(stream)
+            found = self._found(kind, stream)
         elif stream in unit.aggregates:
             found = unit.aggregates[stream].clone()
         else:
-            found = unit.moved_on(stream, self._found(stream))
+            found = unit.moved_on(stream, self._found(kind, stream))
         return None if found is None else _of(kind, found)
 
-    def _found(self, stream: UUID) -> Aggregate | None:
+    def _found(self, kind: type[Aggregate], stream: UUID) -> Aggregate | None:
         attempt = _attempt.get()
         if attempt is None:
-            return self._rehydrated(stream, None)
+            return self._loaded(kind, stream)
         found = None if attempt.fresh else self.cache.get(stream)
         if found is not None:
             attempt.used_cache = True
-        elif (found := self._rehydrated(stream, None)) is not None:
+        elif (found := self._loaded(kind, stream)) is not None:
             self.cache.put(found)
         attempt.reads.setdefault(stream, 0 if found is None else found.version)
         return found
@@ -118,7 +119,7 @@ class EventLog(Application[UUID]):
 
     def at_version(self, kind: type[A], stream: UUID, version: int) -> A:
         """An aggregate as it was at a past version (from the log, never the cache)."""
-        loaded = self._rehydrated(stream, version)
+        loaded = rehydrate(stream, self.recorder.select_events(stream, lte=version))
         if loaded is None:
             raise AggregateNotFound(f"no {kind.__name__} {stream} at version {version}")
         return _of(kind, loaded)
@@ -298,9 +299,18 @@ class EventLog(Application[UUID]):
             else:
                 self.cache.drop(stream)
 
-    def _rehydrated(self, stream: UUID, version: int | None) -> Aggregate | None:
-        rows: Sequence[StoredEvent] = self.recorder.select_events(stream, lte=version)
-        return rehydrate(stream, rows)
+    def _loaded(self, kind: type[Aggregate], stream: UUID) -> Aggregate | None:
+        """From the newest snapshot that fits and the events since, or from all events."""
+        policy = kind.snapshots
+        if policy is None:
+            return rehydrate(stream, self.recorder.select_events(stream))
+        stored = self._recorder.snapshot_of(stream)
+        since = None if stored is None else restored(kind, stored)
+        rows: Sequence[StoredEvent] = self.recorder.select_events(stream, gt=None if since is None else since.version)
+        loaded = rehydrate(stream, rows, since)
+        if len(rows) >= policy.every and type(loaded) is kind:
+            self._recorder.keep_snapshot(take(loaded))
+        return loaded
 
 
 _method: ContextVar[str] = ContextVar("method", default="record")

@@ -14,25 +14,33 @@ from .mapper import Codec, codec_of, decode_event
 _plans: dict[str, tuple[Codec, Callable[..., None], tuple[str, ...]]] = {}
 
 
-def rehydrate(stream: UUID, rows: Sequence[StoredEvent]) -> Aggregate | None:
+def rehydrate(stream: UUID, rows: Sequence[StoredEvent], since: Aggregate | None = None) -> Aggregate | None:
     """The aggregate whose whole stream these rows are, or None for no rows.
+
+    Args:
+        since: the aggregate at the version before the rows, from a snapshot; it is moved on.
 
     Raises:
         UnreadableEvent: a version is missing, or a row does not fit its class.
     """
     if not rows:
-        return None
+        return since
+    if since is not None:
+        return _moved_on(since, rows)
     first = decode_event(rows[0].topic, stream, rows[0].originator_version, rows[0].state)
     if not codec_of(rows[0].topic).opens:
         raise UnreadableEvent(f"stream {stream} does not begin with the fact that opens it")
-    aggregate = cast(Aggregate, first.mutate(None))
-    for version, row in enumerate(rows[1:], start=rows[0].originator_version + 1):
+    return _moved_on(cast(Aggregate, first.mutate(None)), rows[1:])
+
+
+def _moved_on(aggregate: Aggregate, rows: Sequence[StoredEvent]) -> Aggregate:
+    for version, row in enumerate(rows, start=aggregate.version + 1):
         if row.originator_version != version:
-            raise UnreadableEvent(f"stream {stream} lacks version {version}")
+            raise UnreadableEvent(f"stream {aggregate.id} lacks version {version}")
         codec, evolve, names = _plans.get(row.topic) or _plan(row.topic)
         fields = codec.decode(row.state)
         evolve(aggregate, **{name: getattr(fields, name) for name in names})
-    aggregate.version = rows[-1].originator_version
+    aggregate.version += len(rows)
     return aggregate
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from .scope import CommandScope
+from .snapshot import StoredSnapshot
 
 MAX_EVENTS_PER_COMMAND = 4_096
 
@@ -87,3 +88,7 @@ class Recorder(Protocol):
     def answer_of(self, scope: CommandScope, method: str) -> Receipt | None: ...
 
     def versions_of(self, streams: Sequence[UUID]) -> dict[UUID, int]: ...
+
+    def snapshot_of(self, stream: UUID) -> StoredSnapshot | None: ...
+
+    def keep_snapshot(self, snapshot: StoredSnapshot) -> None: ...

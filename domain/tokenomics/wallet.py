@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from domain.kernel import Aggregate, Created, Instant, NotFound, Refusal, Value, event
+from domain.kernel import Aggregate, Created, Instant, NotFound, Refusal, Snapshot, SnapshotPolicy, Value, event
 from domain.kernel.tokens import positive
 
 MAX_HOLDS = 1_000
@@ -58,8 +58,22 @@ class Hold(Value, frozen=True):
     purpose: str
 
 
+class WalletSnapshot(Snapshot, frozen=True):
+    """A wallet's attributes."""
+
+    wallet_id: UUID
+    owner_id: UUID
+    posted: int
+    held: int
+    remainder: int
+    holds: dict[UUID, Hold]
+    ended: set[UUID]
+
+
 class Wallet(Aggregate):
     """Available is posted less held, and never below zero. Credits are facts that commute: they never refuse."""
+
+    snapshots = SnapshotPolicy(WalletSnapshot, every=100)
 
     class Opened(Created):
         wallet_id: UUID

@@ -16,6 +16,7 @@ from psycopg_pool import PoolTimeout
 from domain.kernel.errors import LogClosed, LogOverloaded, LogUnavailable
 from domain.kernel.ports import Clock, system_clock
 from domain.kernel.scope import CommandScope, new_scope
+from domain.kernel.snapshot import StoredSnapshot
 from domain.kernel.write import Append, Receipt, Write, Written
 from infrastructure.database import Database, Role
 
@@ -91,6 +92,28 @@ class PostgresRecorder(ProcessRecorder):
     def versions_of(self, streams: Sequence[UUID]) -> dict[UUID, int]:
         """The newest version of each stream at one moment, 0 for one that does not exist."""
         return dict(self._read(VERSIONS, list(streams)))
+
+    def snapshot_of(self, stream: UUID) -> StoredSnapshot | None:
+        """The snapshot kept of a stream."""
+        rows = self._read(
+            "SELECT stream, version, topic, policy_version, state FROM engine.snapshots WHERE stream = %b", stream
+        )
+        return StoredSnapshot(*rows[0]) if rows else None
+
+    def keep_snapshot(self, snapshot: StoredSnapshot) -> None:
+        """Keep a snapshot instead of an older one. It is a cache: where this fails, the next load tries again."""
+        try:
+            with self._database.writer.connection() as connection:
+                connection.execute(
+                    "INSERT INTO engine.snapshots AS s (stream, version, topic, policy_version, state)"
+                    " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (stream) DO UPDATE SET version = excluded.version,"
+                    " topic = excluded.topic, policy_version = excluded.policy_version, state = excluded.state,"
+                    " taken_at = clock_timestamp()"
+                    " WHERE (s.policy_version, s.version) <= (excluded.policy_version, excluded.version)",
+                    (snapshot.stream, snapshot.version, snapshot.topic, snapshot.policy_version, snapshot.state),
+                )
+        except psycopg.Error:
+            _log.warning("a snapshot could not be kept", exc_info=True)
 
     def close(self) -> None:
         """Finish what waits, then stop. Safe to call twice."""

@@ -27,7 +27,7 @@ def shared_database_url(postgres: EmbeddedPostgres, template_url: str) -> str:
 def database_url(shared_database_url: str) -> str:
     """An empty, migrated database."""
     with psycopg.connect(shared_database_url) as connection:
-        connection.execute("TRUNCATE log.events, log.commands, engine.cursors")
+        connection.execute("TRUNCATE log.events, log.commands, engine.cursors, engine.snapshots")
     return shared_database_url
 
 

@@ -88,7 +88,7 @@ class Logs(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.connection.execute("TRUNCATE log.events, log.commands, engine.cursors")
+        self.connection.execute("TRUNCATE log.events, log.commands, engine.cursors, engine.snapshots")
         for ledger in self.ledgers:
             ledger.log.cache = AggregateCache(2)
         self.model = Model()

@@ -17,6 +17,7 @@ from infrastructure.bus_stream import Limits, StreamUnfit, Tail, ensure_streams
 from infrastructure.bus_window import BATCH_BYTES, WINDOW, BusUnavailable, OrderLost, _batches
 from infrastructure.embedded.nats import EmbeddedNats
 from tests.bus import STREAM, config_of, fresh_bus, message, positions, run_of, stored
+from tests.servers import wait_until_ended
 
 
 @pytest.fixture
@@ -169,6 +170,7 @@ def test_a_broker_killed_while_messages_are_on_their_way_loses_and_doubles_none(
         threading.Timer(0.3, os.kill, [server.pid, signal.SIGKILL]).start()
         outcome = bus.publish(run_of(11, 500), after=10)
         assert isinstance(outcome.failure, BusUnavailable)
+        wait_until_ended(server)
         server.start()
         tail = bus.tail()
         assert tail.position == tail.sequence >= 10

@@ -15,6 +15,7 @@ import pytest
 
 from infrastructure.embedded.nats import EmbeddedNats
 from infrastructure.embedded.place import HomeInUse
+from tests.servers import wait_until_ended
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_a_killed_server_keeps_its_address_and_every_acknowledged_message(home: 
         asyncio.run(publish(url, b"one", b"two"))
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(server.pid)] if server.pid else [], timeout=5)
+        wait_until_ended(server)
         assert server.start() == url
         assert asyncio.run(stored(url)) == 2
 

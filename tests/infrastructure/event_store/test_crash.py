@@ -19,6 +19,7 @@ from infrastructure.embedded.postgres import EmbeddedPostgres
 from infrastructure.event_store import open_event_log
 from tests.ledger import Account, Ledger
 from tests.running import asked, assert_sound, deposit, opened, records
+from tests.servers import wait_until_ended
 
 THREADS, KILLS = 8, 2
 
@@ -37,6 +38,7 @@ def kill(server: EmbeddedPostgres) -> None:
     leader = psutil.Process(server.pid)
     for process in [leader, *leader.children(recursive=True)]:
         os.kill(process.pid, signal.SIGKILL)
+    wait_until_ended(server)
 
 
 class Writers:

@@ -2,6 +2,7 @@
 
 import re
 from typing import ClassVar
+from uuid import UUID
 
 
 class Refusal(Exception):
@@ -36,6 +37,10 @@ class Conflict(Refusal):
     """The stream has moved on since it was read."""
 
     status = 409
+
+    def __init__(self, message: str = "", stream: UUID | None = None) -> None:
+        super().__init__(message)
+        self.stream = stream
 
 
 class AlreadyExists(Conflict):

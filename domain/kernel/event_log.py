@@ -4,6 +4,7 @@ import functools
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -31,6 +32,7 @@ from .evolve import rehydrate
 from .ids import event_id
 from .scope import next_command, scope, within
 from .snapshot import restored, take
+from .turns import Turns
 from .unit import Decided, Recordable, Unit, collected, exact_streams
 from .write import MAX_EVENTS_PER_COMMAND, Append, CursorMove, Receipt, Recorder, Write, Written
 
@@ -38,8 +40,11 @@ A = TypeVar("A", bound=Aggregate)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MAX_CONFLICTS = 12
-"""How often one command is decided again before its caller is told of the conflict."""
+MAX_CONFLICTS = 50
+"""How often one command is decided before its caller is told of the conflict."""
+
+MAX_PAUSE_S = 0.02
+"""The longest pause before a command is decided again."""
 
 
 @dataclass(slots=True)
@@ -70,6 +75,7 @@ class EventLog(Application[UUID]):
     def __init__(self, env: Mapping[str, str], *, cache_capacity: int = 4_096) -> None:
         super().__init__(dict(env))
         self.cache = AggregateCache(cache_capacity)
+        self._turns = Turns()
 
     @property
     def _recorder(self) -> Recorder:
@@ -222,28 +228,34 @@ class EventLog(Application[UUID]):
             raise
 
     def _decide(self, decide: Callable[[], T]) -> T:
-        fresh = False
-        for tried in range(MAX_CONFLICTS):
-            attempt = _Attempt(fresh)
-            token = _attempt.set(attempt)
-            try:
-                return decide()
-            except CursorMoved:
-                raise
-            except AlreadyExists:
-                if tried:
+        """Commands of this process that lost a stream take turns at it from then on, so that all are decided soon."""
+        with ExitStack() as turn:
+            for tried in range(MAX_CONFLICTS):
+                attempt = _Attempt(fresh=tried > 0)
+                token = _attempt.set(attempt)
+                try:
+                    return decide()
+                except CursorMoved:
                     raise
-            except Conflict:
-                if tried == MAX_CONFLICTS - 1:
-                    raise
-                time.sleep(random.uniform(0, 0.002 * (tried + 1)))
-            except Exception:
-                # A refusal, or a fault of ours that what is no longer true has led to.
-                if attempt.recorded or tried == MAX_CONFLICTS - 1 or self._stands(attempt):
-                    raise
-            finally:
-                _attempt.reset(token)
-            fresh = True
+                except AlreadyExists:
+                    if tried:
+                        raise
+                    lost = None
+                except Conflict as conflict:
+                    if tried == MAX_CONFLICTS - 1:
+                        raise
+                    lost = conflict.stream
+                except Exception:
+                    # A refusal, or a fault of ours that what is no longer true has led to.
+                    if attempt.recorded or tried == MAX_CONFLICTS - 1 or self._stands(attempt):
+                        raise
+                    lost = None
+                finally:
+                    _attempt.reset(token)
+                turn.close()
+                if lost is not None:
+                    turn.enter_context(self._turns.of(lost))
+                time.sleep(random.uniform(0, min(0.002 * tried, MAX_PAUSE_S)))
         raise AssertionError("every pass returns or raises by the last one")
 
     def _stands(self, attempt: _Attempt) -> bool:

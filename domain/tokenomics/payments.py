@@ -7,12 +7,12 @@ from uuid import UUID
 
 from domain.kernel import AggregateNotFound, EventLog, Receipt, command, scope
 from domain.kernel.tokens import positive
+from domain.kernel.turns import Turns
 
 from .accounts import wallet_id_of
 from .legs import credits, payment_legs
 from .pricing import Policy, fee
 from .transfer import Transfer, transfer_id_of
-from .turns import Turns
 from .wallet import Wallet, WalletUnknown
 
 PaymentKind = Literal["payment", "service_payment"]

@@ -1,11 +1,11 @@
 """The tokenomics service: payments between owners and rewards for what devices do, one command a record."""
 
 from domain.kernel import EventLog
+from domain.kernel.turns import Turns
 
 from .payments import Payments
 from .pricing import Policy
 from .rewards import PendingRewards, Rewards
-from .turns import Turns
 
 
 class TokenomicsService(Payments, Rewards):

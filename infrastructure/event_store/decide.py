@@ -117,7 +117,7 @@ def _check_reads(write: Write, state: LogState) -> None:
     for stream, version in write.reads.items():
         head = state.heads.get(stream, 0)
         if version != head and (write.cached or not _holds(stream, version, head, state)):
-            raise Conflict(f"stream {stream} was read at version {version}, and is at {head}")
+            raise Conflict(f"stream {stream} was read at version {version}, and is at {head}", stream)
 
 
 def _versions(write: Write, state: LogState) -> tuple[int, ...]:
@@ -148,7 +148,7 @@ def _check_version(stream: UUID, expected: int, head: int, state: LogState) -> N
     if expected == 0 and head:
         raise AlreadyExists(f"stream {stream} exists")
     if not _holds(stream, expected, head, state):
-        raise Conflict(f"stream {stream} is at version {head}, not at {expected}")
+        raise Conflict(f"stream {stream} is at version {head}, not at {expected}", stream)
 
 
 def _holds(stream: UUID, version: int, head: int, state: LogState) -> bool:

@@ -1,4 +1,4 @@
-"""Turns: commands on one wallet wait for each other in a process instead of conflicting in the log."""
+"""Turns: commands on one stream wait for each other in a process instead of conflicting in the log."""
 
 import threading
 from collections.abc import Iterator

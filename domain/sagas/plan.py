@@ -26,12 +26,18 @@ class Step:
     `do` and `undo` command services and may refuse; both are given the process, whose `step_id(name)` makes ids that
     are the same at every try. A refusal that is transient (status 503, or named in `transient`) is tried again
     `retries` times, with pauses that double from `first_pause_ms` to `last_pause_ms`.
+
+    `awaits` answers until when the step still waits, or None once it can be done; it is asked again when a fact
+    of the plan's `wakes_on` comes, and at that instant. A step that `parks` is never given up by the process
+    alone: where it is refused or times out, an operator decides.
     """
 
     name: str
     do: Callable[[Process, Any], None]
     undo: Callable[[Process, Any], None] | None = None
     pivot: bool = False
+    awaits: Callable[[Process, Any], datetime | None] | None = None
+    parks: bool = False
     retries: int = 3
     first_pause_ms: int = 1_000
     last_pause_ms: int = 60_000
@@ -50,26 +56,36 @@ OWN_FACTS = (
 class Plan(ABC):
     """What a kind of process does: where it begins, its steps, and how long it may take.
 
-    Subclasses give `name`, `steps`, `timeout_ms`, `begins_on` (event classes) and `subject_of`. The saga runner treats
-    a plan as it treats a saga.
+    Subclasses give `name`, `steps`, `timeout_ms` (or `due_at`), `begins_on` (event classes) and `subject_of`; where a
+    step awaits, also `wakes_on` and `process_of`. The saga runner treats a plan as it treats a saga.
     """
 
     name: ClassVar[str]
-    steps: ClassVar[tuple[Step, ...]]
+    steps: tuple[Step, ...]
     timeout_ms: ClassVar[int]
     begins_on: ClassVar[tuple[type[Any], ...]]
+    wakes_on: ClassVar[tuple[type[Any], ...]] = ()
 
     def __init__(self, deadlines: Deadlines) -> None:
         assert 0 < len(self.steps) <= MAX_STEPS
+        assert not self.steps[0].parks, "a process that has done nothing can be given up"
         self._deadlines = deadlines
 
     @property
     def listens(self) -> tuple[type[Any], ...]:
-        return (*self.begins_on, *OWN_FACTS, Deadline.Elapsed)
+        return (*self.begins_on, *self.wakes_on, *OWN_FACTS, Deadline.Elapsed)
 
     @abstractmethod
     def subject_of(self, fact: Fact) -> dict[str, str] | None:
         """What a process is about, from the fact that begins it; None begins none."""
+
+    def process_of(self, fact: Fact) -> UUID:
+        """The process that a fact begins or wakes; by default every fact that begins one begins its own."""
+        return derive("sagas.Process", self.name, fact.event_id)
+
+    def due_at(self, fact: Fact) -> datetime:
+        """The deadline of the process that a fact begins."""
+        return fact.recorded_at + timedelta(milliseconds=self.timeout_ms)
 
     def concerns(self, fact: Fact) -> bool:
         """Whether this fact begins or moves a process of this plan."""
@@ -80,12 +96,15 @@ class Plan(ABC):
                 return bool(fact.event.plan == self.name)
             case Process.Resolved(plan=plan):
                 return bool(plan == self.name)
-        return self.subject_of(fact) is not None
+        return isinstance(fact.event, self.wakes_on) or self.subject_of(fact) is not None
 
     def handle(self, fact: Fact, log: EventLog, village: Any) -> None:
         """Take a process one step further, inside the runner's transaction."""
         if isinstance(fact.event, self.begins_on):
             self._begin(fact, log)
+            return
+        if isinstance(fact.event, self.wakes_on):
+            self._wake(fact, log, village)
             return
         process_id = fact.event.saga_id if isinstance(fact.event, Deadline.Elapsed) else fact.stream
         process = log.load(Process, process_id)
@@ -103,11 +122,11 @@ class Plan(ABC):
         log.record(process)
 
     def _begin(self, fact: Fact, log: EventLog) -> None:
-        process_id = derive("sagas.Process", self.name, fact.event_id)
+        process_id = self.process_of(fact)
         subject = self.subject_of(fact)
         if subject is None or log.find(Process, process_id) is not None:
             return
-        due_at = fact.recorded_at + timedelta(milliseconds=self.timeout_ms)
+        due_at = self.due_at(fact)
         self._set_deadline(self._timeout_token(process_id), process_id, due_at)
         log.record(
             Process(
@@ -120,6 +139,13 @@ class Plan(ABC):
             )
         )
 
+    def _wake(self, fact: Fact, log: EventLog, village: Any) -> None:
+        """An outside fact: only a process whose next step waits for such is moved by it."""
+        process = log.find(Process, self.process_of(fact))
+        if process is not None and process.awaits:
+            self._advance(process, fact.recorded_at, log, village)
+            log.record(process)
+
     def _advance(self, process: Process, now: datetime, log: EventLog, village: Any) -> None:
         if process.status == RUNNING:
             self._do(process, now, log, village)
@@ -128,6 +154,9 @@ class Plan(ABC):
 
     def _do(self, process: Process, now: datetime, log: EventLog, village: Any) -> None:
         step = self.steps[process.done]
+        if step.awaits is not None and (until := step.awaits(process, village)) is not None:
+            self._await(process, step, until)
+            return
         try:
             log.tentatively(lambda: step.do(process, village))
         except Conflict:
@@ -139,6 +168,13 @@ class Plan(ABC):
         process._step_done(plan=self.name, step=process.done, name=step.name)
         if process.done == len(self.steps):
             process._completed(plan=self.name)
+
+    def _await(self, process: Process, step: Step, until: datetime) -> None:
+        """Wait for outside facts, at most until an instant; the deadline that is set for it already is kept."""
+        token = derive("sagas.Process.await", process.id, process.done, until.isoformat())
+        if process.waits_for != token:
+            self._set_deadline(token, process.id, until)
+            process._step_awaited(plan=self.name, name=step.name, token=token, due_at=until)
 
     def _undo(self, process: Process, now: datetime, log: EventLog, village: Any) -> None:
         step = self.steps[process.done - 1]
@@ -157,7 +193,7 @@ class Plan(ABC):
             process._compensated(plan=self.name, reason=process.reason)
 
     def _give_up(self, process: Process, reason: str) -> None:
-        if self.pivot_passed(process):
+        if self.pivot_passed(process) or self.steps[process.done].parks:
             process._parked(plan=self.name, reason=reason)
         elif process.done:
             process._compensation_began(plan=self.name, reason=reason)

@@ -56,6 +56,14 @@ class Process(Aggregate, context="sagas"):
         token: UUID
         due_at: Instant
 
+    class StepAwaited(Aggregate.Event):
+        """The step waits for facts from outside, at most until the deadline `token` has come."""
+
+        plan: str
+        name: str
+        token: UUID
+        due_at: Instant
+
     class CompensationBegan(Aggregate.Event):
         plan: str
         reason: str
@@ -102,6 +110,7 @@ class Process(Aggregate, context="sagas"):
         self.attempt = 0
         self.reason = ""
         self.parked_in = RUNNING
+        self.awaits = False
         self.waits_for: UUID | None = None
 
     @staticmethod
@@ -125,26 +134,29 @@ class Process(Aggregate, context="sagas"):
     @event(StepDone)
     def _step_done(self, plan: str, step: int, name: str) -> None:
         self.done = step + 1
-        self.attempt = 0
-        self.waits_for = None
+        self._rest()
 
     @event(StepRetried)
     def _step_retried(self, plan: str, name: str, attempt: int, code: str, token: UUID, due_at: datetime) -> None:
         self.attempt = attempt
+        self.awaits = False
+        self.waits_for = token
+
+    @event(StepAwaited)
+    def _step_awaited(self, plan: str, name: str, token: UUID, due_at: datetime) -> None:
+        self.awaits = True
         self.waits_for = token
 
     @event(CompensationBegan)
     def _compensation_began(self, plan: str, reason: str) -> None:
         self.status = COMPENSATING
         self.reason = reason
-        self.attempt = 0
-        self.waits_for = None
+        self._rest()
 
     @event(StepUndone)
     def _step_undone(self, plan: str, step: int, name: str) -> None:
         self.done = step
-        self.attempt = 0
-        self.waits_for = None
+        self._rest()
 
     @event(Completed)
     def _completed(self, plan: str) -> None:
@@ -160,9 +172,16 @@ class Process(Aggregate, context="sagas"):
         self.parked_in = self.status
         self.status = PARKED
         self.reason = reason
+        self.awaits = False
         self.waits_for = None
 
     @event(Resolved)
     def _resolved(self, plan: str, action: str, reason: str) -> None:
         self.status = {RETRY: self.parked_in, COMPENSATE: COMPENSATING, ABANDON: COMPENSATED}[action]
         self.attempt = 0
+
+    def _rest(self) -> None:
+        """Nothing is tried or waited for."""
+        self.attempt = 0
+        self.awaits = False
+        self.waits_for = None

@@ -74,6 +74,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     from infrastructure.blobs import BlobStore
     from infrastructure.database import Database
     from infrastructure.event_store import open_event_log
+    from infrastructure.metrics import flushed
     from projections.catalogue import READ_MODELS
     from projections.device_registry import DeviceIndex
     from projections.federated_learning import Participations
@@ -83,7 +84,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     url = settings.database_url.get_secret_value()
     with ExitStack() as ends:
         database = ends.enter_context(Database(url, pool_size=settings.pool_size, application=f"village-{name}"))
-        log = open_event_log(url)
+        log = open_event_log(url, on_flush=flushed)
         ends.callback(log.close)
         index = DeviceIndex(database)
         participants = Participants(index, Participations(database))

@@ -19,6 +19,7 @@ log = structlog.get_logger("village")
 def run_worker(name: str, *, supervised: bool) -> None:
     """Runs a worker by name; raises CommandFailed when there is none, or when it ended without being asked to."""
     from api.edge.logs import configure
+    from infrastructure.metrics import served
 
     compose = WORKERS.get(name)
     if compose is None:
@@ -30,7 +31,7 @@ def run_worker(name: str, *, supervised: bool) -> None:
         signal.signal(number, lambda *_: stopping.set())
     if supervised:
         end_with_supervisor(stopping)
-    with compose(settings) as runners:
+    with compose(settings) as runners, served(settings.home, name):
         log.info("started", worker=name, pid=os.getpid())
         run_all(runners, stopping)
 
@@ -61,6 +62,7 @@ def run_api(*, supervised: bool) -> None:
     """Runs the API until a signal; its address is written to home/api.url once it listens."""
     from api.edge.logs import configure
     from api.server import listen, server
+    from infrastructure.metrics import announced
 
     settings = require_database(Settings())
     configure(settings.log_level)
@@ -73,5 +75,10 @@ def run_api(*, supervised: bool) -> None:
         write_private(settings.home / "api.url", f"{url}\n", None)
         if supervised:
             end_with_supervisor(threading.Event())
-        log.info("listening", url=url, pid=os.getpid())
-        server(app).run(sockets=[listening])
+        serving = server(app)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # uvicorn raises the signal once more when it has shut down, and the log is still to be closed then.
+            signal.signal(number, lambda *_: setattr(serving, "should_exit", True))
+        with announced(settings.home, "api", url.removeprefix("http://")):
+            log.info("listening", url=url, pid=os.getpid())
+            serving.run(sockets=[listening])

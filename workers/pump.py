@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from infrastructure.event_store.listener import Pacer
+from infrastructure.metrics import CONSUMER_FAILURES
 
 MAX_BACKOFF_S = 10.0
 _log = structlog.get_logger()
@@ -29,6 +30,7 @@ class Failures:
         count = self._held.get(name, (0, 0.0))[0] + 1
         pause = min(MAX_BACKOFF_S, 0.1 * 2 ** min(count, 10)) * random.uniform(0.5, 1.0)
         self._held[name] = (count, self._clock() + pause)
+        CONSUMER_FAILURES.labels(name).inc()
         _log.error(
             "consumer failed",
             consumer=name,

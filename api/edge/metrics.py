@@ -7,7 +7,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-REGISTRY = CollectorRegistry()
+from infrastructure.metrics import REGISTRY
+
 REQUESTS = Counter("village_http_requests", "Answered requests.", ["method", "route", "status"], registry=REGISTRY)
 REQUEST_SECONDS = Histogram("village_http_request_seconds", "Time to answer a request.", ["route"], registry=REGISTRY)
 SUBSCRIPTIONS = Gauge("village_subscriptions", "Subscriptions that are open now.", registry=REGISTRY)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: run demo test check format lock bench storm clean system-packages
+.PHONY: run demo test check format lock bench storm chaos clean system-packages
 
 run: $(STAMP)
 	$(BIN)/village up
@@ -36,6 +36,10 @@ lock: $(STAMP)
 # The long form of tests/simulation: parts of the bus are killed at random while 100,000 facts are recorded.
 storm: $(STAMP)
 	$(BIN)/python -m tests.simulation.bus_storm $(STORM)
+
+# A whole village under load for ten minutes while its parts are killed, frozen and restarted, and what must hold then.
+chaos: $(STAMP)
+	$(BIN)/python -m tests.simulation.chaos $(CHAOS)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -1,7 +1,6 @@
 """A village of tests that trains: real log and clock of the tests, with devices and blobs at hand."""
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,20 +9,17 @@ from domain.federated_learning.policy import Limits
 from domain.federated_learning.round import TrainingRound
 from domain.federated_learning.service import FederatedLearningService
 from domain.federated_learning.session import TrainingSession
-from domain.kernel import EventLog, Fact, Receipt, new_scope, within
+from domain.kernel import EventLog, Fact, Receipt
 from domain.monitoring.service import MonitoringService
 from domain.sagas.coordinate_training import CoordinateTraining
 from domain.sagas.deadline import Deadlines
 from domain.sagas.operations import SagaOperations
 from domain.sagas.village import Village
 from domain.tokenomics.service import TokenomicsService
-from infrastructure.database import Database, Role
-from infrastructure.event_store import LogReader, open_event_log
-from projections.sagas import Deadlines as DeadlineRows
+from infrastructure.database import Database
+from infrastructure.event_store import open_event_log
+from tests.sagas import Stage
 from tests.training import NOW, Everyone, Shelf, arrays, blob_of, norm_of, training_request
-from workers.deadline_clock import DeadlineClock
-from workers.projector import Projector
-from workers.saga_runner import SagaRunner
 
 
 class TrainingWorld:
@@ -45,17 +41,14 @@ class TrainingWorld:
             monitoring=MonitoringService(self.log, ()),
             sagas=SagaOperations(self.log),
         )
-        self.clock = DeadlineClock(self.village.deadlines, database, clock=lambda: self.now)
-        self.projector = Projector(database, [DeadlineRows()])
+        self.stage = Stage(self, [CoordinateTraining], self.village)
 
     def close(self) -> None:
-        self.projector.close()
-        self.log.close()
+        self.stage.close()
 
     def ask(self, command: Callable[..., Receipt], **arguments: Any) -> Receipt:
         """Run one command at the world's present instant."""
-        with within(new_scope("test", now=self.now)):
-            return command(**arguments)
+        return self.stage.ask(command, **arguments)
 
     def start(self, **changes: Any) -> UUID:
         """Start a session; answers its id."""
@@ -110,19 +103,11 @@ class TrainingWorld:
 
     def pass_time(self, **delta: float) -> None:
         """Let time pass, and everything happen that waits for it."""
-        self.now += timedelta(**delta)
-        self.settle()
+        self.stage.wait(**delta)
 
     def settle(self) -> None:
         """Sagas and deadlines until nothing moves any more."""
-        for _ in range(100):
-            runner = SagaRunner(self.log, self.database, [CoordinateTraining], self.village)
-            runner.run_once()
-            runner.close()
-            self.projector.run_once()
-            if not self.clock.tick():
-                return
-        raise AssertionError("the sagas do not come to rest")
+        self.stage.run()
 
     def session(self, session_id: UUID) -> TrainingSession:
         """A session as the log has it now."""
@@ -142,8 +127,7 @@ class TrainingWorld:
 
     def facts(self) -> Sequence[Fact]:
         """Everything the log has."""
-        with self.database.connect(Role.READER) as connection:
-            return [record.fact() for record in LogReader(connection).after(0, 10_000).records]
+        return self.stage.facts()
 
 
 def nobody() -> UUID:

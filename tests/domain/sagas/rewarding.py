@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 from uuid import UUID, uuid4
 
 from domain.device_registry.reputation import Reputation
@@ -11,8 +11,8 @@ from domain.federated_learning.policy import RoundPolicy
 from domain.federated_learning.round import TrainingRound
 from domain.federated_learning.selection import Selection
 from domain.federated_learning.update import Update
-from domain.kernel import Fact, new_scope, within
-from domain.sagas.deadline import Deadline, Deadlines
+from domain.kernel import new_scope, within
+from domain.sagas.deadline import Deadlines
 from domain.sagas.reward_training import RewardTraining, saga_id_of
 from domain.sagas.village import Village
 from domain.tokenomics.pricing import Policy
@@ -21,30 +21,23 @@ from infrastructure.database import Database
 from infrastructure.event_store import LogReader
 from tests.devices import enrol
 from tests.economy import Economy
-from workers.saga_runner import SagaRunner
+from tests.sagas import Stage
 
 TEN_MINUTES = 600_000
 
 
 class Rewarding(Economy):
-    """Rounds are completed by their aggregate; the saga runs on the real runner."""
+    """Rounds are completed by their aggregate; the saga is on a stage."""
 
     def __init__(self, url: str, database: Database, policy: Policy | None = None) -> None:
         super().__init__(url, database, policy)
         self.registry = DeviceRegistryService(self.log)
-        self.deadlines = Deadlines(self.log)
         unused: Any = None
-        self.village = Village(self.log, self.registry, self.service, unused, self.deadlines, unused, unused)
+        village = Village(self.log, self.registry, self.service, unused, Deadlines(self.log), unused, unused)
+        self.stage = Stage(self, [RewardTraining], village)
 
-    def runner(self) -> SagaRunner:
-        """A saga runner that has just been started."""
-        return SagaRunner(self.log, self.database, [RewardTraining], self.village)
-
-    def run(self) -> None:
-        """Run sagas until nothing moves."""
-        runner = self.runner()
-        runner.run_once()
-        runner.close()
+    def close(self) -> None:
+        self.stage.close()
 
     def device(self, owner_id: UUID | None = None) -> UUID:
         """An enrolled device."""
@@ -97,36 +90,6 @@ class Rewarding(Economy):
             done.complete("2" * 64, "3" * 64, 0, {"accuracy": 0.9}, answered_at)
             self.log.record(done)
         return done.id
-
-    def elapse(self, round_id: UUID) -> None:
-        """Turn the clock to the saga's deadline and let it come."""
-        saga = self.saga(round_id)
-        assert saga.waits_for is not None
-        self.now = max(self.now, self.log.load(Deadline, saga.waits_for).due_at)
-        with self.acting():
-            self.deadlines.elapse_deadline(token=saga.waits_for, now=self.now)
-
-    def deliver(self, fact: Fact) -> None:
-        """Hand one fact to the saga as the runner does, without a cursor."""
-        scope = new_scope("saga:RewardTraining", now=fact.recorded_at, causation_id=fact.event_id)
-
-        def step() -> None:
-            saga_id = RewardTraining.route(fact)
-            if saga_id is not None and (saga := self.log.find(RewardTraining, saga_id) or RewardTraining.start(fact)):
-                saga.on(fact, self.village)
-                self.log.record(saga)
-
-        with within(scope):
-            self.log.transact(step)
-
-    def concerning(self, round_id: UUID, after: int = 0) -> list[Fact]:
-        """The facts the saga of this round listens to, as far as they have happened after a position."""
-        listened = {event.TOPIC for event in cast(Any, RewardTraining.listens)}
-        return [
-            fact
-            for fact in self.facts(after)
-            if fact.topic in listened and RewardTraining.route(fact) == saga_id_of(round_id)
-        ]
 
     def saga(self, round_id: UUID) -> RewardTraining:
         return self.log.load(RewardTraining, saga_id_of(round_id))

@@ -8,12 +8,16 @@ from itertools import pairwise
 from uuid import UUID
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from domain.federated_learning.round import SEALED
 from domain.federated_learning.session import ABANDONED, COMPLETED, PAUSED, RUNNING, SessionRoster, TrainingSession
 from domain.kernel import Refusal
+from domain.sagas import coordinate_training
 from domain.sagas.coordinate_training import LAST_PAUSE_MS, MAX_ATTEMPTS, MAX_LOST_ROUNDS, pause_ms
-from infrastructure.database import Database, Role
+from infrastructure.database import Database
+from tests.sagas import DEATHS, Oracle
 from tests.training_world import TrainingWorld
 
 
@@ -103,8 +107,7 @@ def test_a_session_for_which_no_devices_come_is_given_up(world: TrainingWorld) -
     world.directory.device_ids = []
     session_id = world.start()
     world.settle()
-    for _ in range(MAX_ATTEMPTS + 1):
-        world.pass_time(milliseconds=LAST_PAUSE_MS)
+    world.stage.until_quiet()
     assert world.session(session_id).state_name == ABANDONED
     assert reason_of(world) == "too_few_participants"
 
@@ -144,8 +147,7 @@ def test_delivering_every_fact_again_changes_nothing(world: TrainingWorld) -> No
     world.settle()
     second = world.opened(session_id)
     before = world.log.head()
-    with world.database.connect(Role.PROJECTOR) as connection:
-        connection.execute("UPDATE engine.cursors SET position = 0 WHERE name LIKE 'saga:%%'")
+    world.stage.begin_again()
     world.settle()
     assert not [f for f in world.facts() if f.position > before and f.topic.startswith("federated_learning")]
     world.answer(second, devices=2)
@@ -196,8 +198,7 @@ class Fate:
 
     def redeliver(self) -> None:
         """The saga runner has lost its place."""
-        with self.world.database.connect(Role.PROJECTOR) as connection:
-            connection.execute("UPDATE engine.cursors SET position = 0 WHERE name LIKE 'saga:%%'")
+        self.world.stage.begin_again()
 
     def relent(self) -> None:
         """Nothing bad happens any more, until the session has ended."""
@@ -225,16 +226,51 @@ def test_whatever_happens_a_session_comes_to_an_end_and_its_rounds_never_overlap
     fate.relent()
     session = world.session(session_id)
     assert session.ended
+    assert_rounds_never_overlap(world, session_id)
+    assert session.state_name == ABANDONED or session.rounds_completed == 3
+    assert world.log.load(SessionRoster, SessionRoster.create_id()).going == set()
+
+
+def test_a_crash_at_any_write_neither_loses_a_session_nor_opens_a_round_twice(
+    world: TrainingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinate_training, "MAX_LOST_ROUNDS", 1)
+
+    def a_round_nobody_answers() -> Oracle:
+        session_id = world.start()
+
+        def oracle() -> None:
+            session = world.session(session_id)
+            assert (session.state_name, session.rounds_begun) == (ABANDONED, 1)
+            assert_rounds_never_overlap(world, session_id)
+
+        return oracle
+
+    assert world.stage.crash_points(a_round_nobody_answers, DEATHS) >= 5
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_facts_that_come_doubled_late_and_out_of_order_lose_three_rounds_one_after_the_other(
+    world: TrainingWorld, data: st.DataObject
+) -> None:
+    session_id = world.start()
+    world.stage.deliver_anyhow(data)
+    assert world.session(session_id).rounds_begun == MAX_LOST_ROUNDS
+    assert_rounds_never_overlap(world, session_id)
+
+
+def assert_rounds_never_overlap(world: TrainingWorld, session_id: UUID) -> None:
+    """Each round of a session began once, after those before it had ended."""
     began, ended = set[int](), set[int]()
     for event in [fact.event for fact in world.facts() if fact.stream == session_id]:
         match event:
             case TrainingSession.RoundBegun(number=number):
                 assert began == ended
+                assert number not in began
                 began.add(number)
             case TrainingSession.ModelAdvanced(number=number) | TrainingSession.RoundLost(number=number):
                 ended.add(number)
-    assert session.state_name == ABANDONED or session.rounds_completed == 3
-    assert world.log.load(SessionRoster, SessionRoster.create_id()).going == set()
 
 
 def test_the_pauses_between_attempts_grow_and_are_bounded() -> None:

@@ -4,6 +4,8 @@ from domain.device_registry import device as device
 from domain.device_registry import reputation as reputation
 from domain.federated_learning import round as round
 from domain.federated_learning import session as session
+from domain.marketplace import contract as contract
+from domain.marketplace import offering as offering
 from domain.monitoring import projection as projection
 from domain.sagas import coordinate_training as coordinate_training
 from domain.sagas import deadline as deadline

@@ -17,6 +17,7 @@ from domain.federated_learning.round import TrainingRound
 from domain.kernel.catalogue import type_name
 from domain.kernel.mapper import codec_of
 from domain.kernel.time import Instant
+from domain.marketplace.contract import Contract
 from infrastructure.event_store.reader import Record
 from infrastructure.message import CONTENT_TYPE, EVENT_ID, POSITION, Message, header_value
 
@@ -65,6 +66,27 @@ class TrainingRoundCompletedEvent(PublicEvent, frozen=True, kw_only=True):
     duration_seconds: float
 
 
+class SlaTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a provider promises, in basis points, ms and interrupts an hour; and what a breach of it costs."""
+
+    uptime_bp: int
+    p95_ms: int
+    max_interrupts_per_h: int
+    window_ms: int
+    penalty_bp: int
+
+
+class ServiceContractCreatedEvent(PublicEvent, frozen=True, kw_only=True):
+    """A customer has asked for a service. `agreed_price` is the most it may cost, a decimal string of grains."""
+
+    contract_id: str
+    service_type: str
+    provider_id: str
+    customer_id: str
+    agreed_price: str
+    sla_terms: SlaTerms
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """How one stored topic becomes a public event. `fields` gets the stored state and the row it is of.
@@ -93,13 +115,27 @@ def _round_completed(state: Any, record: Record) -> dict[str, Any]:
     }
 
 
-# Harvest and marketplace add HarvestSessionCompletedEvent and ServiceContractCreatedEvent here.
+def _contract_created(state: Any, record: Record) -> dict[str, Any]:
+    return {
+        "contract_id": str(record.stream),
+        "service_type": state.service_type,
+        "provider_id": str(state.provider_id),
+        "customer_id": str(state.customer_id),
+        "agreed_price": str(state.agreed_price),
+        "sla_terms": msgspec.convert(msgspec.to_builtins(state.sla_terms), SlaTerms),
+    }
+
+
+# Harvest adds HarvestSessionCompletedEvent here.
 PUBLISHED: dict[str, Published] = {
     Device.Enrolled.TOPIC: Published(  # type: ignore[attr-defined]
         DeviceRegisteredEvent, "device_registry", _device_registered
     ),
     TrainingRound.Completed.TOPIC: Published(  # type: ignore[attr-defined]
         TrainingRoundCompletedEvent, "federated_learning", _round_completed
+    ),
+    Contract.ServiceContractCreated.TOPIC: Published(  # type: ignore[attr-defined]
+        ServiceContractCreatedEvent, "marketplace", _contract_created
     ),
 }
 

@@ -20,6 +20,7 @@ from projections.asyncapi import document, rendered
 from projections.published import append_missing, by_reference, committed_lines, lines_of_code, message_of, problems
 from tests.devices import Applicant, enrol
 from tests.running import asked
+from tests.trading import CUSTOMER, PRICE, PROVIDER, proposed
 from tests.training_world import TrainingWorld
 
 ASSETS = Path(__file__).parent / "assets"
@@ -130,6 +131,28 @@ def test_a_completed_round_goes_out_under_the_seed_s_name_with_its_fields(world:
         "privacy_budget_consumed": 0.0,
         "duration_seconds": completed.duration_ms / 1_000,
     }
+
+
+def test_a_contract_goes_out_under_the_seed_s_name_with_its_fields(world: TrainingWorld) -> None:
+    with asked():
+        contract = proposed()
+        world.log.record(contract)
+    with world.database.connect(Role.READER) as connection:
+        records = LogReader(connection).after(0).records
+    record, _ = published(records, "events.ServiceContractCreatedEvent")
+    assert json.loads(message_of(record, "v").payload) == {
+        "event_id": str(record.event_id),
+        "timestamp": record.recorded_at.isoformat().replace("+00:00", "Z"),
+        "source_service": "marketplace",
+        "contract_id": str(contract.id),
+        "service_type": "compute_burst",
+        "provider_id": str(PROVIDER),
+        "customer_id": str(CUSTOMER),
+        "agreed_price": str(PRICE),
+        "sla_terms": {
+            "uptime_bp": 9_990, "p95_ms": 500, "max_interrupts_per_h": 2, "window_ms": 600_000, "penalty_bp": 1_000
+        },
+    }  # fmt: skip
 
 
 def test_every_other_fact_goes_out_for_operators_as_the_log_has_it(world: TrainingWorld) -> None:

@@ -1,0 +1,1 @@
+"""The marketplace: offerings of devices' time, contracts over it, and what is paid for them."""

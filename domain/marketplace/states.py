@@ -1,0 +1,56 @@
+"""The states of a contract, and what is refused in them."""
+
+from domain.kernel import Forbidden, NotFound, Refusal
+
+PROPOSED, RESERVED, ACTIVE = "proposed", "reserved", "active"
+COMPLETED, BREACHED, CANCELLED, EXPIRED = "completed", "breached", "cancelled", "expired"
+SETTLED = "settled"
+ENDED = frozenset({COMPLETED, BREACHED, CANCELLED, EXPIRED})
+
+
+class ContractUnknown(NotFound):
+    """A contract is known to its provider, its customer and operators."""
+
+
+class WrongParty(Forbidden):
+    """The provider delivers and reports; the customer accepts, cancels and disputes."""
+
+
+class WrongContractState(Refusal):
+    """A contract goes from proposed by reserved to active, then ends, and is settled once."""
+
+    status = 409
+
+
+class DeadlineTooClose(Refusal):
+    """A contract starts only while all that was bought can be delivered before its deadline."""
+
+
+class DeadlineNotReached(Refusal):
+    """A contract expires at its deadline, not before."""
+
+
+class UsageBeyondContract(Refusal):
+    """Usage is reported as the ms delivered so far: zero to what was bought, and no more than have passed."""
+
+
+class WindowOutOfOrder(Refusal):
+    """The windows of a contract are evaluated once each, in order, and none begins after its end."""
+
+    status = 409
+
+
+class WindowNotOver(Refusal):
+    """A window is evaluated when it is over."""
+
+
+class AlreadyDisputed(Refusal):
+    """A contract is disputed once, by its customer, before its review ends."""
+
+    status = 409
+
+
+class NotDisputed(Refusal):
+    """Only an open dispute is decided."""
+
+    status = 409

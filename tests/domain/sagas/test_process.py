@@ -121,14 +121,31 @@ class Sale(Plan):
         return {"buyer": str(placed.buyer), "seller": str(placed.seller), "grains": str(placed.grains)}
 
 
-class Fair(Timeline):
-    """A shop, and its plan on a stage. Buyers begin with 100 grains, sellers with none."""
+class Shopping(Timeline):
+    """A shop, and a plan on a stage."""
+
+    plan: Plan
 
     def __init__(self, url: str, database: Database) -> None:
         super().__init__(url, database)
         self.shop = Shop(self.log)
         self.plan = Sale(Deadlines(self.log))
         self.stage = Stage(self, [self.plan], self.shop)
+
+    def process(self, process_id: UUID) -> Process:
+        return self.log.load(Process, process_id)
+
+    def steps(self, process_id: UUID) -> list[str]:
+        return [fact.topic.rpartition(".")[2] for fact in self.stage.facts() if fact.stream == process_id]
+
+    def resolve(self, process_id: UUID, action: str) -> None:
+        process = self.process(process_id)
+        process.resolve(action, "the test asks", pivot_passed=self.plan.pivot_passed(process))
+        self.stage.when(process)
+
+
+class Fair(Shopping):
+    """Buyers begin with 100 grains, sellers with none."""
 
     def order(self) -> UUID:
         """Place an order of 30 grains; answers the id of its process."""
@@ -139,19 +156,8 @@ class Fair(Timeline):
         (placed,) = [fact for fact in self.stage.facts() if fact.stream == order_id]
         return derive("sagas.Process", "sale", placed.event_id)
 
-    def process(self, process_id: UUID) -> Process:
-        return self.log.load(Process, process_id)
-
     def balances(self) -> tuple[int, int]:
         return self.log.load(Account, self.buyer).balance, self.log.load(Account, self.seller).balance
-
-    def steps(self, process_id: UUID) -> list[str]:
-        return [fact.topic.rpartition(".")[2] for fact in self.stage.facts() if fact.stream == process_id]
-
-    def resolve(self, process_id: UUID, action: str) -> None:
-        process = self.process(process_id)
-        process.resolve(action, "the test asks", pivot_passed=self.plan.pivot_passed(process))
-        self.stage.when(process)
 
     def ends_well(self, process_id: UUID) -> None:
         """A process that has ended or is parked has moved the money once, or not at all."""

@@ -13,10 +13,10 @@ from domain.kernel import Fact, Refusal, derive, scope
 from domain.sagas.deadline import Deadlines
 from domain.sagas.plan import Plan, Step
 from domain.sagas.process import COMPENSATE, COMPENSATED, COMPLETED, PARKED, RETRY, RUNNING, Process
-from infrastructure.database import Database, Role
+from infrastructure.database import Database
 from tests.ledger import Account
 
-from .test_process import World
+from .test_process import Shopping
 
 PATIENCE = timedelta(hours=1)
 
@@ -57,22 +57,21 @@ class Collection(Plan):
         return derive("sagas.Process", self.name, fact.stream)
 
 
-class Collecting(World):
-    """A world in which accounts are opened and filled."""
-
-    plan: Any
+class Collecting(Shopping):
+    """Accounts are opened and filled."""
 
     def __init__(self, url: str, database: Database) -> None:
         super().__init__(url, database)
         self.plan = Collection(Deadlines(self.log))
+        self.stage.handlers = [self.plan]
 
     def opened(self) -> UUID:
         account_id = uuid4()
-        self.ask(self.shop.ledger.open, account_id=account_id)
+        self.stage.ask(self.shop.ledger.open, account_id=account_id)
         return account_id
 
     def pay(self, account_id: UUID, grains: int) -> None:
-        self.ask(self.shop.ledger.deposit_to_open, account_id=account_id, grains=grains)
+        self.stage.ask(self.shop.ledger.deposit_to_open, account_id=account_id, grains=grains)
 
     def collecting(self, account_id: UUID) -> Process:
         return self.process(derive("sagas.Process", "collection", account_id))
@@ -85,41 +84,41 @@ class Collecting(World):
 def world(database_url: str, database: Database) -> Iterator[Collecting]:
     world = Collecting(database_url, database)
     yield world
-    world.close()
+    world.stage.close()
 
 
 def test_a_step_waits_for_outside_facts_and_then_goes_on(world: Collecting) -> None:
     account_id = world.opened()
-    world.run()
+    world.stage.run()
     world.pay(account_id, 4)
-    world.run()
+    world.stage.run()
     assert world.collecting(account_id).status == RUNNING
     world.pay(account_id, 6)
-    world.run()
+    world.stage.run()
     assert world.names(account_id) == ["Began", "StepDone", "StepAwaited", "StepDone", "StepDone", "Completed"]
 
 
 def test_what_came_before_the_step_is_not_waited_for(world: Collecting) -> None:
     account_id = world.opened()
     world.pay(account_id, 10)
-    world.run()
+    world.stage.run()
     assert world.names(account_id) == ["Began", *["StepDone"] * 3, "Completed"]
 
 
 def test_a_step_waits_until_its_instant_and_then_tries(world: Collecting) -> None:
     account_id = world.opened()
-    world.run()
-    world.wait(0.9)
+    world.stage.run()
+    world.stage.wait(hours=0.9)
     assert world.collecting(account_id).status == RUNNING
-    world.wait(0.2)
+    world.stage.wait(hours=0.2)
     process = world.collecting(account_id)
     assert (process.status, process.reason, world.shop.undone) == (PARKED, "nobody_paid", [])
 
 
 def test_an_operator_decides_over_a_step_that_parks(world: Collecting) -> None:
     first, second = world.opened(), world.opened()
-    world.run()
-    world.wait(1.1)
+    world.stage.run()
+    world.stage.wait(hours=1.1)
     world.pay(first, 10)
     world.resolve(world.collecting(first).id, RETRY)
     assert world.collecting(first).status == COMPLETED
@@ -133,17 +132,16 @@ def test_a_waiting_process_ends_the_same_however_its_facts_come(world: Collectin
     account_id, paid = world.opened(), 0
     for move in moves:
         if move == "again":
-            with world.database.connect(Role.PROJECTOR) as connection:
-                connection.execute("UPDATE engine.cursors SET position = 0 WHERE name = 'saga:collection'")
+            world.stage.begin_again()
         elif move == "run":
-            world.run()
+            world.stage.run()
         else:
             world.pay(account_id, move)
             paid += move
-    world.run()
+    world.stage.run()
     if paid < 10:
         assert world.collecting(account_id).status == RUNNING
         world.pay(account_id, 10)
-        world.run()
+        world.stage.run()
     steps = [name for name in world.names(account_id) if name != "StepAwaited"]
     assert steps == ["Began", *["StepDone"] * 3, "Completed"]

@@ -21,6 +21,7 @@ from projections.explain import Link, NothingToExplain, Proof, explain, prove
 
 from .edge.graphql import AsOf, Connection, Info, Keyset, Position, Source, page_of, require
 from .edge.past import at
+from .edge.personal import opened_state, sealed_in
 
 T = TypeVar("T")
 
@@ -93,8 +94,14 @@ class CausalLink:
     causation_id: UUID | None
     actor: str
     recorded_at: datetime
-    state: JSON
+    stored: strawberry.Private[dict[str, Any]]
     proof: InclusionProof | None
+
+    @strawberry.field
+    def state(self, info: Info) -> JSON:
+        """What the fact says. A personal field is `{"subject", "text", "erased"}`."""
+        sealed = sealed_in(self.topic, self.event_id, self.stored)
+        return JSON(opened_state(info.context.personal, self.stored, sealed) if sealed else self.stored)
 
     @classmethod
     def of(cls, link: Link) -> "CausalLink":
@@ -107,7 +114,7 @@ class CausalLink:
             causation_id=link.causation_id,
             actor=link.actor,
             recorded_at=datetime.fromisoformat(link.recorded_at),
-            state=JSON(link.state),
+            stored=link.state,
             proof=None if link.proof is None else InclusionProof.of(link.proof),
         )
 

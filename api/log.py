@@ -14,6 +14,7 @@ from infrastructure.event_store.reader import Record
 
 from .consumers import Consumer, projections
 from .edge.graphql import Condition, Connection, Info, Keyset, Position, Source, equals, page_of, require
+from .edge.personal import opened_state, sealed_in
 
 _COLUMNS = (
     "position", "topic", "stream", "version", "event_id", "command_id", "correlation_id", "causation_id", "actor",
@@ -44,9 +45,16 @@ class Event:
     stored: strawberry.Private[bytes | None]
 
     @strawberry.field
-    def state(self) -> JSON | None:
-        """What the event says; null when it has been moved to the archive."""
-        return None if self.stored is None else msgspec.json.decode(self.stored)
+    def state(self, info: Info) -> JSON | None:
+        """What the event says; null when it has been moved to the archive.
+
+        A personal field is `{"subject", "text", "erased"}`.
+        """
+        if self.stored is None:
+            return None
+        state = msgspec.json.decode(self.stored)
+        sealed = sealed_in(self.topic, self.event_id, state)
+        return JSON(opened_state(info.context.personal, state, sealed) if sealed else state)
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> "Event":

@@ -81,7 +81,8 @@ def economy(count: int, wallets: int = 10_000) -> Iterator[tuple[Any, ...]]:
             kind="payment",
             legs=legs,
             cause_event_id=None,
-            memo="",
+            memo=None,
+            note="",
         )
         yield _row(position, posted, 1)
         if position < count:

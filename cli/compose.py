@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from domain.tokenomics.pricing import Policy
     from infrastructure.blobs import BlobStore
     from infrastructure.database import Database
+    from infrastructure.subject_keys import SubjectKeyTable
 
 # A part of a worker: runs until the event is set.
 Runner = Callable[[threading.Event], None]
@@ -56,6 +57,7 @@ class Parts:
     log: "EventLog"
     village: "Village"
     blobs: "BlobStore"
+    subject_keys: "SubjectKeyTable"
 
 
 @contextmanager
@@ -67,6 +69,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     from domain.federated_learning.policy import Limits
     from domain.federated_learning.service import FederatedLearningService
     from domain.monitoring.service import MonitoringService
+    from domain.privacy.service import PrivacyService
     from domain.sagas.deadline import Deadlines
     from domain.sagas.operations import SagaOperations
     from domain.sagas.village import Village
@@ -75,6 +78,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     from infrastructure.database import Database
     from infrastructure.event_store import open_event_log
     from infrastructure.metrics import flushed
+    from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
     from projections.catalogue import READ_MODELS
     from projections.device_registry import DeviceIndex
     from projections.federated_learning import Participations
@@ -84,7 +88,8 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     url = settings.database_url.get_secret_value()
     with ExitStack() as ends:
         database = ends.enter_context(Database(url, pool_size=settings.pool_size, application=f"village-{name}"))
-        log = open_event_log(url, on_flush=flushed)
+        subject_keys = SubjectKeyTable(database, KeyEncryptionKeys(settings.home))
+        log = open_event_log(url, on_flush=flushed, subject_keys=subject_keys)
         ends.callback(log.close)
         index = DeviceIndex(database)
         participants = Participants(index, Participations(database))
@@ -98,8 +103,9 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
             deadlines=Deadlines(log),
             monitoring=MonitoringService(log, [model.name for model in READ_MODELS]),
             sagas=SagaOperations(log),
+            privacy=PrivacyService(log),
         )
-        yield Parts(settings, database, log, village, blobs)
+        yield Parts(settings, database, log, village, blobs, subject_keys)
 
 
 def policy_of(settings: Settings) -> "Policy":
@@ -124,6 +130,7 @@ def api_app(settings: Settings) -> "Iterator[FastAPI]":
     import api.device_registry
     import api.federated_learning
     import api.monitoring
+    import api.privacy
     import api.sagas
     import api.tokenomics
     from api.app import ApiContext, create_app
@@ -140,8 +147,11 @@ def api_app(settings: Settings) -> "Iterator[FastAPI]":
             settings=settings,
             devices=EnrolledDevices(made.log),
             verifiers=lambda: load_sealing_keys(settings.home, settings.log_origin).verifiers,
+            subject_keys=made.subject_keys,
         )
-        contexts = [api.device_registry, api.federated_learning, api.monitoring, api.sagas, api.tokenomics]
+        contexts = [
+            api.device_registry, api.federated_learning, api.monitoring, api.privacy, api.sagas, api.tokenomics,
+        ]  # fmt: skip
         yield create_app(ctx, [api.audit, api.blobs, *contexts])
 
 
@@ -188,6 +198,7 @@ def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
     from workers.deadline_clock import DeadlineClock
     from workers.log_sealer import LogSealer
     from workers.presence_clock import PresenceClock
+    from workers.subject_eraser import SubjectEraser
 
     with parts(settings, "clock") as made:
         with within(new_scope("system:clock")):
@@ -197,6 +208,7 @@ def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
             yield [
                 DeadlineClock(made.village.deadlines, made.database).run,
                 PresenceClock(presence).run,
+                SubjectEraser(made.database, made.subject_keys).run,
                 LogSealer(made.database, load_sealing_keys(settings.home, settings.log_origin)).run,
                 *relay,
             ]

@@ -7,6 +7,7 @@ from domain.federated_learning import session as session
 from domain.marketplace import contract as contract
 from domain.marketplace import offering as offering
 from domain.monitoring import projection as projection
+from domain.privacy import subject as subject
 from domain.sagas import coordinate_training as coordinate_training
 from domain.sagas import deadline as deadline
 from domain.sagas import process as process

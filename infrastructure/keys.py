@@ -41,8 +41,8 @@ def load_keys(home: Path) -> Keys:
     folder = key_folder(home)
     return Keys(
         token_signing=read_or_make_signing_key(folder / "token_signing.pem"),
-        challenge=_secret(folder / "challenge.key"),
-        claim_code=_secret(folder / "claim_code.key"),
+        challenge=read_or_make_secret(folder / "challenge.key"),
+        claim_code=read_or_make_secret(folder / "claim_code.key"),
     )
 
 
@@ -59,6 +59,14 @@ def read_or_make_signing_key(path: Path) -> Ed25519PrivateKey:
     return _signing_key(path, _read_or_make(path, _new_signing_key))
 
 
+def read_or_make_secret(path: Path) -> bytes:
+    """The 32 secret bytes in a file, made if missing. Raises KeyStoreUnsafe for a wrong mode or length."""
+    secret = _read_or_make(path, lambda: secrets.token_bytes(_SECRET_BYTES))
+    if len(secret) != _SECRET_BYTES:
+        raise KeyStoreUnsafe(f"{path} must hold {_SECRET_BYTES} bytes, it holds {len(secret)}")
+    return secret
+
+
 def _new_signing_key() -> bytes:
     return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
@@ -71,13 +79,6 @@ def _signing_key(path: Path, pem: bytes) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyStoreUnsafe(f"{path} is not an Ed25519 key")
     return key
-
-
-def _secret(path: Path) -> bytes:
-    secret = _read_or_make(path, lambda: secrets.token_bytes(_SECRET_BYTES))
-    if len(secret) != _SECRET_BYTES:
-        raise KeyStoreUnsafe(f"{path} must hold {_SECRET_BYTES} bytes, it holds {len(secret)}")
-    return secret
 
 
 def _read_or_make(path: Path, make: Callable[[], bytes]) -> bytes:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from . import device_registry, federated_learning, monitoring, sagas, tokenomics
+from . import device_registry, federated_learning, monitoring, privacy, sagas, tokenomics
 from .rows import ReadModel
 
 READ_MODELS: tuple[ReadModel[Any], ...] = (
     *monitoring.READ_MODELS,
+    *privacy.READ_MODELS,
     *sagas.READ_MODELS,
     *device_registry.READ_MODELS,
     *federated_learning.READ_MODELS,

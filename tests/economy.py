@@ -4,10 +4,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID, uuid4
 
 from domain.kernel import EventLog, Fact, new_scope, within
+from domain.kernel.personal import SealedText
 from domain.kernel.tokens import tokens
 from domain.tokenomics.accounts import SYSTEM_ACCOUNT_NAMES, wallet_id_of
 from domain.tokenomics.pricing import MS_PER_HOUR, Activity, Policy
@@ -17,6 +20,7 @@ from domain.tokenomics.wallet import Wallet
 from infrastructure.database import Database, Role
 from infrastructure.event_store import LogReader, open_event_log
 from infrastructure.event_store.reader import MAX_POSITION
+from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
 from projections.tokenomics import READ_MODELS
 from projections.tokenomics.queries import RewardIndex
 from workers.projector import Projector
@@ -31,7 +35,9 @@ class Economy:
         self.now = NOON
         self.url = url
         self.database = database
-        self.log: EventLog = open_event_log(url, clock=lambda: self.now)
+        self.keys_home = TemporaryDirectory(prefix="village-economy-")
+        self.keys = SubjectKeyTable(database, KeyEncryptionKeys(Path(self.keys_home.name)))
+        self.log: EventLog = open_event_log(url, clock=lambda: self.now, subject_keys=self.keys)
         self.index = RewardIndex(database)
         self.service = TokenomicsService(self.log, policy, self.index)
         self.projector = Projector(database, list(READ_MODELS))
@@ -79,6 +85,10 @@ class Economy:
         """The wallet as the log has it."""
         return self.log.load(Wallet, wallet_id_of(owner_id))
 
+    def read(self, text: SealedText | None) -> str | None:
+        """A sealed text opened."""
+        return None if text is None else self.keys.open([text])[text].text
+
     def facts(self, after: int = 0) -> list[Fact]:
         """The log after a position."""
         with self.database.connect(Role.READER) as connection:
@@ -88,6 +98,7 @@ class Economy:
 
     def close(self) -> None:
         self.log.close()
+        self.keys_home.cleanup()
 
 
 def assert_sound(facts: Sequence[Fact]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from eventsourcing.persistence import JSONTranscoder
@@ -10,9 +11,12 @@ from eventsourcing.persistence import JSONTranscoder
 from domain.kernel import Aggregate, Refusal
 from domain.kernel.evolve import rehydrate
 from domain.kernel.mapper import StrictMapper, codec_of
+from domain.kernel.personal import sealed
+from tests.keys import HeldKeys
 
 FactIn = tuple[type[Any], dict[str, Any]]
 
+KEYS = HeldKeys()
 mapper = StrictMapper(transcoder=JSONTranscoder())
 
 
@@ -39,7 +43,7 @@ def assert_replays(aggregate: Aggregate) -> None:
 
 def replayed(facts: Sequence[Any]) -> Aggregate | None:
     """The aggregate whose whole stream these facts are, rebuilt from the bytes the log would hold."""
-    rows = [mapper.to_stored_event(fact) for fact in facts]
+    rows = [mapper.to_stored_event(sealed(fact, uuid4(), codec_of(fact.TOPIC).personal, KEYS)) for fact in facts]
     return rehydrate(facts[0].originator_id, rows) if rows else None
 
 

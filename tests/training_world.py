@@ -11,6 +11,7 @@ from domain.federated_learning.service import FederatedLearningService
 from domain.federated_learning.session import TrainingSession
 from domain.kernel import EventLog, Fact, Receipt
 from domain.monitoring.service import MonitoringService
+from domain.privacy.service import PrivacyService
 from domain.sagas.coordinate_training import CoordinateTraining
 from domain.sagas.deadline import Deadlines
 from domain.sagas.operations import SagaOperations
@@ -40,6 +41,7 @@ class TrainingWorld:
             deadlines=Deadlines(self.log),
             monitoring=MonitoringService(self.log, ()),
             sagas=SagaOperations(self.log),
+            privacy=PrivacyService(self.log),
         )
         self.stage = Stage(self, [CoordinateTraining], self.village)
 

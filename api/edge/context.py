@@ -12,6 +12,7 @@ from psycopg.errors import DataError, QueryCanceled
 from psycopg.rows import dict_row
 
 from domain.audit.checkpoint import Verifier
+from domain.kernel.personal import SubjectKeys
 from infrastructure.blobs import BlobStore
 from infrastructure.database import Database
 from infrastructure.keys import Keys
@@ -42,7 +43,7 @@ class ApiContext:
     """The API's collaborators.
 
     `village` holds the services commands go to; `database` the pools queries use; `devices` answers a device's
-    public key; `verifiers` the keys that may have signed checkpoints of the log.
+    public key; `verifiers` the keys that may have signed checkpoints of the log; `subject_keys` open personal text.
     """
 
     village: "Village"
@@ -52,6 +53,7 @@ class ApiContext:
     settings: Settings
     devices: DeviceDirectory
     verifiers: Callable[[], list[Verifier]] = list
+    subject_keys: SubjectKeys | None = None
     version: str = "0.1.0"
     rate_limits: RateLimits = field(default_factory=RateLimits)
     _commands: CapacityLimiter | None = None

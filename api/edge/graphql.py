@@ -56,6 +56,7 @@ from .connection import (
 )
 from .context import ApiContext
 from .past import AsOf, row_of, rows_of
+from .personal import loader_of
 from .principals import Principal, Role
 from .scalars import Grains, Milliseconds, Position
 
@@ -104,6 +105,7 @@ class GraphQLContext(BaseContext):
         self.ctx = ctx
         self.feed = feed
         self.given = principal
+        self.personal = loader_of(ctx)
 
     @property
     def principal(self) -> Principal:

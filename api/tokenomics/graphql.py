@@ -9,7 +9,9 @@ import strawberry
 
 from api.edge.graphql import AsOf, Condition, Connection, Grains, Info, Listing, Milliseconds, Position, equals
 from api.edge.past import rows_of
+from api.edge.personal import PersonalText, personal_text
 from domain.kernel import Forbidden
+from domain.kernel.personal import SealedText
 from domain.tokenomics.accounts import SYSTEM_ACCOUNT_NAMES, wallet_id_of
 from projections.rows import Row
 from projections.tokenomics import Accounts, DevicePayouts, Epochs, RewardClaims, Transfers, Wallets
@@ -59,11 +61,19 @@ class Transfer:
     kind: str
     state: str
     reason: str | None
-    memo: str
+    note: str
     moved_grains: Grains
     posted_at: datetime
     position: Position
     stored: strawberry.Private[list[dict[str, str]]]
+    sealed: strawberry.Private[SealedText | None]
+
+    @strawberry.field
+    def memo(self, info: Info) -> PersonalText | None:
+        """What the payer says of it; null when nothing."""
+        if self.sealed is None:
+            return None
+        return personal_text(info.context.personal, self.sealed)  # type: ignore[return-value]  # awaited by graphql
 
     @strawberry.field
     def legs(self, info: Info) -> list[Leg]:
@@ -77,9 +87,9 @@ class Transfer:
     @classmethod
     def of(cls, row: TransferRow) -> "Transfer":
         columns: dict[str, Any] = msgspec.structs.asdict(row)
-        stored = columns.pop("legs")
+        stored, sealed = columns.pop("legs"), columns.pop("memo")
         del columns["cause_event_id"]
-        return cls(**columns, stored=stored)
+        return cls(**columns, stored=stored, sealed=sealed)
 
 
 @strawberry.type

@@ -5,6 +5,7 @@ from .errors import AggregateNotFound, AlreadyExists, Conflict, Forbidden, NotFo
 from .event_log import EventLog, command
 from .fact import Fact
 from .ids import derive
+from .personal import Personal, PersonalText
 from .saga import Saga
 from .scope import CommandScope, new_scope, scope, within
 from .snapshot import Snapshot, SnapshotPolicy
@@ -27,6 +28,8 @@ __all__ = [
     "Instant",
     "NotFound",
     "Opener",
+    "Personal",
+    "PersonalText",
     "Receipt",
     "Refusal",
     "Saga",

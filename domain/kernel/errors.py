@@ -85,6 +85,18 @@ class LogUnavailable(Refusal):
     status = 503
 
 
+class SubjectErased(Refusal):
+    """A person who was erased gets no key again: nothing personal of theirs is recorded any more."""
+
+    status = 410
+
+
+class SealingUnavailable(Refusal):
+    """Personal text is recorded sealed or not at all, and this process cannot reach the key: try again later."""
+
+    status = 503
+
+
 class UnrecordableEvent(TypeError):
     """An event carries a value that would not be read back as it was written: our mistake, not the world's."""
 

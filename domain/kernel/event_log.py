@@ -30,6 +30,8 @@ from .errors import (
 )
 from .evolve import rehydrate
 from .ids import event_id
+from .mapper import codec_of
+from .personal import SubjectKeys, sealed
 from .scope import next_command, scope, within
 from .snapshot import restored, take
 from .turns import Turns
@@ -75,6 +77,7 @@ class EventLog(Application[UUID]):
     def __init__(self, env: Mapping[str, str], *, cache_capacity: int = 4_096) -> None:
         super().__init__(dict(env))
         self.cache = AggregateCache(cache_capacity)
+        self.subject_keys: SubjectKeys | None = None
         self._turns = Turns()
 
     @property
@@ -290,14 +293,17 @@ class EventLog(Application[UUID]):
         return written.receipt
 
     def _append(self, command_id: UUID, fact: Decided, index: int, exact: set[UUID]) -> Append:
-        stored = self.mapper.to_stored_event(fact.event)
-        stream = fact.event.originator_id
+        event, named = fact.event, event_id(command_id, index)
+        if fields := codec_of(event.TOPIC).personal:
+            event = sealed(event, named, fields, self.subject_keys)
+        stored = self.mapper.to_stored_event(event)
+        stream = event.originator_id
         return Append(
             stream=stream,
             version=stored.originator_version if stream in exact and not fact.loose else None,
             topic=stored.topic,
             state=stored.state,
-            event_id=event_id(command_id, index),
+            event_id=named,
             opener=fact.opener,
         )
 

@@ -1,19 +1,21 @@
 """The mapper: domain events to JSON bytes and back, by one strict, cached msgspec codec per topic."""
 
 import dataclasses
+import inspect
 import typing
 from collections.abc import Callable
 from datetime import datetime
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from eventsourcing.domain import CanInitAggregate
+from eventsourcing.domain import CanInitAggregate, decorated_funcs
 from eventsourcing.persistence import Mapper, StoredEvent
 from eventsourcing.utils import TopicError, resolve_topic
 
 from .errors import UnreadableEvent, UnrecordableEvent
+from .personal import Personal, Sealed
 from .time import Instant
 
 _ENVELOPE = frozenset({"originator_id", "originator_version", "originator_topic", "timestamp"})
@@ -32,7 +34,11 @@ class Codec:
         self.kind = kind
         self.topic: str = kind.TOPIC
         self.names = tuple(field.name for field in dataclasses.fields(kind) if field.name not in _ENVELOPE)
-        self.fields = {name: _recordable(hints[name], f"{self.topic}.{name}") for name in self.names}
+        self.personal = tuple(name for name in self.names if _is_personal(hints[name]))
+        self.fields = {
+            name: _sealed(hints[name]) if name in self.personal else _recordable(hints[name], f"{self.topic}.{name}")
+            for name in self.names
+        }
         self.version: int = kind.class_version
         self.upcasters = [_upcaster(kind, version) for version in range(1, self.version)]
         versioned = [("class_version", int)] if self.version > 1 else []
@@ -42,6 +48,8 @@ class Codec:
         self.decoder = msgspec.json.Decoder(self.shape)
         self.opens = issubclass(kind, CanInitAggregate)
         self.originator_topic = self.topic.rpartition(".")[0]
+        if kept := set(self.personal) & _evolves_by(kind, self.originator_topic if self.opens else None):
+            raise TypeError(f"{self.topic}: an aggregate does not keep personal text ({', '.join(kept)})")
 
     def encode(self, values: dict[str, Any]) -> bytes:
         """JSON bytes of an event's fields, proved to be read back as they are.
@@ -171,11 +179,26 @@ def _recordable(hint: Any, where: str) -> Any:
         return hint
     if origin is typing.Literal and all(type(item) is str for item in arguments):
         return hint
-    if isinstance(hint, type) and _is_value(hint):
+    if isinstance(hint, type) and hint is not Sealed and _is_value(hint):
         for name, inner in typing.get_type_hints(hint, include_extras=True).items():
             _recordable(inner, f"{where}.{name}")
         return hint
-    raise TypeError(f"{where}: an event cannot carry {hint!r} (a datetime is an Instant)")
+    raise TypeError(f"{where}: an event cannot carry {hint!r} (a datetime is an Instant, PersonalText a field's own)")
+
+
+def _is_personal(hint: Any) -> bool:
+    return {Personal, Sealed} <= set(typing.get_args(hint))
+
+
+def _sealed(hint: Any) -> Any:
+    """What is stored of a `PersonalText`, or of one that may be absent."""
+    return Sealed | None if NoneType in typing.get_args(hint) else Sealed
+
+
+def _evolves_by(kind: type[Any], opens: str | None) -> set[str]:
+    """The fields of an event that its aggregate's evolve method takes."""
+    evolve = decorated_funcs.get(kind) or (resolve_topic(opens).__init__ if opens else None)
+    return set() if evolve is None else set(inspect.signature(evolve).parameters)
 
 
 def _is_value(hint: type) -> bool:

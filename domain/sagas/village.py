@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import EventLog
 from domain.monitoring.service import MonitoringService
+from domain.privacy.service import PrivacyService
 from domain.tokenomics.service import TokenomicsService
 
 from .deadline import Deadlines
@@ -26,3 +27,4 @@ class Village:
     deadlines: Deadlines
     monitoring: MonitoringService
     sagas: SagaOperations
+    privacy: PrivacyService

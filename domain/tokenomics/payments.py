@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from domain.kernel import AggregateNotFound, EventLog, Receipt, command, scope
+from domain.kernel import AggregateNotFound, EventLog, Personal, Receipt, command, scope
 from domain.kernel.tokens import positive
 from domain.kernel.turns import Turns
 
@@ -75,7 +75,11 @@ class Payments:
         kind: PaymentKind = "payment",
         memo: str = "",
     ) -> Receipt:
-        """Pay out of a hold and release the rest. Refusals: WalletUnknown, SelfPayment, those of `Wallet.capture`."""
+        """Pay out of a hold and release the rest.
+
+        Raises:
+            WalletUnknown, SelfPayment, those of `Wallet.capture`; for a memo also SubjectErased, SealingUnavailable.
+        """
         with self.turns.of(wallet_id_of(owner_id)):
             wallet, kept = self._wallet(owner_id), self._fee(kind, grains)
             legs = payment_legs(wallet.id, wallet_id_of(to_owner_id), grains, kept)
@@ -83,7 +87,9 @@ class Payments:
             wallet.capture(hold_id, grains, transfer_id, scope().now)
             return self._pay(
                 wallet,
-                Transfer.post(transfer_id, "hold_capture", legs, memo=memo, cause_event_id=scope().causation_id),
+                Transfer.post(
+                    transfer_id, "hold_capture", legs, memo=_memo(owner_id, memo), cause_event_id=scope().causation_id
+                ),
                 kept,
             )
 
@@ -118,7 +124,7 @@ class Payments:
 
         Raises:
             WalletUnknown, InsufficientFunds, SelfPayment, TransferIdReused, TransferRejected, AmountNotPositive,
-            AmountTooLarge.
+            AmountTooLarge; for a memo also SubjectErased, SealingUnavailable.
         """
         payer_id, kept = wallet_id_of(from_owner_id), self._fee(kind, grains)
         legs = payment_legs(payer_id, wallet_id_of(to_owner_id), grains, kept)
@@ -130,7 +136,11 @@ class Payments:
             payer = self._wallet(from_owner_id)
             payer.debit(transfer_id, grains, scope().now)
             return self._pay(
-                payer, Transfer.post(transfer_id, kind, legs, memo=memo, cause_event_id=scope().causation_id), kept
+                payer,
+                Transfer.post(
+                    transfer_id, kind, legs, memo=_memo(from_owner_id, memo), cause_event_id=scope().causation_id
+                ),
+                kept,
             )
 
     @command
@@ -183,3 +193,8 @@ class Payments:
             return self.log.record(payer, transfer, *facts, id=transfer.id, grains=str(gross), fee_grains=str(kept))
         except AggregateNotFound as missing:
             raise WalletUnknown("the payee has no wallet") from missing
+
+
+def _memo(payer: UUID, text: str) -> Personal | None:
+    """What a payer writes is about the payer."""
+    return Personal(payer, text) if text else None

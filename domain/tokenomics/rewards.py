@@ -159,4 +159,4 @@ class Rewards:
 
 
 def _reward_transfer(transfer_id: UUID, legs: Sequence[Leg], epoch_number: int) -> Transfer:
-    return Transfer.post(transfer_id, "reward", legs, memo=f"epoch {epoch_number}", cause_event_id=scope().causation_id)
+    return Transfer.post(transfer_id, "reward", legs, note=f"epoch {epoch_number}", cause_event_id=scope().causation_id)

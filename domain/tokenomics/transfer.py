@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
-from domain.kernel import Aggregate, Created, Refusal, Value, derive
+from domain.kernel import Aggregate, Created, Personal, PersonalText, Refusal, Value, derive
 from domain.kernel.tokens import MAX_GRAINS, AmountTooLarge
 
 MAX_LEGS = 501
@@ -51,11 +51,19 @@ class Transfer(Aggregate):
     """Its id is derived from its business key, so that paying twice is a stream that exists, not a bug."""
 
     class Posted(Created):
+        """`memo` is what the payer says of it; `note` what the village does, or a memo of before version 2."""
+
+        class_version = 2
         transfer_id: UUID
         kind: str
         legs: list[Leg]
-        memo: str
+        memo: PersonalText | None
+        note: str
         cause_event_id: UUID | None
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            state["note"], state["memo"] = state["memo"], None
 
     class Rejected(Created):
         transfer_id: UUID
@@ -74,7 +82,14 @@ class Transfer(Aggregate):
 
     @classmethod
     def post(
-        cls, transfer_id: UUID, kind: Kind, legs: Sequence[Leg], *, memo: str = "", cause_event_id: UUID | None = None
+        cls,
+        transfer_id: UUID,
+        kind: Kind,
+        legs: Sequence[Leg],
+        *,
+        memo: Personal | None = None,
+        note: str = "",
+        cause_event_id: UUID | None = None,
     ) -> "Transfer":
         """A transfer that has happened. Its legs are kept sorted by account, which also makes two of them comparable.
 
@@ -84,7 +99,13 @@ class Transfer(Aggregate):
         _check(legs)
         ordered = sorted(legs, key=attrgetter("account"))
         return cls._create(
-            cls.Posted, transfer_id=transfer_id, kind=kind, legs=ordered, memo=memo, cause_event_id=cause_event_id
+            cls.Posted,
+            transfer_id=transfer_id,
+            kind=kind,
+            legs=ordered,
+            memo=memo,
+            note=note,
+            cause_event_id=cause_event_id,
         )
 
     @classmethod

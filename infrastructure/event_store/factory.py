@@ -12,6 +12,7 @@ from eventsourcing.persistence import (
 )
 
 from domain.kernel.event_log import EventLog
+from domain.kernel.personal import SubjectKeys
 from domain.kernel.ports import Clock, system_clock
 from infrastructure.database import Database
 
@@ -47,13 +48,18 @@ class PostgresFactory(InfrastructureFactory[TrackingRecorder]):
 
 
 def open_event_log(
-    database_url: str, *, clock: Clock = system_clock, on_flush: Callable[[int, float], None] | None = None
+    database_url: str,
+    *,
+    clock: Clock = system_clock,
+    on_flush: Callable[[int, float], None] | None = None,
+    subject_keys: SubjectKeys | None = None,
 ) -> EventLog:
     """The event log of one process on a migrated database. Close it to stop its writer thread.
 
     Args:
         clock: answers the present instant; `recorded_at` never runs behind it or behind an earlier fact.
         on_flush: told of every flush: how many commands it held, and how many seconds it waited for the lock.
+        subject_keys: seal what is personal; without them such events are refused.
     """
     log = EventLog(
         {
@@ -66,4 +72,5 @@ def open_event_log(
     assert isinstance(recorder, PostgresRecorder)
     recorder.clock = clock
     recorder.on_flush = on_flush
+    log.subject_keys = subject_keys
     return log

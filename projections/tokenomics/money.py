@@ -10,6 +10,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from domain.kernel.fact import Fact
+from domain.kernel.personal import SealedText, sealed_text
 from domain.tokenomics.accounts import SYSTEM_ACCOUNT_NAMES
 from domain.tokenomics.transfer import Leg, Transfer
 from domain.tokenomics.wallet import Wallet
@@ -95,13 +96,17 @@ class Accounts(ReadModel[AccountRow]):
 
 
 class TransferRow(Row, frozen=True):
-    """A transfer that was posted, or rejected for good. `legs` are {account, grains} with decimal strings."""
+    """A transfer that was posted, or rejected for good. `legs` are {account, grains} with decimal strings.
+
+    `memo` is the payer's and sealed, `note` the village's own.
+    """
 
     transfer_id: UUID
     kind: str
     state: str
     reason: str | None
-    memo: str
+    memo: SealedText | None
+    note: str
     moved_grains: int
     legs: list[dict[str, str]]
     cause_event_id: UUID | None
@@ -124,11 +129,23 @@ class Transfers(ReadModel[TransferRow]):
     def evolve(self, row: TransferRow | None, fact: Fact, key: Key) -> TransferRow | None:
         made: Any = fact.event
         if isinstance(made, Transfer.Rejected):
-            return TransferRow(key, made.kind, REJECTED, made.reason, "", 0, [], None, fact.recorded_at, fact.position)
+            return TransferRow(
+                key, made.kind, REJECTED, made.reason, None, "", 0, [], None, fact.recorded_at, fact.position
+            )
         legs = [{"account": str(leg.account), "grains": str(leg.grains)} for leg in made.legs]
         moved = sum(leg.grains for leg in made.legs if leg.grains > 0)
         return TransferRow(
-            key, made.kind, POSTED, None, made.memo, moved, legs, made.cause_event_id, fact.recorded_at, fact.position
+            key,
+            made.kind,
+            POSTED,
+            None,
+            sealed_text(fact, "memo"),
+            made.note,
+            moved,
+            legs,
+            made.cause_event_id,
+            fact.recorded_at,
+            fact.position,
         )
 
 

@@ -9,13 +9,14 @@ from uuid import UUID, uuid4
 import httpx2
 from fastapi.testclient import TestClient
 
-from api import audit, device_registry, federated_learning, monitoring, sagas, tokenomics
+from api import audit, device_registry, federated_learning, monitoring, privacy, sagas, tokenomics
 from api.app import create_app
 from api.edge.context import ApiContext
 from domain.device_registry.service import DeviceRegistryService
 from domain.federated_learning.service import FederatedLearningService
 from domain.kernel import Fact, Refusal, new_scope, within
 from domain.monitoring import MonitoringService
+from domain.privacy.service import PrivacyService
 from domain.sagas.deadline import Deadlines
 from domain.sagas.operations import SagaOperations
 from domain.sagas.plan import Plan, Step
@@ -28,6 +29,7 @@ from infrastructure.event_store import open_event_log
 from infrastructure.keys import load_keys
 from infrastructure.sealing_keys import load_sealing_keys
 from infrastructure.settings import Settings
+from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
 from projections.catalogue import READ_MODELS
 from projections.tokenomics.queries import RewardIndex
 from tests.balances import BalanceRow, Balances, create_tables
@@ -35,6 +37,7 @@ from tests.ledger import Account, Ledger
 from workers.log_sealer import LogSealer
 from workers.projector import Projector
 from workers.saga_runner import SagaRunner
+from workers.subject_eraser import SubjectEraser
 
 ORIGIN = "office.test/log"
 
@@ -89,7 +92,8 @@ class Office:
         create_tables(database)
         self.database = database
         self.mended = Mended()
-        self.log = open_event_log(url)
+        self.subject_keys = SubjectKeyTable(database, KeyEncryptionKeys(home))
+        self.log = open_event_log(url, subject_keys=self.subject_keys)
         self.ledger = Ledger(self.log)
         blobs = BlobStore.open(None, home=home)
         self.models = [*READ_MODELS, Breakable(self.mended)]
@@ -103,11 +107,13 @@ class Office:
             monitoring=MonitoringService(self.log, [model.name for model in self.models]),
             deadlines=deadlines,
             sagas=SagaOperations(self.log, [plan]),
+            privacy=PrivacyService(self.log),
         )
         self.projector = Projector(database, self.models)
         self.runner = SagaRunner(self.log, database, [plan], self.village)
         keys = load_sealing_keys(home, ORIGIN)
         self.sealer = LogSealer(database, keys)
+        self.eraser = SubjectEraser(database, self.subject_keys)
         self.ctx = ApiContext(
             village=self.village,
             database=database,
@@ -116,8 +122,9 @@ class Office:
             settings=Settings(home=home),
             devices=lambda device_id: None,
             verifiers=lambda: keys.verifiers,
+            subject_keys=self.subject_keys,
         )
-        app = create_app(self.ctx, [audit, device_registry, federated_learning, monitoring, sagas, tokenomics])
+        app = create_app(self.ctx, [audit, device_registry, federated_learning, monitoring, privacy, sagas, tokenomics])
         self.tokens = app.state.gate.tokens
         self.client = TestClient(app)
 

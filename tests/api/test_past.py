@@ -24,7 +24,8 @@ EVERYTHING = """query($at: AsOf, $who: UUID!, $device: UUID!, $account: UUID) {
     }
     wallet(ownerId: $who, asOf: $at) { walletId ownerId postedGrains heldGrains availableGrains openedAt }
     transfers(first: 100, asOf: $at) { totalCount edges { cursor node {
-        transferId kind state reason memo movedGrains postedAt position legs { account name grains } } } }
+        transferId kind state reason note memo { subject text erased }
+        movedGrains postedAt position legs { account name grains } } } }
     ofAccount: transfers(first: 100, account: $account, asOf: $at) { edges { node { transferId } } }
     epochs(first: 100, asOf: $at) { edges { cursor node { number budgetGrains reservedGrains state } } }
     rewardClaims(first: 100, asOf: $at) { totalCount edges { cursor node {

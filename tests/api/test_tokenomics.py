@@ -70,6 +70,7 @@ def counter(database: Database, database_url: str, tmp_path: Path) -> Iterator[C
         keys=load_keys(tmp_path),
         settings=Settings(home=tmp_path),
         devices=lambda device_id: None,
+        subject_keys=economy.keys,
     )
     socket, url = listen("127.0.0.1", 0)
     serving = server(create_app(ctx, [tokenomics]))
@@ -235,9 +236,12 @@ def test_transfers_are_listed_from_the_newest_back_and_a_batch_shows_a_member_on
     claims = [counter.economy.accrue(owner_id=owner) for owner in (mine, theirs)]
     counter.economy.distribute(claims)
     counter.post("process_payment", payment(theirs, "3", memo="thanks"), owner=mine)
-    query = "{ transfers(first: 2) { edges { node { kind memo movedGrains legs { account grains } } } } }"
+    query = """{ transfers(first: 2) { edges { node {
+        kind memo { subject text erased } movedGrains legs { account grains } } } } }"""
     newest, batch = [edge["node"] for edge in counter.ask(query, owner=mine)["data"]["transfers"]["edges"]]
-    assert (newest["kind"], newest["memo"], newest["movedGrains"]) == ("payment", "thanks", "3")
+    assert (newest["kind"], newest["movedGrains"]) == ("payment", "3")
+    assert newest["memo"] == {"subject": str(mine), "text": "thanks", "erased": False}
+    assert batch["memo"] is None
     assert sorted(leg["grains"] for leg in newest["legs"]) == ["-3", "3"]
     assert batch["kind"] == "reward"
     assert [leg["account"] for leg in batch["legs"]] == [str(wallet_id_of(mine))]

@@ -27,6 +27,7 @@ from domain.federated_learning.service import FederatedLearningService
 from domain.federated_learning.statement import sign, statement
 from domain.kernel import EventLog, new_scope, within
 from domain.monitoring.service import MonitoringService
+from domain.privacy.service import PrivacyService
 from domain.sagas.coordinate_training import CoordinateTraining
 from domain.sagas.deadline import Deadlines
 from domain.sagas.operations import SagaOperations
@@ -186,6 +187,7 @@ def site(database: Database, database_url: str, tmp_path: Path) -> Iterator[Site
         monitoring=MonitoringService(log, ()),
         deadlines=Deadlines(log),
         sagas=SagaOperations(log),
+        privacy=PrivacyService(log),
     )
     ctx = ApiContext(
         village=village,

@@ -33,11 +33,12 @@ class Rewarding(Economy):
         super().__init__(url, database, policy)
         self.registry = DeviceRegistryService(self.log)
         unused: Any = None
-        village = Village(self.log, self.registry, self.service, unused, Deadlines(self.log), unused, unused)
+        village = Village(self.log, self.registry, self.service, unused, Deadlines(self.log), unused, unused, unused)
         self.stage = Stage(self, [RewardTraining], village)
 
     def close(self) -> None:
         self.stage.close()
+        self.keys_home.cleanup()
 
     def device(self, owner_id: UUID | None = None) -> UUID:
         """An enrolled device."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.kernel import Refusal, new_scope, within
+from domain.kernel import Personal, Refusal, new_scope, within
 from domain.kernel.tokens import MAX_GRAINS, AmountNotPositive, AmountTooLarge
 from domain.tokenomics.accounts import FEES, INSURANCE, MINT, SYSTEM_ACCOUNT_NAMES, TREASURY, wallet_id_of
 from domain.tokenomics.legs import SelfPayment, payment_legs
@@ -36,12 +36,13 @@ def in_a_command() -> Iterator[None]:
 
 
 def test_a_posted_transfer_keeps_its_legs_in_the_order_of_their_accounts() -> None:
-    transfer = Transfer.post(ID, "payment", [Leg(C, -3), Leg(A, 1), Leg(B, 2)], memo="rent", cause_event_id=A)
+    memo = Personal(B, "rent")
+    transfer = Transfer.post(ID, "payment", [Leg(C, -3), Leg(A, 1), Leg(B, 2)], memo=memo, cause_event_id=A)
     legs = [Leg(A, 1), Leg(B, 2), Leg(C, -3)]
     assert facts_of(transfer) == [
         (
             Transfer.Posted,
-            {"transfer_id": ID, "kind": "payment", "legs": legs, "memo": "rent", "cause_event_id": A},
+            {"transfer_id": ID, "kind": "payment", "legs": legs, "memo": memo, "note": "", "cause_event_id": A},
         )
     ]
     assert (transfer.id, transfer.kind, transfer.legs, transfer.rejected) == (ID, "payment", tuple(legs), False)

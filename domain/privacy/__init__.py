@@ -1,0 +1,1 @@
+"""Privacy: what the village knows of people, and how it forgets them."""

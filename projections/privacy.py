@@ -1,0 +1,41 @@
+"""Who has been erased, as it is read."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+from domain.kernel.fact import Fact
+from domain.privacy.subject import Subject
+from projections.rows import Key, ReadModel, Row
+
+
+class SubjectRow(Row, frozen=True):
+    """A person who was erased: by whom and why."""
+
+    subject_id: UUID
+    reason: str
+    actor: str
+    erased_at: datetime
+    position: int
+
+
+class Subjects(ReadModel[SubjectRow]):
+    """Erased subjects by id."""
+
+    name = "subjects"
+    table = "read.subjects"
+    row = SubjectRow
+    key = ("subject_id",)
+    listens = (Subject.Erased,)
+
+    def keys(self, fact: Fact) -> Iterable[Key]:
+        return (fact.event.subject,)
+
+    def streams_of(self, key: Key) -> tuple[UUID]:
+        return (Subject.create_id(key),)
+
+    def evolve(self, row: SubjectRow | None, fact: Fact, key: Key) -> SubjectRow | None:
+        return SubjectRow(key, fact.event.reason, fact.actor, fact.recorded_at, fact.position)
+
+
+READ_MODELS = (Subjects(),)

@@ -12,8 +12,9 @@ from uuid import UUID, uuid4
 import psycopg
 
 from benchmarks.history import History
+from benchmarks.meter import Meters
 from benchmarks.table import Row, middle
-from domain.kernel import Aggregate, Created, EventLog, Receipt, command, event, new_scope, within
+from domain.kernel import new_scope, within
 from infrastructure.database import Database
 from infrastructure.event_store import open_event_log
 from infrastructure.event_store.flush import LOG_LOCK
@@ -28,49 +29,6 @@ AUTOCOMMIT = f"INSERT INTO bench.raw ({COLUMNS}) VALUES ({VALUES}, nextval('benc
 LOCKED = (
     f"INSERT INTO bench.locked ({COLUMNS}) VALUES ({VALUES}, (SELECT coalesce(max(position), 0) + 1 FROM bench.locked))"
 )
-
-
-class Meter(Aggregate, context="benchmarks"):
-    """Has one rule and one number."""
-
-    class Installed(Created):
-        meter_id: UUID
-
-    class Advanced(Aggregate.Event):
-        by: int
-
-    @event(Installed)
-    def __init__(self, meter_id: UUID) -> None:
-        self.stands_at = 0
-
-    @staticmethod
-    def create_id(meter_id: UUID) -> UUID:
-        return meter_id
-
-    def advance(self, by: int) -> None:
-        assert by > 0
-        self._advanced(by=by)
-
-    @event(Advanced)
-    def _advanced(self, by: int) -> None:
-        self.stands_at += by
-
-
-class Meters:
-    """The service of the benchmark."""
-
-    def __init__(self, log: EventLog) -> None:
-        self.log = log
-
-    @command
-    def install(self, *, meter_id: UUID) -> Receipt:
-        return self.log.record(Meter(meter_id=meter_id))
-
-    @command
-    def advance(self, *, meter_id: UUID) -> Receipt:
-        meter = self.log.load(Meter, meter_id)
-        meter.advance(1)
-        return self.log.record(meter)
 
 
 def run() -> list[Row]:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID, uuid5
 
+import psutil
 import psycopg
 
 import domain.topics  # noqa: F401  (every stored topic must resolve)
@@ -45,6 +46,11 @@ class History:
     def __exit__(self, *why: Any) -> None:
         self.server.__exit__(*why)
         self._folder.cleanup()
+
+    def cpu_s(self) -> float:
+        """CPU time that the server's processes have used, of those that still run."""
+        assert self.server.pid is not None
+        return sum(sum(child.cpu_times()[:2]) for child in psutil.Process(self.server.pid).children())
 
     def database(self) -> Database:
         """A fresh, migrated database."""

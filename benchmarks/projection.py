@@ -11,9 +11,9 @@ from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
 from eventsourcing.postgres import PostgresTrackingRecorder
 from eventsourcing.projection import Projection, ProjectionRunner
-from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.history import History, opened_wallets, write
+from benchmarks.library import environment
 from benchmarks.table import Row, middle
 from infrastructure.database import Database
 from projections.tokenomics.money import Wallets
@@ -107,16 +107,8 @@ class _Peer:
     """The library's application and its ProjectionRunner, on the same server."""
 
     def __init__(self, url: str) -> None:
-        at = conninfo_to_dict(url)
         self._url = url
-        self._env = {
-            "PERSISTENCE_MODULE": "eventsourcing.postgres",
-            "POSTGRES_DBNAME": str(at["dbname"]),
-            "POSTGRES_HOST": str(at["host"]),
-            "POSTGRES_PORT": str(at.get("port") or 5432),
-            "POSTGRES_USER": str(at["user"]),
-            "POSTGRES_PASSWORD": str(at.get("password") or "none"),
-        }
+        self._env = environment(url)
         with Application[UUID](self._env) as application:
             for start in range(0, PEER_FACTS, 500):
                 application.save(*(Counter(uuid4()) for _ in range(start, start + 500)))

@@ -13,7 +13,8 @@ import psutil
 class Row:
     """One measured claim: medians in `unit`; `target` says in words what `met` decided.
 
-    `limit` is what the hardware or the database alone does in the same run, `peer` what others' software does.
+    `limit` is what the hardware or the database alone does in the same run, `peer` what others' software does;
+    `note` says where the time goes.
     """
 
     row: str
@@ -23,6 +24,7 @@ class Row:
     met: bool
     limit: float | None = None
     peer: float | None = None
+    note: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The row with its ratios."""

@@ -293,18 +293,16 @@ class EventLog(Application[UUID]):
         return written.receipt
 
     def _append(self, command_id: UUID, fact: Decided, index: int, exact: set[UUID]) -> Append:
-        event, named = fact.event, event_id(command_id, index)
-        if fields := codec_of(event.TOPIC).personal:
-            event = sealed(event, named, fields, self.subject_keys)
-        stored = self.mapper.to_stored_event(event)
-        stream = event.originator_id
+        event, named, codec = fact.event, event_id(command_id, index), codec_of(fact.event.TOPIC)
+        if codec.personal:
+            event = sealed(event, named, codec.personal, self.subject_keys)
         return Append(
-            stream=stream,
-            version=stored.originator_version if stream in exact and not fact.loose else None,
-            topic=stored.topic,
-            state=stored.state,
-            event_id=named,
-            opener=fact.opener,
+            event.originator_id,
+            event.originator_version if event.originator_id in exact and not fact.loose else None,
+            codec.topic,
+            codec.encode(vars(event)),
+            named,
+            fact.opener,
         )
 
     def _remember(self, held: Mapping[UUID, Aggregate], appends: Sequence[Append], written: Written) -> None:

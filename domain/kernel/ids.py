@@ -6,6 +6,7 @@ from uuid import UUID, SafeUUID, uuid5
 
 _ROOT = UUID("5ad1a6c4-2c57-5c0b-9d0f-6f1b7d0c6a11")
 
+_UNKNOWN = SafeUUID.unknown
 _VERSION_OFF = ~(0xF000 << 64 | 0xC000 << 48)
 _VERSION_5 = 5 << 76 | 0x8000 << 48
 
@@ -21,7 +22,7 @@ def event_id(command_id: UUID, index: int) -> UUID:
     digest = sha1(command_id.int.to_bytes(16, "big") + b"%d" % index, usedforsecurity=False).digest()
     made = object.__new__(UUID)
     object.__setattr__(made, "int", int.from_bytes(digest[:16], "big") & _VERSION_OFF | _VERSION_5)
-    object.__setattr__(made, "is_safe", SafeUUID.unknown)
+    object.__setattr__(made, "is_safe", _UNKNOWN)
     return made
 
 

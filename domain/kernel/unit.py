@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID
 
+import msgspec
+
 from .aggregate import Aggregate, Event, detached
 from .evolve import evolve_by
 from .write import Receipt
@@ -20,8 +22,7 @@ class Opener:
 Recordable = Aggregate | Event | Opener
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(msgspec.Struct, frozen=True, gc=False):
     """One fact to record. A loose one was made without its aggregate, so it has no version of its own."""
 
     event: Any

@@ -13,8 +13,7 @@ from .snapshot import StoredSnapshot
 MAX_EVENTS_PER_COMMAND = 4_096
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(msgspec.Struct, frozen=True, gc=False):
     """One event to append.
 
     `version` is the exact version it was decided at, or None for ANY (facts that commute). An `opener` is

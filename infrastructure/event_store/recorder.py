@@ -4,8 +4,6 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, NoReturn
 from uuid import UUID, uuid5
 
@@ -22,6 +20,7 @@ from infrastructure.database import Database, Role
 
 from .decide import given_answer
 from .flush import VERSIONS, Flush
+from .waiting import Waiting
 
 MAX_WAITING = 10_000
 MAX_WRITES_PER_FLUSH = 256
@@ -31,8 +30,6 @@ MAX_RECONNECTS = 6
 
 _CONNECTION_LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 _log = logging.getLogger(__name__)
-
-Waiting = tuple[Write, "Future[Written]"]
 
 
 class PostgresRecorder(ProcessRecorder):
@@ -46,7 +43,7 @@ class PostgresRecorder(ProcessRecorder):
         self.clock: Clock = system_clock
         self.on_flush: Callable[[int, float], None] | None = None
         self._database = database
-        self._waiting: queue.Queue[Waiting | None] = queue.Queue(MAX_WAITING)
+        self._waiting: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._connection: psycopg.Connection[Any] | None = None
         self._closed = threading.Event()
         self._closing = threading.Lock()
@@ -62,20 +59,14 @@ class PostgresRecorder(ProcessRecorder):
             Conflict, AlreadyExists, CursorMoved, IdempotencyKeyReused: nothing was recorded.
             LogOverloaded, LogClosed: nothing was recorded. LogUnavailable: it is not known whether it was.
         """
-        answer: Future[Written] = Future()
+        waiting = Waiting(write)
         with self._closing:  # so that nothing queues up behind the end
             if self._closed.is_set():
                 raise LogClosed("the event log is closed")
-            try:
-                self._waiting.put_nowait((write, answer))
-            except queue.Full:
-                raise LogOverloaded(f"{MAX_WAITING} commands wait already") from None
-        try:
-            return answer.result(ANSWER_TIMEOUT_S)
-        except FutureTimeout:
-            if answer.cancel():
-                raise LogOverloaded(f"not begun within {ANSWER_TIMEOUT_S:.0f} s") from None
-            raise LogUnavailable(f"no answer within {ANSWER_TIMEOUT_S:.0f} s") from None
+            if self._waiting.qsize() >= MAX_WAITING:
+                raise LogOverloaded(f"{MAX_WAITING} commands wait already")
+            self._waiting.put(waiting)
+        return waiting.wait(ANSWER_TIMEOUT_S)
 
     def answer_of(self, scope: CommandScope, method: str) -> Receipt | None:
         """The first answer to this idempotency key, if a command with it was recorded.
@@ -91,7 +82,7 @@ class PostgresRecorder(ProcessRecorder):
 
     def versions_of(self, streams: Sequence[UUID]) -> dict[UUID, int]:
         """The newest version of each stream at one moment, 0 for one that does not exist."""
-        return dict(self._read(VERSIONS, list(streams)))
+        return dict(self._read(VERSIONS.format("%b"), list(streams)))
 
     def snapshot_of(self, stream: UUID) -> StoredSnapshot | None:
         """The snapshot kept of a stream."""
@@ -121,7 +112,7 @@ class PostgresRecorder(ProcessRecorder):
             already = self._closed.is_set()
             self._closed.set()
         if not already:
-            self._waiting.put(None, timeout=ANSWER_TIMEOUT_S)
+            self._waiting.put(None)
         self._thread.join(ANSWER_TIMEOUT_S)
 
     # What the library calls.
@@ -215,7 +206,7 @@ class PostgresRecorder(ProcessRecorder):
     def _write_forever(self) -> None:
         while (first := self._waiting.get()) is not None:
             group = [first]
-            events = len(first[0].appends)
+            events = len(first.write.appends)
             ended = False
             while len(group) < MAX_WRITES_PER_FLUSH and events < MAX_EVENTS_PER_FLUSH:
                 try:
@@ -226,15 +217,15 @@ class PostgresRecorder(ProcessRecorder):
                     ended = True
                     break
                 group.append(following)
-                events += len(following[0].appends)
-            self._answer([waiting for waiting in group if waiting[1].set_running_or_notify_cancel()])
+                events += len(following.write.appends)
+            self._answer([waiting for waiting in group if waiting.claim()])
             if ended:
                 break
         self._disconnect()
 
     def _answer(self, group: list[Waiting], began_at: int | None = None) -> None:
         """Flush a group; when one of it cannot even be tried, flush each on its own, so only that one fails."""
-        flush = Flush([write for write, _ in group], self.clock, began_at)
+        flush = Flush([waiting.write for waiting in group], self.clock, began_at)
         try:
             outcomes = self._flush(flush)
         except _CONNECTION_LOST as error:
@@ -246,11 +237,8 @@ class PostgresRecorder(ProcessRecorder):
                     self._answer([waiting], flush.began_at)
                 return
             outcomes = [error]
-        for (_, answer), outcome in zip(group, outcomes, strict=True):
-            if isinstance(outcome, Written):
-                answer.set_result(outcome)
-            else:
-                answer.set_exception(outcome)
+        for waiting, outcome in zip(group, outcomes, strict=True):
+            waiting.tell(outcome)
         if self.on_flush is not None:
             try:
                 self.on_flush(len(group), flush.lock_wait_s)

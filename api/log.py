@@ -10,9 +10,10 @@ import strawberry
 from strawberry.scalars import JSON
 
 from domain.kernel.errors import Refusal
-from infrastructure.event_store.reader import Record
+from infrastructure.event_store.reader import LogReader, Record
 
 from .consumers import Consumer, projections
+from .edge.context import ApiContext
 from .edge.graphql import Condition, Connection, Info, Keyset, Position, Source, equals, page_of, require
 from .edge.personal import opened_state, sealed_in
 
@@ -46,7 +47,7 @@ class Event:
 
     @strawberry.field
     def state(self, info: Info) -> JSON | None:
-        """What the event says; null when it has been moved to the archive.
+        """What the event says.
 
         A personal field is `{"subject", "text", "erased"}`.
         """
@@ -120,8 +121,17 @@ class Subscription:
 
 async def events_of(info: Info, first: int, after: str | None, *conditions: Condition) -> Connection[Event]:
     """A page of the facts that fit all conditions, in order of position. The caller has checked who asks."""
-    source = Source("log.events", _COLUMNS, conditions)
-    return await page_of(info.context.ctx, source, _BY_POSITION, Event.of, first, after)
+    ctx = info.context.ctx
+    page = await page_of(ctx, Source("log.events", _COLUMNS, conditions), _BY_POSITION, Event.of, first, after)
+    if archived := {int(edge.node.position): edge.node for edge in page.edges if edge.node.stored is None}:
+        for position, state in (await ctx.in_query_thread(lambda: _archived(ctx, sorted(archived)))).items():
+            archived[position].stored = state
+    return page
+
+
+def _archived(ctx: ApiContext, positions: list[int]) -> dict[int, bytes]:
+    with ctx.database.reader.connection() as connection:
+        return {record.position: record.state for record in LogReader(connection).at(positions)}
 
 
 def _bounded(chosen: list[Any] | None) -> None:

@@ -10,6 +10,7 @@ import psycopg
 from pydantic import SecretStr
 
 from cli.errors import CommandFailed
+from infrastructure.archive import archive_store, read_archive_at
 from infrastructure.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,12 +40,17 @@ def running_database_url(settings: Settings) -> str | None:
 
 
 def require_database(settings: Settings) -> Settings:
-    """The settings with the database to use; raises CommandFailed when none is set and none runs here."""
+    """The settings with the database to use, whose archive is found from here on.
+
+    Raises:
+        CommandFailed: none is set and none runs here.
+    """
     url = running_database_url(settings)
     if url is None:
         raise CommandFailed(
             f"No village runs in {settings.home}: start one with `village up`, or set VILLAGE_DATABASE_URL"
         )
+    read_archive_at(lambda: archive_store(settings.blob_url, settings.home))
     return settings.model_copy(update={"database_url": SecretStr(url)})
 
 

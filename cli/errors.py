@@ -7,6 +7,7 @@ import psycopg
 import pydantic
 import typer
 
+from infrastructure.archive import ArchiveUnreadable
 from infrastructure.embedded.place import HomeInUse, ServerFailed
 from infrastructure.settings import PREFIX
 
@@ -28,6 +29,6 @@ def told_plainly() -> Iterator[None]:
     except psycopg.OperationalError as error:
         typer.echo(f"The database does not answer: {str(error).splitlines()[0]}", err=True)
         raise typer.Exit(1) from None
-    except (CommandFailed, HomeInUse, ServerFailed) as error:
+    except (ArchiveUnreadable, CommandFailed, HomeInUse, ServerFailed) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli import config, db
+from cli import archive, config, db
 from cli.errors import told_plainly
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(config.app, name="config")
+db.app.command("archive")(archive.archive_command)
 app.add_typer(db.app, name="db")
 
 # The rest of the line belongs to a part with a parser of its own.

@@ -10,6 +10,7 @@ from domain.audit.checkpoint import Checkpoint, CheckpointInvalid, Verifier, ver
 from domain.audit.leaf import leaf_data
 from domain.audit.merkle import CompactRange, edge_of, fold_subtree, leaf_hash
 
+from .archive import ArchiveUnreadable
 from .event_store.reader import LogReader, Record
 
 STORED_LEVELS = 8
@@ -150,7 +151,18 @@ class _Audit:
                 raise _Lie(self._edge.size + 1, "a sealed fact was removed")
         except _Lie as lie:
             found = lie
+        except ArchiveUnreadable as error:
+            found = self._before(error)
         return Verdict(self._edge.size, self._sealed, len(self._checkpoints), found.position, found.reason)
+
+    def _before(self, error: ArchiveUnreadable) -> _Lie:
+        """An earlier lie of the batch that could not be read whole, or else the fact that is missing."""
+        try:
+            for batch in self._reader.all(error.position - 1, start=self._edge.size, limit=BATCH):
+                self._check(batch.records)
+        except _Lie as lie:
+            return lie
+        return _Lie(error.position, str(error))
 
     def _check(self, records: Sequence[Record]) -> None:
         stored = self._sealed_log.leaf_hashes(self._edge.size, self._edge.size + len(records))

@@ -192,7 +192,7 @@ class BlobStore:
         # The log outlives a power cut, so what it refers to must, too; cloud stores promise that themselves.
         if self._root is None:
             return
-        for name in (self._root / path, (self._root / path).parent):
+        for name in (self._root / path, (self._root / path).parent, self._root):
             descriptor = os.open(name, os.O_RDONLY)
             try:
                 os.fsync(descriptor)

@@ -27,6 +27,7 @@ class Role(StrEnum):
     WRITER = "village_writer"
     READER = "village_reader"
     PROJECTOR = "village_projector"
+    ARCHIVER = "village_archiver"
 
 
 def conninfo_for(url: str, role: Role, *, application: str = "village") -> str:

@@ -79,6 +79,7 @@ class TrainingRound(Aggregate):
     class Completed(Aggregate.Event):
         """`participants` (sorted) are the devices whose updates are in the model."""
 
+        closes = True
         session_id: UUID
         number: int
         participants: list[UUID]
@@ -87,6 +88,7 @@ class TrainingRound(Aggregate):
         duration_ms: int
 
     class Abandoned(Aggregate.Event):
+        closes = True
         session_id: UUID
         number: int
         reason: str

@@ -90,9 +90,11 @@ class TrainingSession(Aggregate):
         pass
 
     class Completed(Aggregate.Event):
+        closes = True
         model_hash: str
 
     class Abandoned(Aggregate.Event):
+        closes = True
         reason: str
 
     @event(Created)

@@ -39,10 +39,12 @@ class Event(AggregateEvent):
     """A fact about one aggregate. Past tense, nested in its aggregate, frozen.
 
     `commutes` marks facts that never refuse and whose order does not matter (credits, evidence): they are
-    appended at ANY version, and an exact append does not conflict with them.
+    appended at ANY version, and an exact append does not conflict with them. `closes` marks facts after which
+    their stream is over: it may be archived.
     """
 
     commutes: ClassVar[bool] = False
+    closes: ClassVar[bool] = False
     class_version: ClassVar[int] = 1
 
     @staticmethod

@@ -27,6 +27,11 @@ def event_topics() -> list[str]:
     return sorted(kind.TOPIC for kind in _event_classes())
 
 
+def closing_topics() -> list[str]:
+    """The stored topics of the facts that close their streams, sorted."""
+    return sorted(kind.TOPIC for kind in _event_classes() if kind.closes)
+
+
 def committed_lines(path: Path = CATALOGUE) -> list[str]:
     """The lines of the committed file."""
     return path.read_text().splitlines() if path.exists() else []

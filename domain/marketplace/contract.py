@@ -88,6 +88,7 @@ class Contract(Aggregate):
     class Settled(Aggregate.Event):
         """All amounts in grains. Usage less credit is charged; fee, penalty and the provider's part are the charge."""
 
+        closes = True
         usage_ms: int
         usage_grains: int
         credit_grains: int

@@ -51,7 +51,7 @@ class CoordinateTraining(Saga):
         token: UUID
 
     class Ended(Saga.Event):
-        pass
+        closes = True
 
     listens = (
         TrainingSession.Started,

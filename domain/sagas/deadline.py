@@ -24,6 +24,7 @@ class Deadline(Aggregate, context="sagas"):
         due_at: Instant
 
     class Elapsed(Aggregate.Event):
+        closes = True
         token: UUID
         saga_id: UUID
         kind: str

@@ -74,9 +74,11 @@ class Process(Aggregate, context="sagas"):
         name: str
 
     class Completed(Aggregate.Event):
+        closes = True
         plan: str
 
     class Compensated(Aggregate.Event):
+        closes = True
         plan: str
         reason: str
 

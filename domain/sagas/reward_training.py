@@ -65,6 +65,7 @@ class RewardTraining(Saga):
         until: Instant
 
     class Completed(Saga.Event):
+        closes = True
         step: int
         claims: int
 

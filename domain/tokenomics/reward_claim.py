@@ -44,6 +44,7 @@ class RewardClaim(Aggregate):
     class Posted(Aggregate.Event):
         """`transfer_id` is None for a claim of zero grains: a transfer has no empty legs."""
 
+        closes = True
         claim_id: UUID
         device_id: UUID
         grains: int

@@ -41,6 +41,7 @@ class RewardEpoch(Aggregate):
     class Closed(Aggregate.Event):
         """`unspent` goes back to what later epochs may be given."""
 
+        closes = True
         unspent: int
 
     @event(Opened)

@@ -54,6 +54,7 @@ class Transfer(Aggregate):
         """`memo` is what the payer says of it; `note` what the village does, or a memo of before version 2."""
 
         class_version = 2
+        closes = True
         transfer_id: UUID
         kind: str
         legs: list[Leg]
@@ -66,6 +67,7 @@ class Transfer(Aggregate):
             state["note"], state["memo"] = state["memo"], None
 
     class Rejected(Created):
+        closes = True
         transfer_id: UUID
         kind: str
         reason: str

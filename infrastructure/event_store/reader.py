@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -11,6 +12,7 @@ import psycopg
 from domain.kernel.fact import Fact
 from domain.kernel.mapper import decode_event
 from domain.kernel.write import MAX_EVENTS_PER_COMMAND
+from infrastructure.archive import archived_states
 
 _COLUMNS = (
     "position, stream, version, topic, state, event_id, command_id, correlation_id, causation_id, actor, recorded_at"
@@ -34,7 +36,7 @@ MAX_STREAM_FACTS = 100_000
 
 
 class Record(NamedTuple):
-    """A row of the log, not yet decoded."""
+    """A row of the log, not yet decoded; an archived state has been brought back."""
 
     position: int
     stream: UUID
@@ -59,6 +61,9 @@ class Record(NamedTuple):
             self.position, self.stream, self.version, self.topic, event, self.event_id, self.command_id,
             self.correlation_id, self.causation_id, self.actor, self.recorded_at,
         )  # fmt: skip
+
+
+_STATE = itemgetter(Record._fields.index("state"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,4 +130,14 @@ class LogReader:
     def _select(self, statement: str, *parameters: Any) -> list[Record]:
         with self._connection.cursor(binary=True) as cursor:
             cursor.execute(statement, parameters, prepare=True)
-            return [Record._make(row) for row in cursor.fetchall()]
+            records = [Record._make(row) for row in cursor.fetchall()]
+        return records if all(map(_STATE, records)) else self._brought_back(records)
+
+    def _brought_back(self, records: list[Record]) -> list[Record]:
+        """The records with the states that are in the archive. Raises ArchiveUnreadable at the first that is not."""
+
+        def select(statement: str, positions: list[int]) -> list[tuple[Any, ...]]:
+            return self._connection.cursor(binary=True).execute(statement, (positions,)).fetchall()
+
+        states = archived_states(select, [record.position for record in records if not record.state])
+        return [record if record.state else record._replace(state=states[record.position]) for record in records]

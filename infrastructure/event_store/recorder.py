@@ -16,6 +16,7 @@ from domain.kernel.ports import Clock, system_clock
 from domain.kernel.scope import CommandScope, new_scope
 from domain.kernel.snapshot import StoredSnapshot
 from domain.kernel.write import Append, Receipt, Write, Written
+from infrastructure.archive import archived_states
 from infrastructure.database import Database, Role
 
 from .decide import given_answer
@@ -148,7 +149,17 @@ class PostgresRecorder(ProcessRecorder):
             f"ORDER BY version {'DESC' if desc else 'ASC'} LIMIT %b",
             originator_id, gt or 0, 2**62 if lte is None else lte, limit,
         )  # fmt: skip
+        if not all(state for _, _, state in rows):
+            rows = self._brought_back(originator_id, rows)
         return [StoredEvent(originator_id, version, topic, state) for version, topic, state in rows]
+
+    def _brought_back(self, stream: UUID | str, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Rows of (version, topic, state) with the states that are in the archive."""
+        places = self._read("SELECT position, version FROM log.events WHERE stream = %b AND state IS NULL", stream)
+        wanted = {version for version, _, state in rows if not state}
+        versions = {position: version for position, version in places if version in wanted}
+        states = {versions[at]: state for at, state in archived_states(self._read, sorted(versions)).items()}
+        return [(version, topic, state or states[version]) for version, topic, state in rows]
 
     def select_notifications(
         self,
@@ -167,8 +178,15 @@ class PostgresRecorder(ProcessRecorder):
             "ORDER BY position LIMIT %b",
             first, 2**62 if stop is None else stop, list(topics), list(topics), limit,
         )  # fmt: skip
+        states = archived_states(self._read, [row[0] for row in rows if not row[-1]])
         return [
-            Notification(originator_id=stream, originator_version=version, topic=topic, state=state, id=position)
+            Notification(
+                originator_id=stream,
+                originator_version=version,
+                topic=topic,
+                state=state or states[position],
+                id=position,
+            )
             for position, stream, version, topic, state in rows
         ]
 

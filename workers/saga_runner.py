@@ -8,7 +8,8 @@ import psycopg
 import structlog
 
 from domain.kernel import CursorMove, EventLog, Fact, derive, new_scope, within
-from domain.kernel.errors import CursorMoved
+from domain.kernel.errors import CursorMoved, LogClosed, LogOverloaded, LogUnavailable
+from domain.kernel.scope import CommandScope
 from infrastructure.database import Database, Role
 from infrastructure.event_store.listener import Listener, Pacer
 from infrastructure.event_store.reader import Batch, LogReader
@@ -16,6 +17,8 @@ from infrastructure.event_store.reader import Batch, LogReader
 from .pump import Failures, run_forever
 
 POLL_S = 0.25
+MAX_FACTS = 256
+"""Facts that share one transaction."""
 _log = structlog.get_logger()
 
 
@@ -35,11 +38,22 @@ def name_of(saga: Handler) -> str:
     return saga.__name__ if isinstance(saga, type) else str(getattr(saga, "name"))  # noqa: B009
 
 
+def _scope(saga: Handler, fact: Fact) -> CommandScope:
+    return new_scope(
+        f"saga:{name_of(saga)}",
+        now=fact.recorded_at,
+        command_id=derive("saga.step", name_of(saga), fact.event_id),
+        correlation_id=fact.correlation_id,
+        causation_id=fact.event_id,
+    )
+
+
 class SagaRunner:
     """Runs process managers over the log.
 
     For one fact a saga's own events, the events of the contexts it commands and the runner's cursor are one
-    transaction. Command ids derive from (saga type, event), time is the fact's: doing a step twice is doing it once.
+    transaction, which facts that come together share. Command ids derive from (saga type, event), time is the fact's:
+    doing a step twice is doing it once.
     """
 
     def __init__(
@@ -93,38 +107,50 @@ class SagaRunner:
             self._connection = None
 
     def _handle_all(self, name: str, cursor: int, batch: Batch, facts: Sequence[Fact]) -> CursorMove | None:
-        """Handle this saga type's facts one by one; answers the move over the rest of the batch."""
+        """Handle this saga type's facts; where there is none in the batch, answers the move over it."""
         saga = self._sagas[name]
-        for fact in facts:
-            if fact.position <= cursor or fact.topic not in self._topics[name] or not saga.concerns(fact):
-                continue
-            try:
-                self._handle(saga, fact, CursorMove(name, 0, cursor, fact.position))
-                self._failures.succeeded(name)
-            except CursorMoved:
-                _log.info("another saga runner was first", saga=name, position=fact.position)
-                return None
-            except Exception as error:
-                self._failures.failed(name, error)
-                return None
-            cursor = fact.position
+        try:
+            own = [f for f in facts if f.position > cursor and f.topic in self._topics[name] and saga.concerns(f)]
+            for start in range(0, len(own), MAX_FACTS):
+                some = own[start : start + MAX_FACTS]
+                end = some[-1].position if some[-1] is not own[-1] else batch.end
+                self._handle_some(saga, some, CursorMove(name, 0, cursor, end))
+                cursor = end
+            self._failures.succeeded(name)
+        except CursorMoved:
+            _log.info("another saga runner was first", saga=name, position=cursor)
+            return None
+        except Exception as error:
+            self._failures.failed(name, error)
+            return None
         return CursorMove(name, 0, cursor, batch.end) if cursor < batch.end else None
 
-    def _handle(self, saga: Handler, fact: Fact, move: CursorMove) -> None:
-        scope = new_scope(
-            f"saga:{name_of(saga)}",
-            now=fact.recorded_at,
-            command_id=derive("saga.step", name_of(saga), fact.event_id),
-            correlation_id=fact.correlation_id,
-            causation_id=fact.event_id,
-        )
-        with within(scope):
-            self._log.transact(lambda: self._decide(saga, fact), cursors=(move,), method=name_of(saga))
+    def _handle_some(self, saga: Handler, facts: Sequence[Fact], move: CursorMove) -> None:
+        """Handle facts in one transaction; where that cannot be, each half of them in one of its own."""
+        first, rest = facts[: len(facts) // 2], facts[len(facts) // 2 :]
+        try:
+            with within(_scope(saga, facts[0])):
+                self._log.transact(
+                    lambda: self._decide(saga, facts),
+                    cursors=(move,),
+                    method=name_of(saga),
+                    tries=1 if first else None,
+                )
+        except (CursorMoved, LogUnavailable, LogOverloaded, LogClosed):
+            raise
+        except Exception:
+            if not first:
+                raise
+            self._handle_some(saga, first, CursorMove(move.name, 0, move.old, first[-1].position))
+            self._handle_some(saga, rest, CursorMove(move.name, 0, first[-1].position, move.new))
 
-    def _decide(self, saga: Handler, fact: Fact) -> None:
-        # Another process recorded the fact: a saga that only reads its stream would never notice an older copy.
-        self._log.cache.drop_older(fact.stream, fact.version)
-        saga.handle(fact, self._log, self._village)
+    def _decide(self, saga: Handler, facts: Sequence[Fact]) -> None:
+        for fact in facts:
+            # Another process recorded the fact: a saga that only reads its stream would never notice an older copy.
+            self._log.cache.drop_older(fact.stream, fact.version)
+        for fact in facts:
+            with within(_scope(saga, fact)):
+                saga.handle(fact, self._log, self._village)
 
     def _pass_over(self, moves: Sequence[CursorMove]) -> None:
         for move in moves:

@@ -3,6 +3,7 @@
 import functools
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
@@ -32,7 +33,7 @@ from .evolve import rehydrate
 from .ids import event_id
 from .mapper import codec_of
 from .personal import SubjectKeys, sealed
-from .scope import next_command, scope, within
+from .scope import CommandScope, next_command, scope, within
 from .snapshot import restored, take
 from .turns import Turns
 from .unit import Decided, Recordable, Unit, collected, exact_streams
@@ -97,8 +98,8 @@ class EventLog(Application[UUID]):
         unit = _unit.get()
         if unit is None:
             found = self._found(kind, stream)
-        elif stream in unit.aggregates:
-            found = unit.aggregates[stream].clone()
+        elif (held := unit.held(stream)) is not None:
+            found = held.clone()
         else:
             found = unit.moved_on(stream, self._found(kind, stream))
         return None if found is None else _of(kind, found)
@@ -179,11 +180,19 @@ class EventLog(Application[UUID]):
                 _method.reset(token)
 
     def transact(
-        self, decide: Callable[[], object], *, cursors: Sequence[CursorMove] = (), method: str = "transact"
+        self,
+        decide: Callable[[], object],
+        *,
+        cursors: Sequence[CursorMove] = (),
+        method: str = "transact",
+        tries: int | None = None,
     ) -> Receipt:
         """Run several commands as one transaction, with the cursors that must move with it (a saga's step).
 
-        Inside a command it is the command's one record.
+        Each may run under a scope of its own. Inside a command it is the command's one record.
+
+        Args:
+            tries: how often it is decided before a conflict is raised; by default 50 times.
 
         Raises:
             CursorMoved: another process did this work. Conflict: a stream kept moving; nothing was recorded.
@@ -192,7 +201,7 @@ class EventLog(Application[UUID]):
         if _attempt.get() is not None:
             return self._in_unit(decide, tuple(cursors), _method.get())
         with within(next_command()):
-            return self._decide(lambda: self._in_unit(decide, tuple(cursors), method))
+            return self._decide(lambda: self._in_unit(decide, tuple(cursors), method), tries)
 
     def tentatively(self, decide: Callable[[], object]) -> None:
         """Run commands of a unit of work that may be refused: what they had decided before is dropped then.
@@ -200,15 +209,15 @@ class EventLog(Application[UUID]):
         Raises:
             Refusal: as raised; the unit is as it was before.
         """
-        unit = _unit.get()
-        assert unit is not None, "only a unit of work goes on after a refusal"
-        before = unit.copy()
+        below = _unit.get()
+        assert below is not None, "only a unit of work goes on after a refusal"
+        over = Unit(below)
+        token = _unit.set(over)
         try:
             decide()
-        except Refusal:
-            unit.aggregates, unit.facts = before.aggregates, before.facts
-            unit.loose, unit.receipt = before.loose, before.receipt
-            raise
+        finally:
+            _unit.reset(token)
+        over.merge()
 
     def _in_unit(self, decide: Callable[[], object], cursors: tuple[CursorMove, ...], method: str) -> Receipt:
         unit = Unit()
@@ -217,7 +226,8 @@ class EventLog(Application[UUID]):
             decide()
         finally:
             _unit.reset(token)
-        if _attempt_now().refused_on_cache:
+        attempt = _attempt_now()
+        if attempt.refused_on_cache and not self._stands(attempt):
             raise Conflict("a refusal was decided on a cached copy")
         return self._write(method, unit.facts, unit.aggregates, unit.receipt or Receipt(0), cursors)
 
@@ -230,10 +240,11 @@ class EventLog(Application[UUID]):
             attempt.refused_on_cache |= attempt.used_cache
             raise
 
-    def _decide(self, decide: Callable[[], T]) -> T:
+    def _decide(self, decide: Callable[[], T], tries: int | None = None) -> T:
         """Commands of this process that lost a stream take turns at it from then on, so that all are decided soon."""
+        tries = tries or MAX_CONFLICTS
         with ExitStack() as turn:
-            for tried in range(MAX_CONFLICTS):
+            for tried in range(tries):
                 attempt = _Attempt(fresh=tried > 0)
                 token = _attempt.set(attempt)
                 try:
@@ -241,16 +252,16 @@ class EventLog(Application[UUID]):
                 except CursorMoved:
                     raise
                 except AlreadyExists:
-                    if tried:
+                    if tried or tries == 1:
                         raise
                     lost = None
                 except Conflict as conflict:
-                    if tried == MAX_CONFLICTS - 1:
+                    if tried == tries - 1:
                         raise
                     lost = conflict.stream
                 except Exception:
                     # A refusal, or a fault of ours that what is no longer true has led to.
-                    if attempt.recorded or tried == MAX_CONFLICTS - 1 or self._stands(attempt):
+                    if attempt.recorded or tried == tries - 1 or self._stands(attempt):
                         raise
                     lost = None
                 finally:
@@ -281,19 +292,23 @@ class EventLog(Application[UUID]):
         if len(facts) > MAX_EVENTS_PER_COMMAND:
             raise CommandTooLarge(f"{len(facts)} events, at most {MAX_EVENTS_PER_COMMAND}")
         asked, exact = scope(), exact_streams(facts)
-        appends = [self._append(asked.command_id, fact, index, exact) for index, fact in enumerate(facts)]
+        counts: Counter[UUID] = Counter()
+        appends = [self._append(fact, asked, counts, exact) for fact in facts]
         write = Write(asked, method, appends, receipt.id, receipt.extra, cursors, attempt.reads, attempt.used_cache)
         try:
             written = self._recorder.write(write)
-        except Conflict:
-            for stream in {append.stream for append in appends}.union(attempt.reads):
+        except Conflict as conflict:
+            lost = {append.stream for append in appends}.union(attempt.reads)
+            for stream in lost if conflict.stream is None else {conflict.stream}:
                 self.cache.drop(stream)
             raise
         self._remember(held, appends, written)
         return written.receipt
 
-    def _append(self, command_id: UUID, fact: Decided, index: int, exact: set[UUID]) -> Append:
-        event, named, codec = fact.event, event_id(command_id, index), codec_of(fact.event.TOPIC)
+    def _append(self, fact: Decided, asked: CommandScope, counts: Counter[UUID], exact: set[UUID]) -> Append:
+        command_id = (fact.scope or asked).command_id
+        event, named, codec = fact.event, event_id(command_id, counts[command_id]), codec_of(fact.event.TOPIC)
+        counts[command_id] += 1
         if codec.personal:
             event = sealed(event, named, codec.personal, self.subject_keys)
         return Append(
@@ -303,14 +318,23 @@ class EventLog(Application[UUID]):
             codec.encode(vars(event)),
             named,
             fact.opener,
+            fact.scope,
         )
 
     def _remember(self, held: Mapping[UUID, Aggregate], appends: Sequence[Append], written: Written) -> None:
-        """Keep what was recorded as decided; forget streams others have appended to in between."""
-        newest = {append.stream: version for append, version in zip(appends, written.versions, strict=False)}
+        """Keep what was recorded as decided; forget streams others have appended to in between.
+
+        A unit has moved its aggregates on by its loose facts, whose versions are known only now.
+        """
+        newest: dict[UUID, int] = {}
+        loose: Counter[UUID] = Counter()
+        for append, version in zip(appends, written.versions, strict=False):
+            newest[append.stream] = max(version, newest.get(append.stream, 0))
+            loose[append.stream] += append.version is None and append.scope is not None and not append.opener
         for stream in {append.stream for append in appends}:
             aggregate = held.get(stream)
-            if aggregate is not None and newest.get(stream) == aggregate.version:
+            if aggregate is not None and newest.get(stream) == aggregate.version + loose[stream]:
+                aggregate.version += loose[stream]
                 self.cache.put(aggregate)
             else:
                 self.cache.drop(stream)

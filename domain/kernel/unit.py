@@ -8,8 +8,10 @@ from uuid import UUID
 import msgspec
 
 from .aggregate import Aggregate, Event, detached
+from .errors import CommandTooLarge
 from .evolve import evolve_by
-from .write import Receipt
+from .scope import CommandScope, scope
+from .write import MAX_EVENTS_PER_COMMAND, Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,42 +25,69 @@ Recordable = Aggregate | Event | Opener
 
 
 class Decided(msgspec.Struct, frozen=True, gc=False):
-    """One fact to record. A loose one was made without its aggregate, so it has no version of its own."""
+    """One fact to record. A loose one was made without its aggregate, so it has no version of its own.
+
+    `scope` is that of its command in a unit of work; otherwise that of the write.
+    """
 
     event: Any
     loose: bool = False
     opener: bool = False
+    scope: CommandScope | None = None
 
 
 @dataclass(slots=True)
 class Unit:
-    """A unit of work: commands called inside it are recorded together, in one transaction."""
+    """A unit of work: commands called inside it are recorded together, in one transaction.
 
+    It may lie over another one, which shows through, until it is merged into that one or dropped.
+    """
+
+    below: "Unit | None" = None
     aggregates: dict[UUID, Aggregate] = field(default_factory=dict)
     facts: list[Decided] = field(default_factory=list)
     loose: dict[UUID, list[Decided]] = field(default_factory=dict)
     receipt: Receipt | None = None
 
     def add(self, facts: Sequence[Decided], held: dict[UUID, Aggregate], receipt: Receipt) -> None:
-        """Take over what one command decided."""
-        self.facts.extend(facts)
+        """Take over what one command decided.
+
+        Raises:
+            CommandTooLarge: all of them together have more events than one transaction takes.
+        """
+        asked = scope()
+        self.facts.extend(Decided(fact.event, fact.loose, fact.opener, asked) for fact in facts)
         self.aggregates.update(held)
         for fact in facts:
             stream = fact.event.originator_id
             if fact.loose:
                 self.loose.setdefault(stream, []).append(fact)
-                if stream in self.aggregates:
-                    _move_on(self.aggregates[stream], fact)
+                if (aggregate := self.held(stream)) is not None:
+                    _move_on(self.aggregates.setdefault(stream, aggregate), fact)
         self.receipt = receipt
+        if len(self.facts) > MAX_EVENTS_PER_COMMAND:
+            raise CommandTooLarge(f"{len(self.facts)} events, at most {MAX_EVENTS_PER_COMMAND}")
 
-    def copy(self) -> "Unit":
-        """The unit as it is now, to go back to when a command of it is refused."""
-        aggregates = {stream: aggregate.clone() for stream, aggregate in self.aggregates.items()}
-        loose = {stream: list(facts) for stream, facts in self.loose.items()}
-        return Unit(aggregates, list(self.facts), loose, self.receipt)
+    def held(self, stream: UUID) -> Aggregate | None:
+        """A copy of an aggregate that a command before has recorded (the unit's own one, where this unit has it)."""
+        if stream in self.aggregates:
+            return self.aggregates[stream]
+        found = self.below.held(stream) if self.below is not None else None
+        return None if found is None else found.clone()
+
+    def merge(self) -> None:
+        """Hand what was decided to the unit below."""
+        assert self.below is not None
+        self.below.facts.extend(self.facts)
+        self.below.aggregates.update(self.aggregates)
+        for stream, facts in self.loose.items():
+            self.below.loose.setdefault(stream, []).extend(facts)
+        self.below.receipt = self.receipt or self.below.receipt
 
     def moved_on(self, stream: UUID, aggregate: Aggregate | None) -> Aggregate | None:
         """An aggregate as it is after the loose facts of the commands before; their versions are not known yet."""
+        if self.below is not None:
+            aggregate = self.below.moved_on(stream, aggregate)
         for fact in self.loose.get(stream, ()):
             if aggregate is not None:
                 _move_on(aggregate, fact)

@@ -17,7 +17,7 @@ class Append(msgspec.Struct, frozen=True, gc=False):
     """One event to append.
 
     `version` is the exact version it was decided at, or None for ANY (facts that commute). An `opener` is
-    written only when its stream does not exist yet.
+    written only when its stream does not exist yet. `scope` is that of its command, where a write holds several.
     """
 
     stream: UUID
@@ -26,6 +26,7 @@ class Append(msgspec.Struct, frozen=True, gc=False):
     state: bytes
     event_id: UUID
     opener: bool = False
+    scope: CommandScope | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Receipt(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Write:
-    """One command's transaction.
+    """The transaction of a command, or of a unit of several.
 
     `reads` are the versions of the streams it was decided on (0 for one that did not exist): it stands only if
     nothing but commuting facts has come to them since, and when it was `cached` (a copy of any age), nothing at all.

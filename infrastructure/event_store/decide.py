@@ -34,8 +34,8 @@ class LogState:
     heads: dict[UUID, int]
     cursors: dict[tuple[str, int], int]
     given: dict[Key, tuple[bytes, bytes]]
-    standing: dict[UUID, dict[UUID, tuple[int, int]]]
-    """Events by command, by event id, of a flush whose commit had lost its answer."""
+    standing: dict[UUID, tuple[int, int]]
+    """Position and version by event id, of a flush whose commit had lost its answer."""
     retried: bool
     topics_since: Callable[[UUID, int], list[str]]
     """Stored topics of a stream after a version; asked only when an exact append finds the stream ahead."""
@@ -90,10 +90,10 @@ def given_answer(scope: CommandScope, body_hash: bytes, answer: bytes) -> Receip
 
 
 def _answered_before(write: Write, state: LogState) -> Written | None:
-    events = state.standing.get(write.scope.command_id)
-    if events is not None:
-        versions = tuple(events.get(append.event_id, (0, 0))[1] for append in write.appends)
-        position = max(position for position, _ in events.values())
+    found = [state.standing.get(append.event_id, (0, 0)) for append in write.appends] if state.standing else []
+    if any(position for position, _ in found):
+        versions = tuple(version for _, version in found)
+        position = max(position for position, _ in found)
         return Written(Receipt(position, write.id, write.extra), versions)
     if write.scope.idempotency_key is not None and (held := state.given.get(key_of(write))) is not None:
         return Written(given_answer(write.scope, *held), replayed=True)

@@ -2,6 +2,7 @@
 
 import time
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ import msgspec
 import psycopg
 
 from domain.kernel.ports import Clock
+from domain.kernel.scope import CommandScope
 from domain.kernel.write import Write, Written
 
 from .arrays import bigint, bigints, byteas, instant, texts, uuids
@@ -36,9 +38,7 @@ _GIVEN = (
     "SELECT actor, method, key, body_hash, answer FROM log.commands "
     "WHERE (actor, method, key) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))"
 )
-_STANDING = (
-    "SELECT command_id, event_id, position, version FROM log.events WHERE position > $1::bigint ORDER BY position"
-)
+_STANDING = "SELECT event_id, position, version FROM log.events WHERE position > $1::bigint ORDER BY position"
 _INSERT = (
     "INSERT INTO log.events (position, stream, version, topic, state, event_id, command_id, correlation_id,"
     " causation_id, actor, recorded_at) SELECT $1::bigint + ordinality, stream, version, topic, state, event_id,"
@@ -127,7 +127,7 @@ class Flush:
             heads=dict(versions.rows()),
             cursors={(name, partition): at for name, partition, at in cursors.rows()},
             given={(a, m, k): (h, answer) for a, m, k, h, answer in given.rows()},
-            standing=_by_command(standing.rows()),
+            standing={event_id: (at, version) for event_id, at, version in standing.rows()},
             retried=self.began_at is not None,
             topics_since=topics_since,
         )
@@ -137,7 +137,7 @@ def _append(writing: Exchange, accepted: list[Accepted], base: int, now: bytes) 
     appends = [append for outcome in accepted for append, _ in outcome.kept]
     if not appends:
         return
-    scopes, times = [outcome.write.scope for outcome in accepted], [len(outcome.kept) for outcome in accepted]
+    scopes, times = _scopes(accepted)
     writing.ask(
         _INSERT,
         bigint(base),
@@ -176,8 +176,12 @@ def _move(writing: Exchange, accepted: list[Accepted], now: bytes) -> None:
         writing.ask(_MOVE, now, texts(names), bigints(partitions), bigints(moves.values()))
 
 
-def _by_command(rows: list[tuple[UUID, UUID, int, int]]) -> dict[UUID, dict[UUID, tuple[int, int]]]:
-    standing: dict[UUID, dict[UUID, tuple[int, int]]] = {}
-    for command_id, event_id, position, version in rows:
-        standing.setdefault(command_id, {})[event_id] = (position, version)
-    return standing
+def _scopes(accepted: list[Accepted]) -> tuple[list[CommandScope], list[int]]:
+    """The scopes of the events in order, and how many events in a row each has."""
+    scopes: list[CommandScope] = []
+    times: list[int] = []
+    for outcome in accepted:
+        for scope, run in groupby(append.scope for append, _ in outcome.kept):
+            scopes.append(scope or outcome.write.scope)
+            times.append(sum(1 for _ in run))
+    return scopes, times

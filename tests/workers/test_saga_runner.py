@@ -1,6 +1,7 @@
 """The saga runner on a real Postgres: a step and its cursor are one, whatever is delivered how often."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -115,6 +116,95 @@ def test_a_step_carries_the_cause_and_the_correlation_of_its_fact(world: World) 
     assert {(f.correlation_id, f.causation_id, f.actor) for f in caused} == {
         (opened.correlation_id, opened.event_id, "saga:Bonus")
     }
+
+
+def transactions(world: World, actor: str = "saga:Bonus") -> int:
+    """In how many transactions an actor's facts were recorded."""
+    with world.database.connect(Role.READER) as connection:
+        query = "SELECT count(DISTINCT xmin::text) FROM log.events WHERE actor = %s"
+        ((count,),) = connection.execute(query, (actor,)).fetchall()
+    return int(count)
+
+
+def test_facts_that_come_together_share_a_transaction_and_keep_their_own_causes(world: World) -> None:
+    opened = [world.open() for _ in range(20)]
+    world.settle()
+    causes = {fact.event_id: fact.correlation_id for fact in world.facts() if fact.stream in opened}
+    caused = [fact for fact in world.facts() if fact.actor == "saga:Bonus"]
+    assert transactions(world) == 1
+    assert [fact.correlation_id for fact in caused] == [causes[fact.causation_id] for fact in caused]
+    assert len({fact.event_id for fact in caused}) == len(caused) == 40
+    assert len({fact.command_id for fact in caused}) == 20
+
+
+class Tips(Saga):
+    """Takes a grain of every account that opens and gives it to one account, where a service may interfere."""
+
+    class Given(Created):
+        saga_id: UUID
+
+    listens = (Account.Opened,)
+
+    @event(Given)
+    def __init__(self, saga_id: UUID) -> None:
+        pass
+
+    @staticmethod
+    def create_id(saga_id: UUID) -> UUID:
+        return saga_id
+
+    @classmethod
+    def route(cls, fact: Fact) -> UUID | None:
+        return derive("sagas.Tips", fact.event_id)
+
+    @classmethod
+    def start(cls, fact: Fact) -> Self | None:
+        return cls(saga_id=derive("sagas.Tips", fact.event_id))
+
+    def on(self, fact: Fact, village: Any) -> None:
+        village(fact)
+
+
+def test_a_fact_that_cannot_be_handled_stops_neither_those_before_it_nor_itself_for_ever(world: World) -> None:
+    opened = [world.open() for _ in range(9)]
+    broken = {opened[5]}
+
+    def tip(fact: Fact) -> None:
+        if fact.stream in broken:
+            raise ConnectionError("not this one")
+        world.ledger.deposit_to_open(account_id=fact.stream, grains=1)
+
+    SagaRunner(world.log, world.database, [Tips], tip).run_once()
+    assert [world.balance(account_id) for account_id in opened] == [1, 1, 1, 1, 1, 0, 0, 0, 0]
+    broken.clear()
+    SagaRunner(world.log, world.database, [Tips], tip).run_once()
+    assert [world.balance(account_id) for account_id in opened] == [1] * 9
+
+
+def test_an_account_that_others_move_meanwhile_is_decided_again_and_the_other_facts_once(
+    world: World, database_url: str
+) -> None:
+    opened = [world.open() for _ in range(9)]
+    for account_id in opened:
+        with within(new_scope("test", now=world.now)):
+            world.ledger.deposit(account_id=account_id, grains=5)
+    elsewhere, moved = open_event_log(database_url, clock=lambda: world.now), set[UUID]()
+
+    def withdraw(fact: Fact) -> None:
+        world.ledger.withdraw(account_id=fact.stream, grains=1)
+        if fact.stream == opened[4] and not moved:
+            moved.add(fact.stream)
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(withdraw_elsewhere, fact.stream).result()
+
+    def withdraw_elsewhere(account_id: UUID) -> None:
+        with within(new_scope("elsewhere", now=world.now)):
+            Ledger(elsewhere).withdraw(account_id=account_id, grains=2)
+
+    SagaRunner(world.log, world.database, [Tips], withdraw).run_once()
+    elsewhere.close()
+    assert [world.balance(account_id) for account_id in opened] == [4, 4, 4, 4, 2, 4, 4, 4, 4]
+    assert transactions(world, "saga:Tips") <= 5
 
 
 def test_a_step_that_fails_leaves_neither_events_nor_cursor(world: World) -> None:

@@ -70,6 +70,9 @@ Faults = Mapping[int, Fault]
 """The number of a write, from 1, to what happens there."""
 faults: st.SearchStrategy[Faults] = st.dictionaries(st.integers(1, 12), st.sampled_from(Fault), max_size=4)
 
+deliveries: st.SearchStrategy[list[int]] = st.lists(st.integers(0, 99), max_size=12)
+"""Which of the facts known by then comes next, or that time passes."""
+
 
 @dataclass(frozen=True)
 class An:
@@ -255,15 +258,15 @@ class Stage:
                 with within(scope):
                     self.world.log.transact(lambda: handler.handle(fact, self.world.log, self.village))  # noqa: B023
 
-    def deliver_anyhow(self, data: st.DataObject, most: int = 12) -> None:
+    def deliver_anyhow(self, deliveries: Sequence[int]) -> None:
         """Facts since all was quiet come in any order and number, and time passes; at last all is quiet again.
 
         The runner delivers every fact in order, too, so that each comes at least once.
         """
         after = self._quiet_at
-        for _ in range(data.draw(st.integers(0, most), label="deliveries")):
-            fact = data.draw(st.sampled_from([None, *self.heard(after)]), label="fact")
-            if fact is None:
+        for number in deliveries:
+            choices = [None, *self.heard(after)]
+            if (fact := choices[number % len(choices)]) is None:
                 self.projector.run_once()
                 self.jump()
                 self.clock.tick()

@@ -9,7 +9,6 @@ from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from domain.federated_learning.round import SEALED
 from domain.federated_learning.session import ABANDONED, COMPLETED, PAUSED, RUNNING, SessionRoster, TrainingSession
@@ -17,7 +16,7 @@ from domain.kernel import Refusal
 from domain.sagas import coordinate_training
 from domain.sagas.coordinate_training import LAST_PAUSE_MS, MAX_ATTEMPTS, MAX_LOST_ROUNDS, pause_ms
 from infrastructure.database import Database
-from tests.sagas import DEATHS, Oracle
+from tests.sagas import DEATHS, Oracle, deliveries
 from tests.training_world import TrainingWorld
 
 
@@ -250,12 +249,12 @@ def test_a_crash_at_any_write_neither_loses_a_session_nor_opens_a_round_twice(
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
+@given(facts=deliveries)
 def test_facts_that_come_doubled_late_and_out_of_order_lose_three_rounds_one_after_the_other(
-    world: TrainingWorld, data: st.DataObject
+    world: TrainingWorld, facts: list[int]
 ) -> None:
     session_id = world.start()
-    world.stage.deliver_anyhow(data)
+    world.stage.deliver_anyhow(facts)
     assert world.session(session_id).rounds_begun == MAX_LOST_ROUNDS
     assert_rounds_never_overlap(world, session_id)
 

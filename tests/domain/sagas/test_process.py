@@ -27,7 +27,7 @@ from domain.sagas.process import (
 )
 from infrastructure.database import Database
 from tests.ledger import Account, Ledger
-from tests.sagas import An, Faults, Oracle, Stage, Timeline, faults
+from tests.sagas import An, Faults, Oracle, Stage, Timeline, deliveries, faults
 
 
 class SeatTaken(Refusal):
@@ -352,11 +352,11 @@ def test_a_process_ends_or_parks_and_pays_at_most_once_whatever_is_refused_and_c
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(refusals, st.data())
+@given(refusals, deliveries)
 def test_facts_that_come_doubled_late_and_out_of_order_pay_at_most_once(
-    fair: Fair, refusing: dict[str, type[Refusal]], data: st.DataObject
+    fair: Fair, refusing: dict[str, type[Refusal]], facts: list[int]
 ) -> None:
     fair.shop.refusing = {name: [kind()] for name, kind in refusing.items()}
     process_id = fair.order()
-    fair.stage.deliver_anyhow(data)
+    fair.stage.deliver_anyhow(facts)
     fair.ends_well(process_id)

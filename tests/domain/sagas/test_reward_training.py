@@ -6,7 +6,6 @@ from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from domain.device_registry.reputation import NEWCOMER_BP
 from domain.kernel.tokens import tokens
@@ -17,7 +16,7 @@ from domain.tokenomics.reward_epoch import RewardEpoch, epoch_id_of, epoch_numbe
 from domain.tokenomics.transfer import Transfer
 from infrastructure.database import Database
 from tests.economy import assert_sound
-from tests.sagas import DEATHS, Oracle
+from tests.sagas import DEATHS, Oracle, deliveries
 
 from .rewarding import TEN_MINUTES, Rewarding
 
@@ -221,10 +220,10 @@ def test_a_whole_history_delivered_again_records_nothing_new(village: Rewarding)
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_any_order_and_number_of_deliveries_pays_the_same(village: Rewarding, data: st.DataObject) -> None:
+@given(facts=deliveries)
+def test_any_order_and_number_of_deliveries_pays_the_same(village: Rewarding, facts: list[int]) -> None:
     each_is_paid_once = a_round(village)
-    village.stage.deliver_anyhow(data)
+    village.stage.deliver_anyhow(facts)
     each_is_paid_once()
     assert_sound(village.facts())
 

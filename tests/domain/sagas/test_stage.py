@@ -9,14 +9,13 @@ from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from domain.kernel import EventLog, Fact, new_scope, within
 from domain.sagas.deadline import Deadlines
 from infrastructure.database import Database
 from tests.balances import Bonus, Shop
 from tests.ledger import Account, Ledger
-from tests.sagas import DEATHS, Oracle, Stage, Timeline
+from tests.sagas import DEATHS, Oracle, Stage, Timeline, deliveries
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "guides" / "contributor.md"
 (EXAMPLE,) = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
@@ -78,10 +77,10 @@ def test_a_saga_that_does_not_know_a_fact_again_is_found_by_doubled_deliveries(s
     assert stage.crash_points(lambda: an_account(stage), DEATHS) >= 1
 
     @settings(max_examples=50, database=None)
-    @given(st.data())
-    def deliver(data: st.DataObject) -> None:
+    @given(deliveries)
+    def deliver(facts: list[int]) -> None:
         paid_once = an_account(stage)
-        stage.deliver_anyhow(data)
+        stage.deliver_anyhow(facts)
         paid_once()
 
     with pytest.raises(AssertionError):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import psycopg
 import typer
 
 from cli.compose import running_database_url
@@ -64,7 +65,8 @@ def backup_command(
         except OSError as error:
             raise CommandFailed(str(error)) from error
     answer = {"file": str(file), "head": str(manifest.head), "revision": manifest.revision}
-    _tell(json_output, answer, f"{file} holds all facts up to position {manifest.head}. Keys and blobs: copy them too.")
+    others = "Keys, blobs and the archive: copy them too."
+    _tell(json_output, answer, f"{file} holds all facts up to position {manifest.head}. {others}")
 
 
 @app.command("restore")
@@ -72,15 +74,22 @@ def restore_command(
     file: Annotated[Path, typer.Argument(help="A file that `backup` wrote.")], json_output: Json = False
 ) -> None:
     """Put a backup into a database without facts; read models are folded anew when the village starts."""
+    from infrastructure.archive import archive_store, missing_files
     from infrastructure.backup import BackupInvalid, TargetNotEmpty, restore
 
-    with told_plainly(), reachable_database() as url, _bar() as progress:
+    settings = Settings()
+    with told_plainly(), reachable_database() as url:
         try:
-            manifest = restore(url, file, progress)
+            with _bar() as progress:
+                manifest = restore(url, file, progress)
         except (BackupInvalid, TargetNotEmpty) as error:
             raise CommandFailed(str(error)) from error
+        with psycopg.connect(url) as connection:
+            missing = missing_files(connection, archive_store(settings.blob_url, settings.home))
     answer = {"file": str(file), "head": str(manifest.head), "revision": manifest.revision}
     _tell(json_output, answer, f"Restored all facts up to position {manifest.head}.")
+    if missing:
+        typer.echo(f"{len(missing)} files of the archive are not in {settings.home / 'archive'} yet", err=True)
 
 
 @contextmanager

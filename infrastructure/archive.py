@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import psycopg
+
 from domain.kernel.errors import Refusal
 
 if TYPE_CHECKING:
@@ -85,6 +87,12 @@ def archive_store(blob_url: str | None, home: Path) -> "BlobStore":
     from .blobs import BlobStore
 
     return BlobStore.open(f"{blob_url.rstrip('/')}/archive" if blob_url else f"file://{home}/archive", home=home)
+
+
+def missing_files(connection: psycopg.Connection[Any], blobs: "BlobStore") -> list[str]:
+    """The files that the log has states in and the store lacks."""
+    files = connection.execute("SELECT encode(sha256, 'hex') FROM log.archives ORDER BY id")
+    return [sha256 for (sha256,) in files if not blobs.exists(sha256)]
 
 
 def encoded(rows: Sequence[tuple[int, str, bytes]]) -> bytes:

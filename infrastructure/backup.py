@@ -11,22 +11,37 @@ from typing import Any, Final
 
 import msgspec
 import psycopg
+from psycopg import sql
 
 from .database import migrate, revision
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FILE_MODE: Final = 0o600
 CHUNK_BYTES: Final = 1 << 20
 
 # What cannot be folded from something else. Presence and cursors of read models are left out: they come back by
 # themselves. Cursors of sagas and of the relay must not: they say what has been done already.
 TABLES: Final[dict[str, str]] = {
+    "log.archives": "TABLE log.archives",
     "log.events": "TABLE log.events",
     "log.commands": "TABLE log.commands",
     "log.hashes": "TABLE log.hashes",
     "log.checkpoints": "TABLE log.checkpoints",
     "engine.cursors": "SELECT * FROM engine.cursors WHERE name LIKE 'saga:%' OR name LIKE 'relay:%'",
 }
+# Format 1 named no columns and knew no archive.
+FORMAT_1: Final[dict[str, list[str]]] = {
+    "log.events": [
+        "position", "stream", "version", "topic", "state", "event_id", "command_id", "correlation_id", "causation_id",
+        "actor", "recorded_at",
+    ],
+    "log.commands": ["actor", "method", "key", "body_hash", "answer", "position", "recorded_at"],
+    "log.hashes": ["level", "index", "hash"],
+    "log.checkpoints": ["size", "note", "sealed_at"],
+    "engine.cursors": [
+        "name", "partition", "position", "version", "owner", "fence", "leased_until", "rebuilt_at", "updated_at"
+    ],
+}  # fmt: skip
 Progress = Callable[[str, int], None]
 
 
@@ -39,18 +54,19 @@ class TargetNotEmpty(RuntimeError):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a backup holds: format, schema revision, newest position, rows by table."""
+    """What a backup holds: format, schema revision, newest position, rows and columns by table."""
 
     format: int
     revision: str
     head: int
     rows: dict[str, int]
+    columns: dict[str, list[str]] = msgspec.field(default_factory=lambda: FORMAT_1)
 
 
 def backup(url: str, file: Path, progress: Progress = lambda table, size: None) -> Manifest:
     """Write a backup of a running village; readers and writers go on. The file appears whole, mode 0600.
 
-    Keys and blobs are files of the home folder and are not in it: copy them too, the keys to a safer place.
+    Keys, blobs and the archive are files of the home folder and not in it: copy them too, the keys to a safer place.
 
     Args:
         progress: told of each table and how many bytes of it are written so far.
@@ -85,7 +101,7 @@ def restore(url: str, file: Path, progress: Progress = lambda table, size: None)
             manifest = _manifest(archive)
             if connection.execute("SELECT EXISTS (SELECT FROM log.events)").fetchone() != (False,):
                 raise TargetNotEmpty("the database has facts already")
-            for table in TABLES:
+            for table in TABLES if manifest.format > 1 else FORMAT_1:
                 _read_table(archive, connection, table, manifest, progress)
     except (tarfile.TarError, EOFError, OSError, KeyError, msgspec.MsgspecError, psycopg.DataError) as error:
         raise BackupInvalid(f"{file}: {error}") from error
@@ -96,6 +112,7 @@ def restore(url: str, file: Path, progress: Progress = lambda table, size: None)
 
 def _write_tables(url: str, now: str, archive: tarfile.TarFile, progress: Progress) -> Manifest:
     rows: dict[str, int] = {}
+    columns: dict[str, list[str]] = {}
     with psycopg.connect(url) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         row = connection.execute("SELECT coalesce(max(position), 0) FROM log.events").fetchone()
@@ -103,13 +120,15 @@ def _write_tables(url: str, now: str, archive: tarfile.TarFile, progress: Progre
         for table, query in TABLES.items():
             with tempfile.TemporaryFile() as spool:
                 with connection.cursor() as cursor:
+                    named = cursor.execute(f"{query} LIMIT 0".encode()).description or []
+                    columns[table] = [column.name for column in named]
                     with cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT BINARY)".encode()) as copy:
                         for chunk in copy:
                             spool.write(chunk)
                             progress(table, spool.tell())
                     rows[table] = cursor.rowcount
                 _add(archive, table, spool)
-    manifest = Manifest(FORMAT, now, int(row[0]), rows)
+    manifest = Manifest(FORMAT, now, int(row[0]), rows, columns)
     with tempfile.TemporaryFile() as spool:
         spool.write(json.dumps(msgspec.to_builtins(manifest)).encode())
         _add(archive, "manifest.json", spool)
@@ -129,8 +148,8 @@ def _manifest(archive: tarfile.TarFile) -> Manifest:
     if content is None:
         raise BackupInvalid("there is no manifest")
     manifest = msgspec.json.decode(content.read(), type=Manifest)
-    if manifest.format != FORMAT:
-        raise BackupInvalid(f"format {manifest.format}; this is for format {FORMAT}")
+    if not 1 <= manifest.format <= FORMAT:
+        raise BackupInvalid(f"format {manifest.format}; this is for formats 1 to {FORMAT}")
     return manifest
 
 
@@ -140,8 +159,10 @@ def _read_table(
     content = archive.extractfile(table)
     if content is None:
         raise BackupInvalid(f"there is no {table}")
+    columns = sql.SQL(", ").join(map(sql.Identifier, manifest.columns[table]))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(*table.split(".")), columns)
     with connection.cursor() as cursor:
-        with cursor.copy(f"COPY {table} FROM STDIN (FORMAT BINARY)".encode()) as copy:
+        with cursor.copy(statement) as copy:
             while chunk := content.read(CHUNK_BYTES):
                 copy.write(chunk)
                 progress(table, content.tell())

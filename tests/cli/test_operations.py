@@ -108,6 +108,22 @@ def test_read_models_are_replayed_to_a_past_position(operator: Operator) -> None
     assert counts["devices"] == 0
 
 
+def test_what_closed_streams_say_is_archived_and_read_on(operator: Operator) -> None:
+    operator.types("projections", "retry", "wallets", '"x"', "--reason", "so that the newest fact is another one")
+    assert eventually(lambda: operator.asks("db", "archive", "--older-than", "0", "--dry-run")["facts"] > 0)
+    assert operator.asks("db", "archive")["facts"] == 0, "nothing is old"
+    assert operator.asks("db", "archive", "--older-than", "0")["facts"] > 0
+    assert "Honest" in operator.types("audit", "verify")
+    assert operator.asks("audit", "replay")["differences"] == []
+    assert "legs" in operator.types("audit", "explain", str(GENESIS_ID))
+    (file, *_) = (operator.home / "archive").glob("??/*")
+    kept = file.rename(file.with_name("kept"))
+    assert "The first lie is at position" in operator.types("audit", "verify", code=1)
+    assert file.name in operator.types("audit", "explain", str(GENESIS_ID), code=1)
+    kept.rename(file)
+    assert "Honest" in operator.types("audit", "verify")
+
+
 def test_a_village_is_restored_from_its_backup_in_another_home(
     operator: Operator, short_home: Path, tmp_path: Path
 ) -> None:

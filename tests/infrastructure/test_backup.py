@@ -1,7 +1,10 @@
 """The drill: back a village up, restore it on a new server, and find the same truth and the same read models."""
 
+import io
+import json
 import tarfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,18 +15,28 @@ import pytest
 import domain.topics  # noqa: F401  (every stored topic must resolve)
 from domain.kernel import new_scope, within
 from domain.tokenomics.service import TokenomicsService
+from infrastructure import archive as archives
+from infrastructure.archive import archive_store, missing_files, read_archive_at
+from infrastructure.archiver import archive_closed
 from infrastructure.audit import audit
-from infrastructure.backup import BackupInvalid, TargetNotEmpty, backup, restore
+from infrastructure.backup import FORMAT_1, BackupInvalid, TargetNotEmpty, backup, restore
 from infrastructure.database import Database, Role, migrate
 from infrastructure.embedded.postgres import EmbeddedPostgres
 from infrastructure.event_store import open_event_log
 from infrastructure.sealing_keys import SealingKeys, load_sealing_keys
 from projections.catalogue import READ_MODELS
 from projections.replay import compare
+from tests.running import records
 from workers.log_sealer import LogSealer
 from workers.projector import Projector
 
 ORIGIN = "village.test/log"
+
+
+@pytest.fixture(autouse=True)
+def _archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_archive", None)
+    read_archive_at(lambda: archive_store(None, tmp_path))
 
 
 def live(database: Database, keys: SealingKeys) -> None:
@@ -64,10 +77,16 @@ def test_a_village_restored_on_a_new_server_has_the_same_truth_and_the_same_read
     keys = load_sealing_keys(tmp_path, ORIGIN)
     live(database, keys)
     before = rows(database)
+    archive = archive_store(None, tmp_path)
+    archived = archive_closed(database, archive, ["tokenomics.Transfer.Posted"], datetime(2100, 1, 1, tzinfo=UTC))
+    assert archived.facts == 1
     manifest = backup(database.url, tmp_path / "village.backup")
 
     with EmbeddedPostgres(short_home / "restored") as server, Database(server.url) as restored:
         assert restore(server.url, tmp_path / "village.backup") == manifest
+        with restored.connect(Role.READER) as connection:
+            assert missing_files(connection, archive) == []
+            assert missing_files(connection, archive_store(None, tmp_path / "elsewhere")) == archived.files
         project(restored)
         with restored.connect(Role.READER) as connection:
             verdict = audit(connection, keys.verifiers)
@@ -77,6 +96,38 @@ def test_a_village_restored_on_a_new_server_has_the_same_truth_and_the_same_read
         assert rows(restored) == before
         assert cursors == [(7,)]
         _answers_as_before(server.url)
+
+
+def test_a_backup_of_the_first_format_is_still_restored(
+    database: Database, empty_database_url: str, tmp_path: Path
+) -> None:
+    live(database, load_sealing_keys(tmp_path, ORIGIN))
+    manifest = backup(database.url, tmp_path / "b")
+    _as_format_1(database.url, tmp_path / "b")
+    restored = restore(empty_database_url, tmp_path / "b")
+    assert (restored.format, restored.head) == (1, manifest.head)
+    assert records(empty_database_url) == records(database.url)
+
+
+def _as_format_1(url: str, file: Path) -> None:
+    with tarfile.open(file, "r:gz") as new, tarfile.open(file.with_name("old"), "w:gz") as old:
+        for member in new.getmembers():
+            content = new.extractfile(member)
+            assert content is not None
+            data = content.read()
+            if member.name == "log.archives":
+                continue
+            if member.name == "log.events":
+                columns = ", ".join(FORMAT_1[member.name])
+                statement = f"COPY log.events ({columns}) TO STDOUT (FORMAT BINARY)".encode()
+                with psycopg.connect(url) as connection, connection.cursor().copy(statement) as copy:
+                    data = b"".join(bytes(chunk) for chunk in copy)
+            if member.name == "manifest.json":
+                manifest = json.loads(data)
+                data = json.dumps({key: manifest[key] for key in ("revision", "head", "rows")} | {"format": 1}).encode()
+            member.size = len(data)
+            old.addfile(member, io.BytesIO(data))
+    file.with_name("old").rename(file)
 
 
 def _answers_as_before(url: str) -> None:

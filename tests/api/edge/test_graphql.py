@@ -2,6 +2,8 @@
 
 import threading
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -9,7 +11,13 @@ import pytest
 from graphql import build_client_schema, get_introspection_query
 
 from domain.kernel.scope import new_scope, within
+from infrastructure import archive
+from infrastructure.archive import archive_store, read_archive_at
+from infrastructure.archiver import archive_closed
+from infrastructure.sealing_keys import load_sealing_keys
 from tests.ledger import Ledger
+from tests.running import opened
+from workers.log_sealer import LogSealer
 
 from .conftest import Edge
 
@@ -244,3 +252,20 @@ def test_a_query_waits_for_the_position_it_asks_for_and_not_for_ever(
     monkeypatch.setattr("api.edge.graphql.MAX_WAIT_S", 0.1)
     assert codes(edge.ask(query, at=10)) == ["projection_behind"]
     assert codes(edge.ask(query, at=-1)) == ["graphql_invalid"]
+
+
+def test_the_log_shows_what_is_in_the_archive(edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        opened(Ledger(edge.log))
+    query = "{events(first: 10) {edges {node {position state}}}}"
+    before = edge.ask(query)
+    sealer = LogSealer(edge.ctx.database, load_sealing_keys(tmp_path, "village.test/log"))
+    sealer.run_once()
+    sealer.close()
+    store = archive_store(None, tmp_path)
+    far = datetime(2100, 1, 1, tzinfo=UTC)
+    assert archive_closed(edge.ctx.database, store, ["testing.Account.Opened"], far).facts == 2
+    monkeypatch.setattr(archive, "_archive", None)
+    assert edge.ask(query)["errors"][0]["extensions"]["code"] == "archive_missing"
+    read_archive_at(lambda: store)
+    assert edge.ask(query) == before

@@ -21,8 +21,19 @@ app.add_typer(config.app, name="config")
 db.app.command("archive")(archive.archive_command)
 app.add_typer(db.app, name="db")
 
-# The rest of the line belongs to a part with a parser of its own.
+# The rest of the line belongs to a part with a parser of its own, in cli/<name>.py.
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+PARTS = {
+    "demo": "Train a real model across devices on this machine, and pay for it.",
+    "device": "Run a volunteer device.",
+    "token": "Give people and programs access.",
+    "audit": "Check the log and what follows from it.",
+    "projections": "See and operate the read models.",
+    "sagas": "See and operate the sagas.",
+    "bus": "See the bus.",
+    "as-of": "See a read model as it was at a position or a time.",
+    "stream": "See an aggregate, as it is or as it was.",
+}
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
@@ -72,50 +83,13 @@ def worker(
         run_worker(name, supervised=supervised)
 
 
-@app.command(context_settings=PASSED_ON, add_help_option=False)
-def demo(ctx: typer.Context) -> None:
-    """Train a real model across devices on this machine, and pay for it."""
-    _pass_on(ctx, "cli.demo")
+def _pass_on(ctx: typer.Context) -> None:
+    part = importlib.import_module(f"cli.{str(ctx.info_name).replace('-', '_')}")
+    part.app(ctx.args, prog_name=f"village {ctx.info_name}")
 
 
-@app.command(context_settings=PASSED_ON, add_help_option=False)
-def device(ctx: typer.Context) -> None:
-    """Run a volunteer device."""
-    _pass_on(ctx, "cli.device")
-
-
-@app.command(context_settings=PASSED_ON, add_help_option=False)
-def token(ctx: typer.Context) -> None:
-    """Give people and programs access."""
-    _pass_on(ctx, "cli.token")
-
-
-@app.command(context_settings=PASSED_ON, add_help_option=False)
-def audit(ctx: typer.Context) -> None:
-    """Check the log and what follows from it."""
-    _pass_on(ctx, "cli.audit")
-
-
-@app.command(context_settings=PASSED_ON, add_help_option=False)
-def projections(ctx: typer.Context) -> None:
-    """See and operate the read models."""
-    _pass_on(ctx, "cli.projections")
-
-
-@app.command(context_settings=PASSED_ON, add_help_option=False)
-def sagas(ctx: typer.Context) -> None:
-    """See and operate the sagas."""
-    _pass_on(ctx, "cli.sagas")
-
-
-@app.command(context_settings=PASSED_ON, add_help_option=False)
-def bus(ctx: typer.Context) -> None:
-    """See the bus."""
-    _pass_on(ctx, "cli.bus")
-
-
-def _pass_on(ctx: typer.Context, module: str) -> None:
-    importlib.import_module(module).app(ctx.args, prog_name=f"village {ctx.info_name}")
+for _name, _what in PARTS.items():
+    app.command(_name, help=_what, context_settings=PASSED_ON, add_help_option=False)(_pass_on)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import psycopg
 from eventsourcing.persistence import StoredEvent
 
 from domain.kernel import Aggregate, AggregateNotFound, Refusal
+from domain.kernel.errors import PositionAhead
 from domain.kernel.evolve import rehydrate
 from infrastructure.event_store.reader import MAX_STREAM_FACTS, LogReader, Record
 
@@ -21,10 +22,6 @@ R = TypeVar("R", bound=Row)
 
 MAX_FACTS = 2_000_000
 """How much history one question may fold, unless who asks it says less."""
-
-
-class PositionAhead(Refusal):
-    """The past ends at the newest fact."""
 
 
 class TooFarToFold(Refusal):

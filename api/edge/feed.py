@@ -15,11 +15,10 @@ from uuid import UUID
 
 import structlog
 
-from domain.kernel.errors import Refusal
+from domain.kernel.errors import PositionAhead, Refusal
 from infrastructure.database import Role
 from infrastructure.event_store.listener import Listener
 from infrastructure.event_store.reader import Batch, LogReader, Record
-from projections.as_of import PositionAhead
 
 from .context import ApiContext
 from .metrics import RESYNCS, SUBSCRIPTIONS

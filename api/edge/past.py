@@ -8,9 +8,9 @@ import psycopg
 import strawberry
 from psycopg.errors import QueryCanceled
 
-from domain.kernel.errors import Refusal
+from domain.kernel.errors import PositionAhead, Refusal
 from infrastructure.event_store.reader import LogReader
-from projections.as_of import PositionAhead, position_at, row_at, rows_at
+from projections.as_of import position_at, row_at, rows_at
 from projections.rows import Key, ReadModel, Row
 
 from .context import QUERY_TIMEOUT_MS, ApiContext

@@ -51,6 +51,10 @@ class AggregateNotFound(NotFound):
     """No stream of this type has this id."""
 
 
+class PositionAhead(Refusal):
+    """The past ends at the newest fact."""
+
+
 class CursorMoved(Conflict):
     """Another process has advanced this cursor; its work stands and ours is dropped."""
 

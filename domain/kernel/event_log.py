@@ -27,6 +27,7 @@ from .errors import (
     LogClosed,
     LogOverloaded,
     LogUnavailable,
+    PositionAhead,
     Refusal,
 )
 from .evolve import rehydrate
@@ -133,6 +134,16 @@ class EventLog(Application[UUID]):
         if loaded is None:
             raise AggregateNotFound(f"no {kind.__name__} {stream} at version {version}")
         return _of(kind, loaded)
+
+    def at_position(self, kind: type[A], stream: UUID, position: int) -> A:
+        """An aggregate as it was after the fact at a position.
+
+        Raises:
+            AggregateNotFound: it did not exist then. PositionAhead: the log has not come so far.
+        """
+        if position > (head := self.head()):
+            raise PositionAhead(f"position {position}; the newest fact is at {head}")
+        return self.at_version(kind, stream, self._recorder.version_at(stream, position))
 
     def record(self, *things: Recordable, id: UUID | None = None, **extra: Any) -> Receipt:
         """Record what the aggregates decided, and facts that commute, as one command.

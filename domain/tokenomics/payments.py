@@ -153,13 +153,19 @@ class Payments:
         transfer_id = transfer_id_of(kind, wallet_id_of(from_owner_id), payment_id)
         return self.log.record(Transfer.reject(transfer_id, kind, reason))
 
-    def get_wallet_balance(self, *, owner_id: UUID) -> WalletBalance:
-        """What an owner has now, from the log itself.
+    def get_wallet_balance(self, *, owner_id: UUID, as_of: int | None = None) -> WalletBalance:
+        """What an owner has now, or had after the fact at a position, from the log itself.
 
         Raises:
-            WalletUnknown.
+            WalletUnknown. PositionAhead.
         """
-        wallet = self._wallet(owner_id)
+        if as_of is None:
+            wallet = self._wallet(owner_id)
+        else:
+            try:
+                wallet = self.log.at_position(Wallet, wallet_id_of(owner_id), as_of)
+            except AggregateNotFound as error:
+                raise WalletUnknown(f"owner {owner_id} had no wallet at position {as_of}") from error
         return WalletBalance(owner_id, wallet.id, wallet.posted, wallet.held, wallet.available)
 
     def verify_payment_capability(

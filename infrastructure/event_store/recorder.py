@@ -85,6 +85,14 @@ class PostgresRecorder(ProcessRecorder):
         """The newest version of each stream at one moment, 0 for one that does not exist."""
         return dict(self._read(VERSIONS.format("%b"), list(streams)))
 
+    def version_at(self, stream: UUID, position: int) -> int:
+        """The version a stream had after the fact at a position, 0 when it did not exist."""
+        rows = self._read(
+            "SELECT version FROM log.events WHERE stream = %b AND position <= %b ORDER BY version DESC LIMIT 1",
+            stream, position,
+        )  # fmt: skip
+        return int(rows[0][0]) if rows else 0
+
     def snapshot_of(self, stream: UUID) -> StoredSnapshot | None:
         """The snapshot kept of a stream."""
         rows = self._read(

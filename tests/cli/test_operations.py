@@ -34,9 +34,10 @@ class Operator:
     def projections(self) -> dict[str, dict[str, Any]]:
         return {row["name"]: row for row in self.asks("projections", "list")["projections"]}
 
-    def sql(self, statement: str) -> None:
+    def sql(self, statement: str) -> list[Any]:
         with psycopg.connect((self.home / "database.url").read_text().strip()) as connection:
-            connection.execute(statement.encode())
+            found = connection.execute(statement.encode())
+            return found.fetchall() if found.description else []
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,27 @@ def test_what_closed_streams_say_is_archived_and_read_on(operator: Operator) -> 
     assert file.name in operator.types("audit", "explain", str(GENESIS_ID), code=1)
     kept.rename(file)
     assert "Honest" in operator.types("audit", "verify")
+
+
+def test_a_read_model_is_shown_as_it_was_at_a_position_or_a_time(operator: Operator) -> None:
+    (at, posted_at) = operator.sql(
+        "SELECT position, recorded_at FROM log.events WHERE topic = 'tokenomics.Transfer.Posted' ORDER BY 1 LIMIT 1"
+    )[0]
+    assert operator.asks("as-of", str(at), "transfers")["transfer_id"] == str(GENESIS_ID)
+    assert operator.asks("as-of", posted_at.isoformat(), "transfers", str(GENESIS_ID))["position"] == at
+    assert operator.types("as-of", str(at - 1), "transfers") == f"None at position {at - 1}.\n"
+    assert "position_ahead" in operator.types("as-of", "999999", "transfers", code=1)
+    assert "no offset" in operator.types("as-of", "2026-01-01T00:00:00", "transfers", code=1)
+    assert "No read model is called" in operator.types("as-of", "1", "nothing", code=1)
+    assert "is no key of" in operator.types("as-of", "1", "transfers", "x", code=1)
+
+
+def test_an_aggregate_is_shown_as_it_is_and_as_it_was(operator: Operator) -> None:
+    (stream, first) = operator.sql("SELECT stream, position FROM log.events WHERE version = 2 ORDER BY 2 LIMIT 1")[0]
+    assert operator.asks("stream", str(stream), "--as-of", str(first))["version"] == 2
+    assert operator.asks("stream", str(stream), "--as-of", str(first - 1))["version"] == 1
+    assert operator.asks("stream", str(GENESIS_ID))["type"] == "tokenomics.Transfer"
+    assert "aggregate_not_found" in operator.types("stream", str(stream), "--as-of", "0", code=1)
 
 
 def test_a_village_is_restored_from_its_backup_in_another_home(

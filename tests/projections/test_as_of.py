@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.kernel import AggregateNotFound, new_scope, within
+from domain.kernel.errors import PositionAhead
 from infrastructure.database import Database, Role
 from infrastructure.event_store import LogReader, open_event_log
-from projections.as_of import PositionAhead, TooFarToFold, aggregate_at, position_at, row_at, rows_at
+from projections.as_of import TooFarToFold, aggregate_at, position_at, row_at, rows_at
 from projections.replay import replayed
 from tests.balances import Balances, create_tables
 from tests.ledger import Account, Ledger, Overdrawn

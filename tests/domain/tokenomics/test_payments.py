@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from domain.kernel import AlreadyExists, Refusal
+from domain.kernel.errors import PositionAhead
 from domain.kernel.tokens import MAX_GRAINS, AmountNotPositive, AmountTooLarge
 from domain.tokenomics.accounts import FEES, wallet_id_of
 from domain.tokenomics.legs import SelfPayment
@@ -190,6 +191,23 @@ def test_the_balance_is_that_of_the_log(economy: Economy) -> None:
     assert (balance.posted, balance.held, balance.available) == (42, 0, 42)
     with pytest.raises(WalletUnknown):
         economy.service.get_wallet_balance(owner_id=uuid4())
+
+
+def test_a_balance_of_the_past_is_what_it_was_then(economy: Economy) -> None:
+    unborn = economy.log.head()
+    owner, other = economy.given(100), economy.given(0)
+    seen = {}
+    for grains in (10, 20):
+        seen[economy.log.head()] = economy.service.get_wallet_balance(owner_id=owner)
+        economy.pay(owner, other, grains)
+    seen[economy.log.head()] = economy.service.get_wallet_balance(owner_id=owner)
+    assert [balance.available for balance in seen.values()] == [100, 90, 70]
+    for position, balance in seen.items():
+        assert economy.service.get_wallet_balance(owner_id=owner, as_of=position) == balance
+    with pytest.raises(WalletUnknown):
+        economy.service.get_wallet_balance(owner_id=owner, as_of=unborn)
+    with pytest.raises(PositionAhead):
+        economy.service.get_wallet_balance(owner_id=owner, as_of=economy.log.head() + 1)
 
 
 def test_opening_a_wallet_twice_is_opening_it_once(economy: Economy) -> None:

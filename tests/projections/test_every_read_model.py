@@ -1,0 +1,198 @@
+"""For every read model and every aggregate of the village: as of a position it is what was live at that position."""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from domain.kernel import Aggregate, Refusal
+from domain.monitoring.service import MonitoringService
+from domain.tokenomics.pricing import Activity
+from infrastructure.database import Database, Role
+from infrastructure.embedded.postgres import EmbeddedPostgres
+from projections.as_of import aggregate_at, position_at, row_at, rows_at
+from projections.catalogue import READ_MODELS
+from projections.replay import replayed
+from projections.rows import Key, ReadModel
+from tests.devices import Applicant, enrol
+from tests.training_world import TrainingWorld
+from workers.projector import Projector
+
+NAME = "every_read_model"
+DEEDS = 60
+
+
+@dataclass
+class Moment:
+    """What was live at a position: the rows of every read model, and the aggregates that had changed."""
+
+    position: int
+    rows: dict[str, dict[Key, Any]] = field(default_factory=dict)
+    aggregates: dict[UUID, Aggregate] = field(default_factory=dict)
+
+
+class Life(TrainingWorld):
+    """A village in which everything happens that a read model may tell of; a refusal is part of life."""
+
+    def __init__(self, url: str, database: Database, seed: int) -> None:
+        super().__init__(url, database)
+        self.moments: list[Moment] = []
+        self.dice = random.Random(seed)
+        self.owners = [UUID(int=self.dice.getrandbits(128), version=4) for _ in range(3)]
+        self.devices: list[UUID] = []
+        self.claims: list[UUID] = []
+        self.monitoring = MonitoringService(self.log, [model.name for model in READ_MODELS])
+        self.everything = Projector(database, READ_MODELS)
+
+    def live(self) -> None:
+        self.ask(self.village.tokenomics.genesis)
+        deeds = [self.open_wallet, self.earn, self.pay, self.hold, self.enrol, self.appear, self.vanish, self.trust]
+        session_id = self.start()
+        for number in range(DEEDS):
+            self.now += timedelta(seconds=1)
+            self.dice.choice(deeds)()
+            if number % 12 == 7:
+                self.train(session_id)
+            if number % 12 == 11:
+                self.operate()
+            self.look()
+
+    def close(self) -> None:
+        self.everything.close()
+        super().close()
+
+    def look(self) -> None:
+        """Remember what is live now, as the real projector has folded it."""
+        self.everything.run_once()
+        moment = Moment(self.log.head())
+        with self.database.reader.connection() as connection:
+            for model in READ_MODELS:
+                found = map(model.read, connection.execute(model.select()))
+                moment.rows[model.name] = {model.key_of(row): row for row in found}
+            since = self.moments[-1].position if self.moments else 0
+            changed = connection.execute("SELECT DISTINCT stream FROM log.events WHERE position > %s", (since,))
+            moment.aggregates = {stream: self.log.load(Aggregate, stream) for (stream,) in changed}
+        self.moments.append(moment)
+
+    def do(self, command: Callable[..., Any], **arguments: Any) -> Any:
+        try:
+            return self.ask(command, **arguments).id
+        except Refusal:
+            return None
+
+    def open_wallet(self) -> None:
+        self.do(self.village.tokenomics.open_wallet, owner_id=self.dice.choice(self.owners))
+
+    def earn(self) -> None:
+        device_id = self.dice.choice(self.devices) if self.devices else uuid4()
+        work = Activity("fl_participation", uuid4(), device_id, self.dice.choice(self.owners), 3_600_000, 10_000)
+        self.claims.append(self.do(self.village.tokenomics.accrue_reward, activity=work))
+        if self.dice.random() < 0.7:
+            self.do(self.village.tokenomics.distribute_rewards, batch_id=uuid4(), claim_ids=self.claims[-2:])
+
+    def pay(self) -> None:
+        payer, payee = self.dice.sample(self.owners, 2)
+        payment = {"payment_id": str(uuid4()), "from_owner_id": payer}
+        if self.dice.random() < 0.2:
+            self.do(self.village.tokenomics.reject_payment, **payment, kind="payment", reason="changed my mind")
+        else:
+            self.do(self.village.tokenomics.process_payment, **payment, to_owner_id=payee, grains=1_000)
+
+    def hold(self) -> None:
+        terms = {"grains": 500, "expires_at": self.now + timedelta(hours=1), "purpose": "a job"}
+        self.do(self.village.tokenomics.hold_funds, owner_id=self.dice.choice(self.owners), hold_id=uuid4(), **terms)
+
+    def enrol(self) -> None:
+        owner = self.dice.choice(self.owners)
+        self.devices.append(enrol(self.village.device_registry, Applicant(), owner_id=owner, now=self.now))
+
+    def appear(self) -> None:
+        self._of_device(self.village.device_registry.device_went_online, seen_at=self.now)
+
+    def vanish(self) -> None:
+        self._of_device(self.village.device_registry.device_went_offline, last_seen_at=self.now)
+
+    def trust(self) -> None:
+        evidence = {"service": "federated_learning", "good": self.dice.random() < 0.7, "weight_bp": 10_000}
+        self._of_device(self.village.device_registry.update_reputation, cause_event_id=uuid4(), **evidence)
+
+    def _of_device(self, command: Callable[..., Any], **arguments: Any) -> None:
+        if self.devices:
+            self.do(command, device_id=self.dice.choice(self.devices), **arguments)
+
+    def train(self, session_id: UUID) -> None:
+        """A step of the training: the saga opens a round, or its devices answer and it completes."""
+        self.settle()
+        if (round_id := self.session(session_id).open_round) is not None:
+            self.answer(round_id)
+            self.look()
+            self.complete(round_id)
+            self.look()
+
+    def operate(self) -> None:
+        """What operators do; the letter that is skipped is nobody's."""
+        name = self.dice.choice(READ_MODELS).name
+        self.do(self.monitoring.retry_letter, name=name, key='"x"', reason="a drill")
+        self.do(self.monitoring.skip_letter, name=name, key='"x"', position=1, reason="a drill")
+        self.do(self.monitoring.rebuild_projection, name=name, reason="a drill")
+        self.do(self.village.privacy.erase_subject, subject_id=uuid4(), reason="asked for")
+
+
+@pytest.fixture(scope="module")
+def life(postgres: EmbeddedPostgres, template_url: str) -> Iterator[Life]:
+    """A village that has lived, on a database of the module's own."""
+    url = postgres.url.replace("/village?", f"/{NAME}?")
+    with psycopg.connect(postgres.url, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template_village").format(sql.Identifier(NAME)))
+        with Database(url) as database:
+            life = Life(url, database, seed=20_261_124)
+            life.live()
+            yield life
+            life.close()
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(NAME)))
+
+
+@pytest.mark.parametrize("model", READ_MODELS, ids=lambda model: model.name)
+def test_a_read_model_as_of_a_position_is_what_was_live_then(life: Life, model: ReadModel[Any]) -> None:
+    moments = [(moment.position, moment.rows[model.name]) for moment in life.moments]
+    if not any(rows for _, rows in moments):
+        pytest.skip(f"nothing happens in this village that {model.name} tells of")
+    before: dict[Key, Any] = {}
+    with life.database.connect(Role.READER) as connection:
+        for position, rows in moments:
+            if rows != before:
+                assert rows_at(connection, model, position) == rows, position
+                for key in [*rows, *before]:
+                    if rows.get(key) != before.get(key):
+                        assert row_at(connection, model, key, position) == rows.get(key), (position, key)
+            before = rows
+
+
+def test_replays_to_a_position_give_what_was_live_then(life: Life) -> None:
+    with life.database.connect(Role.READER) as connection:
+        for moment in life.moments[:: DEEDS // 4]:
+            found = replayed(connection, READ_MODELS, moment.position)
+            assert {model.name: rows for model, rows in found} == moment.rows
+
+
+def test_an_aggregate_of_any_type_as_of_a_position_is_what_was_live_then(life: Life) -> None:
+    kinds = set()
+    with life.database.connect(Role.READER) as connection:
+        for moment in life.moments:
+            for stream, aggregate in moment.aggregates.items():
+                assert aggregate_at(connection, Aggregate, stream, moment.position) == aggregate
+                kinds.add(aggregate.topic)
+    assert len(kinds) >= 12, kinds
+
+
+def test_an_instant_means_the_newest_fact_recorded_by_then(life: Life) -> None:
+    with life.database.connect(Role.READER) as connection:
+        times = connection.execute("SELECT recorded_at, max(position) FROM log.events GROUP BY 1").fetchall()
+        for instant, newest in times[::7]:
+            assert position_at(connection, instant) == newest

@@ -2,87 +2,61 @@
 
 import functools
 import multiprocessing
-import threading
 import time
-from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 
+from benchmarks.bare import SECONDS, THREADS, Bare, rate_of
 from benchmarks.history import History
+from benchmarks.library import Meters as LibraryMeters
+from benchmarks.library import environment
 from benchmarks.meter import Meters
 from benchmarks.table import Row, middle
 from domain.kernel import new_scope, within
-from infrastructure.database import Database
 from infrastructure.event_store import open_event_log
-from infrastructure.event_store.flush import LOG_LOCK
 
-RUNS, SECONDS = 5, 1.5
-CALLERS, RAW_THREADS = 32, 8
-COLUMNS = (
-    "stream, version, topic, state, event_id, command_id, correlation_id, causation_id, actor, recorded_at, position"
-)
-VALUES = "%b, %b, 'benchmarks.Meter.Advanced', '{\"by\":1}', %b, %b, %b, NULL, 'operator:benchmark', now()"
-AUTOCOMMIT = f"INSERT INTO bench.raw ({COLUMNS}) VALUES ({VALUES}, nextval('bench.positions'))"
-LOCKED = (
-    f"INSERT INTO bench.locked ({COLUMNS}) VALUES ({VALUES}, (SELECT coalesce(max(position), 0) + 1 FROM bench.locked))"
-)
+CALLERS, RUNS = 32, 5
 
 
 def run() -> list[Row]:
-    one, two, raw, locked = [], [], [], []
+    one, two, raw, locked, theirs, cpu = [], [], [], [], [], []
     with History() as history:
         database = history.database()
-        with _admin(database) as admin:
-            admin.execute("CREATE SCHEMA bench")
-            for table in ("raw", "locked"):
-                admin.execute(f"CREATE TABLE bench.{table} (LIKE log.events INCLUDING ALL)".encode())
-            admin.execute("CREATE SEQUENCE bench.positions")
+        bare = Bare(database)
+        library = LibraryMeters(environment(history.database().url))
+        works = [functools.partial(library.advance, library.install()) for _ in range(CALLERS)]
         alone, left, right = (_Process(database.url, callers) for callers in (CALLERS, CALLERS // 2, CALLERS // 2))
-        bare = _Bare(database)
         for _ in range(RUNS):
+            server_s = history.cpu_s()
             one.append(_rate([alone]))
+            cpu.append((history.cpu_s() - server_s) / one[-1] / SECONDS * 1e6)
             raw.append(bare.rate(bare.autocommit))
             two.append(_rate([left, right]))
             locked.append(bare.rate(bare.under_the_lock))
-        told = sum(process.close() for process in (alone, left, right))
-        with _admin(database) as admin:
-            stands = admin.execute("SELECT count(*) FROM log.events WHERE version > 1").fetchone()
-        assert stands == (told,), f"{told} commands were acknowledged, {stands} stand"
+            theirs.append(rate_of(works))
+        asked, python_s = zip(*(process.close() for process in (alone, left, right)), strict=True)
+        with psycopg.connect(database.url) as connection:
+            stands = connection.execute("SELECT count(*) FROM log.events WHERE version > 1").fetchone()
+        assert stands == (sum(asked),), f"{sum(asked)} commands were acknowledged, {stands} stand"
+        library.close()
         database.close()
-    limit, peer = middle(raw), middle(locked)
+    limit, under_lock = middle(raw), middle(locked)
+    note = (
+        f"under the log's lock the same INSERTs reach {under_lock:g}/s; CPU a command in one process: "
+        f"{python_s[0] / asked[0] * 1e6:.0f} us in Python, {middle(cpu):.0f} us in the server; "
+        "the peer is the plain library with the same callers"
+    )
     return [
-        _row("1 process", middle(one), limit, peer),
-        _row("2 processes", middle(two), limit, peer),
-    ]
-
-
-def _row(processes: str, ours: float, limit: float, peer: float) -> Row:
-    return Row(
-        f"commands, {CALLERS} callers, {processes}", ours, "commands/s",
-        f">= 0.5 x raw INSERTs of {RAW_THREADS} threads, >= 2 x the same under the log's lock",
-        ours >= 0.5 * limit and ours >= 2 * peer, limit=limit, peer=peer,
-    )  # fmt: skip
-
-
-class _Bare:
-    """One-row INSERTs of the same row with the same indexes, prepared, by threads with a connection each."""
-
-    def __init__(self, database: Database) -> None:
-        self._connections = [_admin(database) for _ in range(RAW_THREADS)]
-
-    def rate(self, insert: Callable[[Any], None]) -> float:
-        return _rate_of([functools.partial(insert, connection) for connection in self._connections])
-
-    def autocommit(self, connection: Any) -> None:
-        connection.execute(AUTOCOMMIT, (uuid4(), 2, uuid4(), uuid4(), uuid4()), prepare=True)
-
-    def under_the_lock(self, connection: Any) -> None:
-        with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(%b)", (LOG_LOCK,), prepare=True)
-            connection.execute(LOCKED, (uuid4(), 2, uuid4(), uuid4(), uuid4()), prepare=True)
+        Row(
+            f"commands, {CALLERS} callers, {processes}", ours, "commands/s",
+            f">= 0.5 x raw INSERTs of {THREADS} threads, >= 2 x the same under the log's lock",
+            ours >= 0.5 * limit and ours >= 2 * under_lock, limit=limit, peer=middle(theirs), note=note,
+        )
+        for processes, ours in (("1 process", middle(one)), ("2 processes", middle(two)))
+    ]  # fmt: skip
 
 
 class _Process:
@@ -101,10 +75,10 @@ class _Process:
     def receive(self) -> Any:
         return self._pipe.recv()
 
-    def close(self) -> int:
-        """How many commands were acknowledged in all."""
+    def close(self) -> tuple[int, float]:
+        """How many commands were acknowledged in all, and how many seconds of CPU they took here."""
         self.send("close")
-        total = int(self.receive())
+        total: tuple[int, float] = self.receive()
         self._process.join(30)
         return total
 
@@ -123,45 +97,15 @@ def _serve(url: str, callers: int, pipe: Connection) -> None:
 
     works = [functools.partial(advance, meter_id) for meter_id in ids]
     counts: list[int] = []
+    began = time.process_time()
     pipe.send("ready")
     while pipe.recv() != "close":
-        pipe.send(_rate_of(works, counts))
+        pipe.send(rate_of(works, counts))
     log.close()
-    pipe.send(sum(counts))
+    pipe.send((sum(counts), time.process_time() - began))
 
 
 def _rate(processes: list[_Process]) -> float:
     for process in processes:
         process.send("run")
     return float(sum(process.receive() for process in processes))
-
-
-def _rate_of(works: Sequence[Callable[[], object]], counts: list[int] | None = None) -> float:
-    """How often all of these together are done in a second, each in a thread of its own."""
-    stopping = threading.Event()
-    done: list[int] = []
-
-    def repeat(work: Callable[[], object]) -> None:
-        count = 0
-        while not stopping.is_set():
-            work()
-            count += 1
-        done.append(count)
-
-    threads = [threading.Thread(target=repeat, args=(work,)) for work in works]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    time.sleep(SECONDS)
-    stopping.set()
-    for thread in threads:
-        thread.join()
-    took = time.perf_counter() - began
-    assert len(done) == len(works), "a caller failed"
-    if counts is not None:
-        counts.append(sum(done))
-    return sum(done) / took
-
-
-def _admin(database: Database) -> psycopg.Connection[Any]:
-    return psycopg.connect(database.url, autocommit=True)

@@ -47,7 +47,7 @@ class Database:
         self.url = url
         self.pool_size = pool_size
         self.application = application
-        self._pools: dict[Role, Pool] = {}
+        self._pools: dict[tuple[Role, bool], Pool] = {}
         self._lock = Lock()
 
     def conninfo(self, role: Role) -> str:
@@ -58,19 +58,25 @@ class Database:
         """A new connection of the caller's own; raises `psycopg.OperationalError`."""
         return connect(self.conninfo(role), autocommit=autocommit)
 
-    def pool(self, role: Role) -> Pool:
-        """The pool of `role`: at most `pool_size` connections, waiting at most 10 s for one (`PoolTimeout`)."""
+    def pool(self, role: Role, *, autocommit: bool = False) -> Pool:
+        """The pool of `role`: at most `pool_size` connections, waiting at most 10 s for one (`PoolTimeout`).
+
+        Args:
+            autocommit: for single statements, each its own transaction, in a fifth of the round trips. A connection
+                is not checked before it is lent: who finds it broken calls the pool's `check` and asks again.
+        """
         with self._lock:
-            pool = self._pools.get(role)
+            pool = self._pools.get((role, autocommit))
             if pool is None:
-                pool = self._pools[role] = ConnectionPool(
+                pool = self._pools[role, autocommit] = ConnectionPool(
                     self.conninfo(role),
+                    kwargs={"autocommit": autocommit},
                     min_size=1,
                     max_size=self.pool_size,
                     timeout=POOL_TIMEOUT_S,
                     max_waiting=1_000,
-                    name=f"{self.application}-{role}",
-                    check=ConnectionPool.check_connection,
+                    name=f"{self.application}-{role}{'-autocommit' if autocommit else ''}",
+                    check=None if autocommit else ConnectionPool.check_connection,
                     open=True,
                 )
             return pool

@@ -1,6 +1,6 @@
 """One batch for one slot: folded in memory and written with its cursor in one transaction, exactly once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -29,10 +29,11 @@ def apply(
     Raises:
         CursorTaken: the slot is another worker's by now; nothing was written.
     """
-    with connection.transaction():
-        advance(connection, slot, new)
-        fold = _folded(connection, slot, touched_by(slot.model, facts, slot.takes), skipped)
-        letters.write(connection, slot.cursor, slot.model, fold.letters)
+    touched = touched_by(slot.model, facts, slot.takes)
+    try:
+        fold = _written(_folded, connection, slot, touched, new, skipped)
+    except _NOT_STORABLE:
+        fold = _written(_one_by_one, connection, slot, touched, new, skipped)
     slot.position = new
     slot.held = fold.held
     return fold.letters
@@ -57,35 +58,46 @@ def retry(
             records = LogReader(connection).at(positions[start : start + MAX_LETTERS_A_READ])
             again = Slot(**{name: getattr(slot, name) for name in Slot.__slots__} | {"held": held})
             touched = touched_by(slot.model, [record.fact() for record in records], key.__eq__)
-            fold = _folded(connection, again, touched, skipped)
+            try:
+                with connection.transaction():
+                    fold = _folded(connection, again, touched, skipped)
+            except _NOT_STORABLE:
+                fold = _one_by_one(connection, again, touched, skipped)
             held, left = fold.held, left + fold.letters
         letters.write(connection, slot.cursor, slot.model, left, tried_at=asked_at)
     slot.held = held
     return left
 
 
-def _folded(
-    connection: psycopg.Connection[Any], slot: Slot, touched: Sequence[tuple[Fact, Key]], skipped: Skipped
-) -> Fold:
-    model = slot.model
-    before = load(connection, model, list(dict.fromkeys(key for _, key in touched)), slot.table)
-    fold = Fold(model, dict(before), set(slot.held), skipped).add(touched)
-    try:
-        with connection.transaction():
-            store(connection, model, before, fold.rows, slot.table)
-        return fold
-    except _NOT_STORABLE:
-        return _one_by_one(connection, slot, touched, skipped, before)
-
-
-def _one_by_one(
+def _written(
+    folded: Callable[..., Fold],
     connection: psycopg.Connection[Any],
     slot: Slot,
     touched: Sequence[tuple[Fact, Key]],
+    new: int,
     skipped: Skipped,
-    before: dict[Key, Any],
+) -> Fold:
+    with connection.transaction():
+        advance(connection, slot, new)
+        fold = folded(connection, slot, touched, skipped)
+        letters.write(connection, slot.cursor, slot.model, fold.letters)
+    return fold
+
+
+def _folded(
+    connection: psycopg.Connection[Any], slot: Slot, touched: Sequence[tuple[Fact, Key]], skipped: Skipped
+) -> Fold:
+    before = load(connection, slot.model, list(dict.fromkeys(key for _, key in touched)), slot.table)
+    fold = Fold(slot.model, dict(before), set(slot.held), skipped).add(touched)
+    store(connection, slot.model, before, fold.rows, slot.table)
+    return fold
+
+
+def _one_by_one(
+    connection: psycopg.Connection[Any], slot: Slot, touched: Sequence[tuple[Fact, Key]], skipped: Skipped
 ) -> Fold:
     """The same batch a fact and a row at a time, to find the fact whose row cannot be stored."""
+    before = load(connection, slot.model, list(dict.fromkeys(key for _, key in touched)), slot.table)
     whole = Fold(slot.model, dict(before), set(slot.held), skipped)
     for fact, key in touched:
         was = whole.rows.get(key)

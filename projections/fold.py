@@ -3,9 +3,11 @@
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg import sql
 
 from domain.kernel.fact import Fact
 
@@ -80,7 +82,7 @@ def load(
     if not keys:
         return rows
     with connection.cursor() as cursor:
-        cursor.execute(model.select_by_keys(table), model.key_arrays(keys), prepare=True)
+        cursor.execute(_statement(model.select_by_keys, table), model.key_arrays(keys), prepare=True)
         for record in cursor:
             row = model.read(record)
             rows[model.key_of(row)] = row
@@ -98,6 +100,12 @@ def store(
     changed = [row for key, row in after.items() if row is not None and row is not before.get(key)]
     ended = [key for key, row in after.items() if row is None and before.get(key) is not None]
     if changed:
-        connection.execute(model.upsert(table), model.arrays(changed), prepare=True)
+        connection.execute(_statement(model.upsert, table), model.arrays(changed), prepare=True)
     if ended:
-        connection.execute(model.delete_by_keys(table), model.key_arrays(ended), prepare=True)
+        connection.execute(_statement(model.delete_by_keys, table), model.key_arrays(ended), prepare=True)
+
+
+@lru_cache(1_024)
+def _statement(compose: Callable[[str | None], sql.Composed], table: str | None) -> bytes:
+    """A statement of a read model, composed once."""
+    return compose(table).as_bytes()

@@ -30,10 +30,11 @@ READ_CHANNEL = "village_read"
 """Notified whenever read models have moved on, so that a reader waiting for a position wakes."""
 
 _PASS_OVER = (
-    "UPDATE engine.cursors AS c SET position = %s, updated_at = clock_timestamp()"
+    "WITH moved AS (UPDATE engine.cursors AS c SET position = %s, updated_at = clock_timestamp()"
     " FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[]) AS given (name, partition, position, fence)"
     " WHERE c.name = given.name AND c.partition = given.partition AND c.position = given.position"
-    " AND c.fence = given.fence RETURNING c.name, c.partition"
+    " AND c.fence = given.fence RETURNING c.name, c.partition)"
+    " SELECT moved.name, moved.partition FROM (SELECT pg_notify(%s, %s)) AS told LEFT JOIN moved ON true"
 )
 _REBUILT = "SELECT name, max(rebuilt_at) FROM engine.cursors GROUP BY name"
 _NONE = ControlRow("", paused=False, rebuild_at=0, retried_at={}, skipped=[])
@@ -152,13 +153,9 @@ class Projector:
         return True
 
     def _pass_over(self, idle: Sequence[Slot], batch: Batch) -> None:
-        connection = self._open()
-        moved: set[tuple[str, int]] = set()
-        with connection.transaction():
-            if idle:
-                columns = zip(*((s.cursor, s.partition, s.position, s.fence) for s in idle), strict=True)
-                moved = set(connection.execute(_PASS_OVER, (batch.end, *map(list, columns)), prepare=True).fetchall())
-            connection.execute("SELECT pg_notify(%s, %s)", (READ_CHANNEL, str(batch.end)))
+        columns = [[getattr(slot, name) for slot in idle] for name in ("cursor", "partition", "position", "fence")]
+        told = (READ_CHANNEL, str(batch.end))
+        moved = set(self._open().execute(_PASS_OVER, (batch.end, *columns, *told), prepare=True).fetchall())
         for slot in idle:
             if (slot.cursor, slot.partition) in moved:
                 slot.position = batch.end

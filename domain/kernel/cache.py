@@ -2,9 +2,11 @@
 
 import threading
 from collections import OrderedDict
+from typing import Any
 from uuid import UUID
 
 from .aggregate import Aggregate
+from .evolve import evolve_by
 
 
 class AggregateCache:
@@ -28,7 +30,21 @@ class AggregateCache:
         return held.clone()
 
     def put(self, aggregate: Aggregate) -> None:
-        stored = aggregate.clone()
+        self._keep(aggregate.clone())
+
+    def move_on(self, stream: UUID, version: int, event: Any) -> None:
+        """Evolve what is kept by the event recorded at this version; forget it when it lacks one before that."""
+        with self._lock:
+            held = self._entries.get(stream)
+        if held is not None and held.version == version - 1:
+            moved = held.clone()
+            evolve_by(moved, event)
+            moved.version = version
+            self._keep(moved)
+        else:
+            self.drop_older(stream, version)
+
+    def _keep(self, stored: Aggregate) -> None:
         with self._lock:
             held = self._entries.get(stored.id)
             if held is None or held.version < stored.version:

@@ -90,27 +90,31 @@ class EventLog(Application[UUID]):
         """The position of the newest fact, 0 when there is none."""
         return self.recorder.max_notification_id() or 0
 
-    def find(self, kind: type[A], stream: UUID) -> A | None:
+    def find(self, kind: type[A], stream: UUID, *, new: bool = False) -> A | None:
         """A copy of an aggregate, or None when its stream does not exist.
+
+        Args:
+            new: most likely it does not. A command then takes an aggregate that its process does not know for absent,
+                unread; where that proves wrong as it records or refuses, it is decided again on what is read.
 
         Raises:
             AggregateNotFound: the stream exists and is of another type.
         """
         unit = _unit.get()
         if unit is None:
-            found = self._found(kind, stream)
+            found = self._found(kind, stream, new)
         elif (held := unit.held(stream)) is not None:
             found = held.clone()
         else:
-            found = unit.moved_on(stream, self._found(kind, stream))
+            found = unit.moved_on(stream, self._found(kind, stream, new))
         return None if found is None else _of(kind, found)
 
-    def _found(self, kind: type[Aggregate], stream: UUID) -> Aggregate | None:
+    def _found(self, kind: type[Aggregate], stream: UUID, new: bool) -> Aggregate | None:
         attempt = _attempt.get()
         if attempt is None:
             return self._loaded(kind, stream)
         found = None if attempt.fresh else self.cache.get(stream)
-        if found is not None:
+        if found is not None or (new and not attempt.fresh):
             attempt.used_cache = True
         elif (found := self._loaded(kind, stream)) is not None:
             self.cache.put(found)
@@ -313,7 +317,7 @@ class EventLog(Application[UUID]):
             for stream in lost if conflict.stream is None else {conflict.stream}:
                 self.cache.drop(stream)
             raise
-        self._remember(held, appends, written)
+        self._remember(held, facts, appends, written)
         return written.receipt
 
     def _append(self, fact: Decided, asked: CommandScope, counts: Counter[UUID], exact: set[UUID]) -> Append:
@@ -332,22 +336,26 @@ class EventLog(Application[UUID]):
             fact.scope,
         )
 
-    def _remember(self, held: Mapping[UUID, Aggregate], appends: Sequence[Append], written: Written) -> None:
-        """Keep what was recorded as decided; forget streams others have appended to in between.
+    def _remember(
+        self, held: Mapping[UUID, Aggregate], facts: Sequence[Decided], appends: Sequence[Append], written: Written
+    ) -> None:
+        """Keep what was recorded as decided, move on what loose facts came to, forget what others appended to.
 
         A unit has moved its aggregates on by its loose facts, whose versions are known only now.
         """
         newest: dict[UUID, int] = {}
         loose: Counter[UUID] = Counter()
-        for append, version in zip(appends, written.versions, strict=False):
+        for fact, append, version in zip(facts, appends, written.versions, strict=False):
             newest[append.stream] = max(version, newest.get(append.stream, 0))
             loose[append.stream] += append.version is None and append.scope is not None and not append.opener
+            if append.stream not in held and not append.opener:
+                self.cache.move_on(append.stream, version, fact.event)
         for stream in {append.stream for append in appends}:
             aggregate = held.get(stream)
             if aggregate is not None and newest.get(stream) == aggregate.version + loose[stream]:
                 aggregate.version += loose[stream]
                 self.cache.put(aggregate)
-            else:
+            elif aggregate is not None or not newest.get(stream):
                 self.cache.drop(stream)
 
     def _loaded(self, kind: type[Aggregate], stream: UUID) -> Aggregate | None:

@@ -129,7 +129,7 @@ class Payments:
         payer_id, kept = wallet_id_of(from_owner_id), self._fee(kind, grains)
         legs = payment_legs(payer_id, wallet_id_of(to_owner_id), grains, kept)
         transfer_id = transfer_id_of(kind, payer_id, payment_id)
-        if (paid := self.log.find(Transfer, transfer_id)) is not None:
+        if (paid := self.log.find(Transfer, transfer_id, new=True)) is not None:
             paid.require_same(kind, legs)
             return self.log.record(paid, grains=str(grains), fee_grains=str(kept))
         with self.turns.of(payer_id):

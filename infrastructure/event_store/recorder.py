@@ -17,7 +17,7 @@ from domain.kernel.scope import CommandScope, new_scope
 from domain.kernel.snapshot import StoredSnapshot
 from domain.kernel.write import Append, Receipt, Write, Written
 from infrastructure.archive import archived_states
-from infrastructure.database import Database, Role
+from infrastructure.database import Database, Pool, Role
 
 from .decide import given_answer
 from .flush import VERSIONS, Flush
@@ -103,7 +103,7 @@ class PostgresRecorder(ProcessRecorder):
     def keep_snapshot(self, snapshot: StoredSnapshot) -> None:
         """Keep a snapshot instead of an older one. It is a cache: where this fails, the next load tries again."""
         try:
-            with self._database.writer.connection() as connection:
+            with self._statements.connection() as connection:
                 connection.execute(
                     "INSERT INTO engine.snapshots AS s (stream, version, topic, policy_version, state)"
                     " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (stream) DO UPDATE SET version = excluded.version,"
@@ -212,6 +212,10 @@ class PostgresRecorder(ProcessRecorder):
         rows = self._read("SELECT min(position) FROM engine.cursors WHERE name = %b", application_name)
         return None if rows[0][0] is None else int(rows[0][0])
 
+    @property
+    def _statements(self) -> Pool:
+        return self._database.pool(Role.WRITER, autocommit=True)
+
     def _read(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """All rows, asked once more when the connection broke.
 
@@ -220,11 +224,12 @@ class PostgresRecorder(ProcessRecorder):
         """
         for tried in range(2):
             try:
-                with self._database.writer.connection() as connection, connection.cursor(binary=True) as cursor:
+                with self._statements.connection() as connection, connection.cursor(binary=True) as cursor:
                     return cursor.execute(statement, parameters, prepare=True).fetchall()
             except psycopg.OperationalError as error:
                 if tried or isinstance(error, PoolTimeout):
                     raise LogUnavailable(f"the database does not answer: {type(error).__name__}") from error
+                self._statements.check()  # the server may be a new one, and every connection lost
         raise AssertionError("every pass returns or raises by the last one")
 
     # The writer thread.

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from domain.kernel import Receipt
 from tests.ledger import Account, Ledger
-from tests.running import asked, assert_sound, names, opened, records
+from tests.running import asked, assert_sound, in_threads, names, opened, records
 
 CALLERS = 16
 
@@ -49,4 +49,26 @@ def test_commands_of_two_processes_on_one_stream_are_all_decided(
     with ThreadPoolExecutor(40) as pool:
         list(pool.map(pay, range(120)))
     assert names(database_url).count("Withdrawn") == 120
+    assert_sound(records(database_url))
+
+
+def test_facts_that_commute_on_one_hot_stream_are_all_recorded_and_none_is_decided_twice(
+    ledger: Ledger, elsewhere: Ledger, database_url: str
+) -> None:
+    stream, decided = opened(ledger), []
+
+    def deposits(caller: int) -> None:
+        log = (ledger, elsewhere)[caller % 2].log
+
+        def decide() -> Receipt:
+            decided.append(caller)
+            return log.record(Account.fact(Account.Deposited, stream, grains=1))
+
+        for _ in range(10):
+            with asked():
+                log.execute("deposit", decide)
+
+    assert in_threads(32, deposits) == []
+    assert len(decided) == 320
+    assert ledger.log.load(Account, stream).balance == 320
     assert_sound(records(database_url))

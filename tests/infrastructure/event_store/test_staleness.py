@@ -1,6 +1,8 @@
 """A process may hold stale copies; no answer may depend on one."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,6 +13,12 @@ from domain.kernel.write import Write, Written
 from infrastructure.event_store.recorder import PostgresRecorder
 from tests.ledger import Account, Ledger, Overdrawn
 from tests.running import asked, deposit, in_threads, names, opened, records, withdraw
+
+
+@pytest.fixture
+def recorder(log: EventLog) -> PostgresRecorder:
+    assert isinstance(log.recorder, PostgresRecorder)
+    return log.recorder
 
 
 def test_a_refusal_decided_on_a_stale_copy_is_decided_again(ledger: Ledger, elsewhere: Ledger) -> None:
@@ -243,3 +251,64 @@ def test_the_cache_keeps_no_more_than_its_capacity_and_forgetting_changes_no_ans
     for stream in streams:
         with asked(), pytest.raises(Overdrawn):
             ledger.withdraw(account_id=stream, grains=1)
+
+
+def reads_of(recorder: PostgresRecorder, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every statement this log reads with, as it does."""
+    asked_for: list[str] = []
+    plain = recorder._read
+
+    def watched(statement: str, *parameters: Any) -> Any:
+        asked_for.append(statement)
+        return plain(statement, *parameters)
+
+    monkeypatch.setattr(recorder, "_read", watched)
+    return asked_for
+
+
+def test_a_copy_is_moved_on_by_the_facts_its_own_process_records_unseen(
+    ledger: Ledger, recorder: PostgresRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = opened(ledger, balance=5)
+    withdraw(ledger, stream, 5)
+    read = reads_of(recorder, monkeypatch)
+    deposit(ledger, stream, 3)
+    deposit(ledger, stream, 4)
+    withdraw(ledger, stream, 7)
+    assert read == []
+    assert ledger.log.load(Account, stream).balance == 0
+
+
+def test_a_copy_that_lacks_a_fact_of_another_process_is_not_moved_on(ledger: Ledger, elsewhere: Ledger) -> None:
+    stream = opened(ledger, balance=5)
+    withdraw(ledger, stream, 5)
+    deposit(elsewhere, stream, 3)
+    deposit(ledger, stream, 4)
+    withdraw(ledger, stream, 7)
+    assert ledger.log.load(Account, stream).balance == 0
+
+
+def test_a_stream_taken_for_new_is_not_read_and_one_that_exists_is_found_before_anything_is_answered(
+    ledger: Ledger, elsewhere: Ledger, recorder: PostgresRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def open_or_refuse(stream: UUID, refuse: bool) -> Receipt:
+        found = ledger.log.find(Account, stream, new=True)
+        seen.append(found is not None)
+        if found is None and refuse:
+            raise Overdrawn("of an account that is not there")
+        return ledger.log.record(found or Account(account_id=stream, owner="me"))
+
+    read = reads_of(recorder, monkeypatch)
+    with asked():
+        ledger.log.execute("open", lambda: open_or_refuse(uuid4(), False))
+    assert (read, seen) == ([], [False])
+    for refuse in (False, True):
+        seen.clear()
+        stream = opened(elsewhere)
+        with asked():
+            ledger.log.execute("open", partial(open_or_refuse, stream, refuse))
+        assert seen == [False, True]
+    with asked(), pytest.raises(Overdrawn):
+        ledger.log.execute("open", lambda: open_or_refuse(uuid4(), True))

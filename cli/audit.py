@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -16,6 +16,9 @@ from rich.progress import Progress
 from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
 from infrastructure.settings import Settings
+
+if TYPE_CHECKING:
+    from projections.explain import Link
 
 app = typer.Typer(help="Check the log and what follows from it.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -96,6 +99,7 @@ def explain(
             links = explain_stream(connection, what, _trusted(settings, verifiers))
         except Refusal as refusal:
             raise CommandFailed(f"Nothing in the log has the id {refusal}") from refusal
+        links = _opened(settings, links)
     if json_output:
         typer.echo(msgspec.json.encode(links).decode())
         return
@@ -139,6 +143,24 @@ def _reader() -> Iterator[tuple[Settings, psycopg.Connection[Any]]]:
     database = Database(settings.database_url.get_secret_value(), pool_size=1, application="village-audit")
     with database.connect(Role.READER) as connection:
         yield settings, connection
+
+
+def _opened(settings: Settings, links: "list[Link]") -> "list[Link]":
+    """The links with their personal fields opened, all by one question to the keys."""
+    import domain.topics  # noqa: F401  (which fields are personal, their classes say)
+    from infrastructure.database import Database
+    from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
+    from projections.personal import sealed_in, shown_in
+
+    sealed = [sealed_in(link.topic, link.event_id, link.state) for link in links]
+    assert settings.database_url is not None
+    with Database(settings.database_url.get_secret_value(), pool_size=1, application="village-audit") as database:
+        keys = SubjectKeyTable(database, KeyEncryptionKeys(settings.home))
+        shown = keys.open(text for fields in sealed for text in fields.values())
+    return [
+        msgspec.structs.replace(link, state=shown_in(link.state, {name: shown[text] for name, text in fields.items()}))
+        for link, fields in zip(links, sealed, strict=True)
+    ]
 
 
 def _trusted(settings: Settings, path: Path | None) -> list[Any]:

@@ -65,7 +65,7 @@ def backup_command(
         except OSError as error:
             raise CommandFailed(str(error)) from error
     answer = {"file": str(file), "head": str(manifest.head), "revision": manifest.revision}
-    others = "Keys, blobs and the archive: copy them too."
+    others = f"The keys of subjects are in {file}.keys. Keys, blobs and the archive: copy them too."
     _tell(json_output, answer, f"{file} holds all facts up to position {manifest.head}. {others}")
 
 
@@ -75,7 +75,7 @@ def restore_command(
 ) -> None:
     """Put a backup into a database without facts; read models are folded anew when the village starts."""
     from infrastructure.archive import archive_store, missing_files
-    from infrastructure.backup import BackupInvalid, TargetNotEmpty, restore
+    from infrastructure.backup import BackupInvalid, TargetNotEmpty, keys_beside, restore
 
     settings = Settings()
     with told_plainly(), reachable_database() as url:
@@ -88,6 +88,8 @@ def restore_command(
             missing = missing_files(connection, archive_store(settings.blob_url, settings.home))
     answer = {"file": str(file), "head": str(manifest.head), "revision": manifest.revision}
     _tell(json_output, answer, f"Restored all facts up to position {manifest.head}.")
+    if not keys_beside(file).exists():
+        typer.echo(f"Without {keys_beside(file)} what is personal stays sealed", err=True)
     if missing:
         typer.echo(f"{len(missing)} files of the archive are not in {settings.home / 'archive'} yet", err=True)
 

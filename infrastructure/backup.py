@@ -29,6 +29,8 @@ TABLES: Final[dict[str, str]] = {
     "log.checkpoints": "TABLE log.checkpoints",
     "engine.cursors": "SELECT * FROM engine.cursors WHERE name LIKE 'saga:%' OR name LIKE 'relay:%'",
 }
+# In a file of their own, of which only the newest is kept: an older one still has the keys of those erased since.
+KEY_TABLES: Final[dict[str, str]] = {"edge.subject_keys": "TABLE edge.subject_keys"}
 # Format 1 named no columns and knew no archive.
 FORMAT_1: Final[dict[str, list[str]]] = {
     "log.events": [
@@ -66,7 +68,8 @@ class Manifest(msgspec.Struct, frozen=True):
 def backup(url: str, file: Path, progress: Progress = lambda table, size: None) -> Manifest:
     """Write a backup of a running village; readers and writers go on. The file appears whole, mode 0600.
 
-    Keys, blobs and the archive are files of the home folder and not in it: copy them too, the keys to a safer place.
+    The wrapped keys of subjects go to `keys_beside(file)`. All other keys, blobs and the archive are files of the home
+    folder and not in it: copy them too, the keys to a safer place.
 
     Args:
         progress: told of each table and how many bytes of it are written so far.
@@ -74,22 +77,27 @@ def backup(url: str, file: Path, progress: Progress = lambda table, size: None) 
     Raises:
         FileExistsError: there is a file already. psycopg.OperationalError.
     """
-    if file.exists():
-        raise FileExistsError(f"{file} exists already")
+    for each in (file, keys_beside(file)):
+        if each.exists():
+            raise FileExistsError(f"{each} exists already")
     now = revision(url)
     assert now is not None, "only a migrated database is backed up"
-    draft = file.with_name(f".{file.name}.draft")
-    try:
-        with _private(draft) as target, tarfile.open(fileobj=target, mode="w:gz", compresslevel=1) as archive:
-            manifest = _write_tables(url, now, archive, progress)
-        draft.rename(file)
-    finally:
-        draft.unlink(missing_ok=True)
+    manifest = _written(url, now, file, TABLES, progress)
+    # Afterwards, so that it has the key of every text in the log before it.
+    _written(url, now, keys_beside(file), KEY_TABLES, progress)
     return manifest
+
+
+def keys_beside(file: Path) -> Path:
+    """Where the keys of subjects are kept that a backup belongs to: the same name with `.keys`."""
+    return file.with_name(f"{file.name}.keys")
 
 
 def restore(url: str, file: Path, progress: Progress = lambda table, size: None) -> Manifest:
     """Bring an empty database to the newest schema and put a backup into it; the projector then folds the rest.
+
+    With `keys_beside(file)`, if that is there: else what was sealed stays closed. The eraser then destroys again what
+    the log says is erased.
 
     Raises:
         BackupInvalid: the file is damaged, incomplete or of another format. Nothing is changed then.
@@ -97,12 +105,12 @@ def restore(url: str, file: Path, progress: Progress = lambda table, size: None)
     """
     migrate(url)
     try:
-        with tarfile.open(file, mode="r:gz") as archive, psycopg.connect(url) as connection:
-            manifest = _manifest(archive)
+        with psycopg.connect(url) as connection:
             if connection.execute("SELECT EXISTS (SELECT FROM log.events)").fetchone() != (False,):
                 raise TargetNotEmpty("the database has facts already")
-            for table in TABLES if manifest.format > 1 else FORMAT_1:
-                _read_table(archive, connection, table, manifest, progress)
+            manifest = _loaded(connection, file, TABLES, progress)
+            if keys_beside(file).exists():
+                _loaded(connection, keys_beside(file), KEY_TABLES, progress)
     except (tarfile.TarError, EOFError, OSError, KeyError, msgspec.MsgspecError, psycopg.DataError) as error:
         raise BackupInvalid(f"{file}: {error}") from error
     with psycopg.connect(url, autocommit=True) as connection:
@@ -110,14 +118,33 @@ def restore(url: str, file: Path, progress: Progress = lambda table, size: None)
     return manifest
 
 
-def _write_tables(url: str, now: str, archive: tarfile.TarFile, progress: Progress) -> Manifest:
+def _written(url: str, now: str, file: Path, tables: dict[str, str], progress: Progress) -> Manifest:
+    draft = file.with_name(f".{file.name}.draft")
+    try:
+        with _private(draft) as target, tarfile.open(fileobj=target, mode="w:gz", compresslevel=1) as archive:
+            manifest = _write_tables(url, now, archive, tables, progress)
+        draft.rename(file)
+    finally:
+        draft.unlink(missing_ok=True)
+    return manifest
+
+
+def _loaded(connection: psycopg.Connection[Any], file: Path, tables: dict[str, str], progress: Progress) -> Manifest:
+    with tarfile.open(file, mode="r:gz") as archive:
+        manifest = _manifest(archive)
+        for table in tables if manifest.format > 1 else FORMAT_1:
+            _read_table(archive, connection, table, manifest, progress)
+    return manifest
+
+
+def _write_tables(url: str, now: str, archive: tarfile.TarFile, tables: dict[str, str], progress: Progress) -> Manifest:
     rows: dict[str, int] = {}
     columns: dict[str, list[str]] = {}
     with psycopg.connect(url) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         row = connection.execute("SELECT coalesce(max(position), 0) FROM log.events").fetchone()
         assert row is not None
-        for table, query in TABLES.items():
+        for table, query in tables.items():
             with tempfile.TemporaryFile() as spool:
                 with connection.cursor() as cursor:
                     named = cursor.execute(f"{query} LIMIT 0".encode()).description or []

@@ -68,6 +68,10 @@ class KeyEncryptionKeys:
         """The versions whose files are there, oldest first."""
         return sorted(int(path.stem.rpartition("_")[2]) for path in key_folder(self._home).glob("subjects_*.key"))
 
+    def paths(self) -> list[Path]:
+        """The files, oldest first."""
+        return list(map(self._path, self.versions()))
+
     def _path(self, version: int) -> Path:
         return key_folder(self._home) / f"subjects_{version:04d}.key"
 

@@ -61,6 +61,7 @@ def test_the_guide_does_what_it_says(tmp_path: Path, short_home: Path) -> None:
     assert "'presence': 'online'" in (tmp_path / "device.txt").read_text()
     assert said("before.json") == {"data": {"wallet": None}}
     assert isinstance(said("paused.json")["position"], int)
+    assert isinstance(said("erased.json")["position"], int)
     assert said("unresolved.json")["code"] == "aggregate_not_found"
     operations = said("operations.json")
     assert "errors" not in operations, operations

@@ -2,25 +2,37 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
-from domain.tokenomics.transfer import transfer_id_of
-from tests.cli.villages import environment, eventually, running, village
+import domain.topics  # noqa: F401  (every stored topic must resolve)
+from domain.kernel import new_scope, within
+from domain.tokenomics.pricing import Activity
+from domain.tokenomics.service import TokenomicsService
+from domain.tokenomics.transfer import Transfer, transfer_id_of
+from infrastructure.database import Database
+from infrastructure.event_store import open_event_log
+from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
+from tests.cli.villages import Running, environment, eventually, running, village
 
 pytestmark = pytest.mark.slow
 
+POSTED = Transfer.Posted.TOPIC  # type: ignore[attr-defined]
 GENESIS_ID = transfer_id_of("genesis")
 
 
 class Operator:
     """Somebody who types `village ...` at one home."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, up: Running | None = None) -> None:
         self.home = home
+        self.up = up
         self.env = environment(home)
 
     def types(self, *words: str, code: int = 0) -> str:
@@ -34,17 +46,25 @@ class Operator:
     def projections(self) -> dict[str, dict[str, Any]]:
         return {row["name"]: row for row in self.asks("projections", "list")["projections"]}
 
+    @property
+    def url(self) -> str:
+        return (self.home / "database.url").read_text().strip()
+
     def sql(self, statement: str) -> list[Any]:
-        with psycopg.connect((self.home / "database.url").read_text().strip()) as connection:
+        with psycopg.connect(self.url) as connection:
             found = connection.execute(statement.encode())
             return found.fetchall() if found.description else []
+
+    def memo(self, transfer_id: UUID) -> Any:
+        (link,) = [each for each in self.asks("audit", "explain", str(transfer_id)) if each["topic"] == POSTED]
+        return link["state"]["memo"]
 
 
 @pytest.fixture(scope="module")
 def operator(short_home: Path) -> Iterator[Operator]:
     home = short_home / "operations"
-    with running(environment(home)):
-        operator = Operator(home)
+    with running(environment(home)) as up:
+        operator = Operator(home, up)
         assert eventually(lambda: all(row["lag"] == 0 and row["worker"] for row in operator.projections().values()), 60)
         yield operator
 
@@ -146,12 +166,67 @@ def test_an_aggregate_is_shown_as_it_is_and_as_it_was(operator: Operator) -> Non
     assert "aggregate_not_found" in operator.types("stream", str(stream), "--as-of", "0", code=1)
 
 
+def paid(operator: Operator, payer: UUID, memo: str) -> UUID:
+    """A payment with a memo by somebody who has earned it, made by one more process of the village."""
+    with Database(operator.url) as database:
+        keys = SubjectKeyTable(database, KeyEncryptionKeys(operator.home))
+        with closing(open_event_log(operator.url, subject_keys=keys)) as log, within(new_scope("test")):
+            tokenomics, payee = TokenomicsService(log), uuid4()
+            work = Activity("fl_participation", uuid4(), uuid4(), payer, 3_600_000, 10_000)
+            claim_id = tokenomics.accrue_reward(activity=work).id
+            assert claim_id is not None
+            tokenomics.distribute_rewards(batch_id=uuid4(), claim_ids=[claim_id])
+            tokenomics.open_wallet(owner_id=payee)
+            made = tokenomics.process_payment(
+                payment_id="1", from_owner_id=payer, to_owner_id=payee, grains=5, memo=memo
+            ).id
+    assert made is not None
+    return made
+
+
+def test_a_person_is_erased_although_the_clock_is_killed(operator: Operator) -> None:
+    payer, other = uuid4(), uuid4()
+    transfer_id, left = paid(operator, payer, "for the music"), paid(operator, other, "rent")
+    assert operator.memo(transfer_id) == {"subject": str(payer), "text": "for the music", "erased": False}
+    assert "has a key since" in operator.types("subjects", "show", str(payer))
+
+    assert operator.up is not None
+    killing = Thread(target=operator.up.kill, args=("worker clock",))
+    killing.start()
+    erased = operator.asks("subjects", "erase", str(payer), "--reason", "asked for it")
+    killing.join(60)
+    assert eventually(lambda: operator.asks("subjects", "show", str(payer))["key_destroyed_at"] is not None)
+    assert operator.memo(transfer_id) == {"subject": str(payer), "text": None, "erased": True}
+    assert operator.memo(left) == {"subject": str(other), "text": "rent", "erased": False}
+
+    again = operator.types("subjects", "erase", str(payer), "--reason", "again")
+    assert "the key is destroyed" in again
+    (listed,) = operator.asks("subjects", "list")
+    assert (listed["subject_id"], listed["reason"]) == (str(payer), "asked for it")
+    assert erased["position"] > 0
+    assert "has no key any more" in operator.types("subjects", "show", str(payer))
+    assert "nothing is sealed" in operator.types("subjects", "show", str(uuid4()))
+    assert operator.asks("audit", "replay")["differences"] == []
+    assert operator.asks("audit", "verify")["honest"]
+
+
+def test_the_keys_of_subjects_are_wrapped_anew_and_the_older_key_can_go(operator: Operator) -> None:
+    transfer_id = paid(operator, uuid4(), "for tea")
+    told = operator.asks("subjects", "rekey")
+    (older,) = told["older"]
+    assert told["newest"].endswith("subjects_0002.key")
+    Path(older).unlink()
+    assert operator.memo(transfer_id)["text"] == "for tea"
+    assert "wrapped anew" in operator.types("subjects", "rekey")
+
+
 def test_a_village_is_restored_from_its_backup_in_another_home(
     operator: Operator, short_home: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "village.backup"
     head = operator.asks("db", "backup", str(file))["head"]
     assert "exists already" in operator.types("db", "backup", str(file), code=1)
+    assert (tmp_path / "village.backup.keys").exists()
     other = Operator(short_home / "restored-operations")
     assert other.asks("db", "restore", str(file))["head"] == head
     assert "has facts already" in other.types("db", "restore", str(file), code=1)

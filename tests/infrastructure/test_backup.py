@@ -7,13 +7,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
 import domain.topics  # noqa: F401  (every stored topic must resolve)
 from domain.kernel import new_scope, within
+from domain.kernel.personal import SealedText, place_of
 from domain.tokenomics.service import TokenomicsService
 from infrastructure import archive as archives
 from infrastructure.archive import archive_store, missing_files, read_archive_at
@@ -24,6 +25,7 @@ from infrastructure.database import Database, Role, migrate
 from infrastructure.embedded.postgres import EmbeddedPostgres
 from infrastructure.event_store import open_event_log
 from infrastructure.sealing_keys import SealingKeys, load_sealing_keys
+from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
 from projections.catalogue import READ_MODELS
 from projections.replay import compare
 from tests.running import records
@@ -145,7 +147,8 @@ def _answers_as_before(url: str) -> None:
 def test_a_backup_is_a_file_only_its_owner_can_read(database: Database, tmp_path: Path) -> None:
     backup(database.url, tmp_path / "b")
     assert (tmp_path / "b").stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert (tmp_path / "b.keys").stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "b.keys"]
 
 
 def test_a_backup_never_overwrites_a_file(database: Database, tmp_path: Path) -> None:
@@ -153,6 +156,10 @@ def test_a_backup_never_overwrites_a_file(database: Database, tmp_path: Path) ->
     with pytest.raises(FileExistsError):
         backup(database.url, tmp_path / "b")
     assert (tmp_path / "b").read_text() == "precious"
+    (tmp_path / "b").rename(tmp_path / "c.keys")
+    with pytest.raises(FileExistsError):
+        backup(database.url, tmp_path / "c")
+    assert [path.name for path in tmp_path.iterdir()] == ["c.keys"]
 
 
 def test_a_backup_is_not_restored_over_facts(database: Database, tmp_path: Path) -> None:
@@ -160,6 +167,50 @@ def test_a_backup_is_not_restored_over_facts(database: Database, tmp_path: Path)
     backup(database.url, tmp_path / "b")
     with pytest.raises(TargetNotEmpty):
         restore(database.url, tmp_path / "b")
+
+
+def test_keys_of_subjects_are_in_a_file_of_their_own_and_the_newest_one_keeps_the_erased_erased(
+    database: Database, empty_database_url: str, tmp_path: Path
+) -> None:
+    keys = SubjectKeyTable(database, KeyEncryptionKeys(tmp_path))
+    gone, stays = sealed(keys, b"rent"), sealed(keys, b"tea")
+    backup(database.url, tmp_path / "old")
+    keys.destroy([gone.sealed.subject])
+    backup(database.url, tmp_path / "new")
+    with database.connect(Role.WRITER) as connection:
+        (wrapped,) = [row[0] for row in connection.execute("SELECT wrapped FROM edge.subject_keys") if row[0]]
+    assert not any(holds(tmp_path / name, wrapped) for name in ("old", "new"))
+    assert all(holds(tmp_path / name, wrapped) for name in ("old.keys", "new.keys"))
+
+    (tmp_path / "new.keys").replace(tmp_path / "old.keys")  # the newest keys with an older log
+    restore(empty_database_url, tmp_path / "old")
+    with Database(empty_database_url) as restored:
+        shown = SubjectKeyTable(restored, KeyEncryptionKeys(tmp_path)).open([gone, stays])
+    assert (shown[gone].erased, shown[stays].text) == (True, "tea")
+
+
+def test_without_the_keys_of_subjects_a_village_is_restored_and_what_was_sealed_stays_closed(
+    database: Database, empty_database_url: str, tmp_path: Path
+) -> None:
+    text = sealed(SubjectKeyTable(database, KeyEncryptionKeys(tmp_path)), b"rent")
+    backup(database.url, tmp_path / "b")
+    (tmp_path / "b.keys").unlink()
+    restore(empty_database_url, tmp_path / "b")
+    with Database(empty_database_url) as restored:
+        shown = SubjectKeyTable(restored, KeyEncryptionKeys(tmp_path)).open([text])[text]
+    assert (shown.text, shown.erased) == (None, False)
+
+
+def sealed(keys: SubjectKeyTable, text: bytes) -> SealedText:
+    """A text of a new subject."""
+    place = UUID(int=7), "topic", "field"
+    return SealedText(*place, keys.seal(uuid4(), text, place_of(*place)))
+
+
+def holds(file: Path, content: bytes) -> bool:
+    """Whether a table of the backup has these bytes in it."""
+    with tarfile.open(file) as archive:
+        return any(content in member.read() for each in archive if (member := archive.extractfile(each)))
 
 
 def _cut(file: Path) -> None:

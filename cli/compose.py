@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from domain.kernel import EventLog
+    from domain.sagas.pay_for_service import PaymentPolicy
     from domain.sagas.village import Village
     from domain.tokenomics.pricing import Policy
     from infrastructure.blobs import BlobStore
@@ -70,14 +71,16 @@ class Parts:
 def parts(settings: Settings, name: str) -> Iterator[Parts]:
     """The services on their log and stores, closed at the end. `name` shows in the database's session list."""
     import domain.topics  # noqa: F401  (every stored topic must resolve)
-    from cli.ports import Participants
+    from cli.ports import DeviceOwners, Participants
     from domain.device_registry.service import DeviceRegistryService
     from domain.federated_learning.policy import Limits
     from domain.federated_learning.service import FederatedLearningService
+    from domain.marketplace.service import MarketplaceService
     from domain.monitoring.service import MonitoringService
     from domain.privacy.service import PrivacyService
     from domain.sagas.deadline import Deadlines
     from domain.sagas.operations import SagaOperations
+    from domain.sagas.pay_for_service import PayForService
     from domain.sagas.village import Village
     from domain.tokenomics.service import TokenomicsService
     from infrastructure.blobs import BlobStore
@@ -100,15 +103,17 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
         index = DeviceIndex(database)
         participants = Participants(index, Participations(database))
         blobs = BlobStore.open(settings.blob_url, home=settings.home)
+        deadlines = Deadlines(log)
         limits = Limits(settings.max_participants_per_round, settings.max_model_bytes)
         village = Village(
             log=log,
             device_registry=DeviceRegistryService(log, index),
             tokenomics=TokenomicsService(log, policy_of(settings), RewardIndex(database)),
             federated_learning=FederatedLearningService(log, blobs, participants, limits),
-            deadlines=Deadlines(log),
+            marketplace=MarketplaceService(log, DeviceOwners(log)),
+            deadlines=deadlines,
             monitoring=MonitoringService(log, [model.name for model in READ_MODELS]),
-            sagas=SagaOperations(log),
+            sagas=SagaOperations(log, [PayForService(deadlines, payments_of(settings))]),
             privacy=PrivacyService(log),
         )
         yield Parts(settings, database, log, village, blobs, subject_keys)
@@ -128,6 +133,14 @@ def policy_of(settings: Settings) -> "Policy":
     )
 
 
+def payments_of(settings: Settings) -> "PaymentPolicy":
+    """How payments for services are tried, by the settings."""
+    from domain.sagas.pay_for_service import PaymentPolicy
+
+    retries = settings.max_payment_retries if settings.retry_failed_payments else 0
+    return PaymentPolicy(settings.payment_timeout_seconds * 1_000, retries)
+
+
 @contextmanager
 def api_app(settings: Settings) -> "Iterator[FastAPI]":
     """The API with every context of the village."""
@@ -135,6 +148,7 @@ def api_app(settings: Settings) -> "Iterator[FastAPI]":
     import api.blobs
     import api.device_registry
     import api.federated_learning
+    import api.marketplace
     import api.monitoring
     import api.privacy
     import api.sagas
@@ -156,7 +170,8 @@ def api_app(settings: Settings) -> "Iterator[FastAPI]":
             subject_keys=made.subject_keys,
         )
         contexts = [
-            api.device_registry, api.federated_learning, api.monitoring, api.privacy, api.sagas, api.tokenomics,
+            api.device_registry, api.federated_learning, api.marketplace, api.monitoring, api.privacy, api.sagas,
+            api.tokenomics,
         ]  # fmt: skip
         yield create_app(ctx, [api.audit, api.blobs, *contexts])
 
@@ -178,10 +193,11 @@ def _projector(settings: Settings) -> Iterator[Sequence[Runner]]:
 def _saga_runner(settings: Settings) -> Iterator[Sequence[Runner]]:
     from domain.sagas.coordinate_training import CoordinateTraining
     from domain.sagas.reward_training import RewardTraining
-    from workers.saga_runner import SagaRunner
+    from workers.saga_runner import Handler, SagaRunner
 
     with parts(settings, "saga-runner") as made:
-        yield [SagaRunner(made.log, made.database, [CoordinateTraining, RewardTraining], made.village).run]
+        sagas: list[Handler] = [CoordinateTraining, RewardTraining, *made.village.sagas.plans]
+        yield [SagaRunner(made.log, made.database, sagas, made.village).run]
 
 
 @contextmanager

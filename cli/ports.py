@@ -1,8 +1,12 @@
 """Ports between contexts that may not know each other: answered here from what both offer."""
 
+from uuid import UUID
+
 from domain.device_registry.criteria import DeviceCriteria
+from domain.device_registry.device import Device
 from domain.federated_learning.policy import ParticipantCriteria
 from domain.federated_learning.selection import Candidate, Survey
+from domain.kernel import AggregateNotFound, EventLog
 from projections.device_registry import DeviceIndex
 from projections.federated_learning import Participations
 
@@ -31,3 +35,17 @@ class Participants:
         past = self._past.counts(found.device_ids)
         candidates = [Candidate(device_id, past.get(device_id, 0)) for device_id in found.device_ids]
         return Survey(candidates, found.position, found.refused)
+
+
+class DeviceOwners:
+    """Whose an enrolled device is, asked of the log by the marketplace."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+
+    def __call__(self, device_id: UUID) -> UUID | None:
+        try:
+            device = self._log.find(Device, device_id)
+        except AggregateNotFound:  # an id of something else
+            return None
+        return device.owner_id if device is not None and device.enrolled else None

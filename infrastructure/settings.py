@@ -13,12 +13,9 @@ PREFIX: Final = "VILLAGE_"
 
 # Accepted because the first design named them; nothing reads them.
 UNUSED: Final = ("consul_url", "redis_url", "jaeger_url", "prometheus_port", "service_name", "service_port")
-# Of parts that are to come: harvesting, other frameworks, and payments that are tried again by themselves.
+# Of parts that are to come: harvesting, and other frameworks.
 NOT_YET: Final = (
     "supported_frameworks",
-    "payment_timeout_seconds",
-    "retry_failed_payments",
-    "max_payment_retries",
     "min_battery_percent",
     "max_cpu_temp",
     "require_charging",

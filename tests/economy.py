@@ -51,14 +51,8 @@ class Economy:
     def given(self, grains: int, owner_id: UUID | None = None) -> UUID:
         """An owner with a wallet that has earned these grains: one for each ms, so at most 3 x 10^10."""
         owner_id = owner_id or uuid4()
-        generous = TokenomicsService(self.log, replace(self.service.policy, rate_grains_per_hour=MS_PER_HOUR))
         with self.acting():
-            self.service.open_wallet(owner_id=owner_id)
-            if grains:
-                work = Activity("harvest_contribution", uuid4(), uuid4(), owner_id, grains, 10_000)
-                claim_id = generous.accrue_reward(activity=work).id
-                assert claim_id is not None
-                generous.distribute_rewards(batch_id=uuid4(), claim_ids=[claim_id])
+            fund(self.service, owner_id, grains)
         return owner_id
 
     def pay(self, payer: UUID, payee: UUID, grains: int, payment_id: str | None = None, **more: Any) -> Any:
@@ -99,6 +93,17 @@ class Economy:
     def close(self) -> None:
         self.log.close()
         self.keys_home.cleanup()
+
+
+def fund(service: TokenomicsService, owner_id: UUID, grains: int) -> None:
+    """Open an owner's wallet and let it earn these grains, one for each ms; inside a command scope."""
+    generous = TokenomicsService(service.log, replace(service.policy, rate_grains_per_hour=MS_PER_HOUR))
+    service.open_wallet(owner_id=owner_id)
+    if grains:
+        work = Activity("harvest_contribution", uuid4(), uuid4(), owner_id, grains, 10_000)
+        claim_id = generous.accrue_reward(activity=work).id
+        assert claim_id is not None
+        generous.distribute_rewards(batch_id=uuid4(), claim_ids=[claim_id])
 
 
 def assert_sound(facts: Sequence[Fact]) -> None:

@@ -10,6 +10,7 @@ from domain.federated_learning.round import TrainingRound
 from domain.federated_learning.service import FederatedLearningService
 from domain.federated_learning.session import TrainingSession
 from domain.kernel import EventLog, Fact, Receipt
+from domain.marketplace.service import MarketplaceService
 from domain.monitoring.service import MonitoringService
 from domain.privacy.service import PrivacyService
 from domain.sagas.coordinate_training import CoordinateTraining
@@ -38,6 +39,7 @@ class TrainingWorld:
             device_registry=DeviceRegistryService(self.log),
             tokenomics=TokenomicsService(self.log),
             federated_learning=self.training,
+            marketplace=MarketplaceService(self.log),
             deadlines=Deadlines(self.log),
             monitoring=MonitoringService(self.log, ()),
             sagas=SagaOperations(self.log),

@@ -14,11 +14,11 @@ class PlanUnknown(NotFound):
 
 
 class SagaOperations:
-    """Commands of operators over processes; the saga runner goes on from there."""
+    """Commands of operators over processes of these plans; the saga runner goes on from there."""
 
     def __init__(self, log: EventLog, plans: Iterable[Plan] = ()) -> None:
         self.log = log
-        self._plans = {plan.name: plan for plan in plans}
+        self.plans = tuple(plans)
 
     @command
     def resolve_process(self, *, process_id: UUID, action: str, reason: str) -> Receipt:
@@ -31,7 +31,7 @@ class SagaOperations:
             AggregateNotFound, PlanUnknown, ProcessNotParked, ActionUnknown, PivotPassed.
         """
         process = self.log.load(Process, process_id)
-        plan = self._plans.get(process.plan)
+        plan = next((plan for plan in self.plans if plan.name == process.plan), None)
         if plan is None:
             raise PlanUnknown(process.plan)
         process.resolve(action, reason, pivot_passed=plan.pivot_passed(process))

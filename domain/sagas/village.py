@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import EventLog
+from domain.marketplace.service import MarketplaceService
 from domain.monitoring.service import MonitoringService
 from domain.privacy.service import PrivacyService
 from domain.tokenomics.service import TokenomicsService
@@ -24,6 +25,7 @@ class Village:
     device_registry: DeviceRegistryService
     tokenomics: TokenomicsService
     federated_learning: "FederatedLearningService"
+    marketplace: MarketplaceService
     deadlines: Deadlines
     monitoring: MonitoringService
     sagas: SagaOperations

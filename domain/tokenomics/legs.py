@@ -6,7 +6,7 @@ from uuid import UUID
 from domain.kernel import Refusal
 from domain.kernel.tokens import positive
 
-from .accounts import FEES, SYSTEM_ACCOUNT_NAMES, TREASURY
+from .accounts import FEES, INSURANCE, SYSTEM_ACCOUNT_NAMES, TREASURY
 from .reward_claim import RewardClaim
 from .transfer import Leg
 from .wallet import Wallet
@@ -16,15 +16,18 @@ class SelfPayment(Refusal):
     """A payment has a payer and another payee."""
 
 
-def payment_legs(payer: UUID, payee: UUID, gross: int, fee: int) -> list[Leg]:
+def payment_legs(payer: UUID, payee: UUID, gross: int, fee: int, penalty: int = 0) -> list[Leg]:
     """The payer gives the gross amount, the payee gets it less the fee that the village keeps.
+
+    A penalty goes to the insurance instead of the payee, as far as what the payee would get goes.
 
     Raises:
         SelfPayment, AmountNotPositive, AmountTooLarge.
     """
     if payer == payee:
         raise SelfPayment(f"wallet {payer}")
-    legs = [Leg(payer, -positive(gross)), Leg(payee, gross - fee), Leg(FEES, fee)]
+    penalty = min(penalty, positive(gross) - fee)
+    legs = [Leg(payer, -gross), Leg(payee, gross - fee - penalty), Leg(FEES, fee), Leg(INSURANCE, penalty)]
     return [leg for leg in legs if leg.grains]
 
 

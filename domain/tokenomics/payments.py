@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from domain.kernel import AggregateNotFound, EventLog, Personal, Receipt, command, scope
+from domain.kernel import AggregateNotFound, EventLog, Personal, Receipt, Refusal, command, scope
 from domain.kernel.tokens import positive
 from domain.kernel.turns import Turns
 
@@ -13,10 +13,14 @@ from .accounts import wallet_id_of
 from .legs import credits, payment_legs
 from .pricing import Policy, fee
 from .transfer import Transfer, transfer_id_of
-from .wallet import Wallet, WalletUnknown
+from .wallet import CONTRACT, Wallet, WalletUnknown, contract_purpose
 
 PaymentKind = Literal["payment", "service_payment"]
 """A service payment is one for the market: the village keeps its fee of it. A plain payment carries none."""
+
+
+class PurposeReserved(Refusal):
+    """Only what is held for a contract has a purpose that begins with `contract:`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,25 @@ class Payments:
         return self.log.record(held or Wallet(wallet_id=wallet_id, owner_id=owner_id))
 
     @command
-    def hold_funds(self, *, owner_id: UUID, hold_id: UUID, grains: int, expires_at: datetime, purpose: str) -> Receipt:
-        """Keep an amount back until it is captured, voided or expired. Refusals: those of `Wallet.hold`."""
+    def hold_funds(
+        self,
+        *,
+        owner_id: UUID,
+        hold_id: UUID,
+        grains: int,
+        expires_at: datetime,
+        purpose: str = "",
+        contract_id: UUID | None = None,
+    ) -> Receipt:
+        """Keep an amount back until it is captured, voided or expired; for a contract, by nothing but that contract.
+
+        Raises:
+            PurposeReserved, and what `Wallet.hold` raises.
+        """
+        if contract_id is not None:
+            purpose = contract_purpose(contract_id)
+        elif purpose.startswith(CONTRACT):
+            raise PurposeReserved(repr(purpose))
         with self.turns.of(wallet_id_of(owner_id)):
             wallet = self._wallet(owner_id)
             wallet.hold(hold_id, grains, expires_at, purpose, scope().now)
@@ -74,17 +95,19 @@ class Payments:
         grains: int,
         kind: PaymentKind = "payment",
         memo: str = "",
+        penalty_grains: int = 0,
+        contract_id: UUID | None = None,
     ) -> Receipt:
-        """Pay out of a hold and release the rest.
+        """Pay out of a hold and release the rest; of the payee's part up to `penalty_grains` go to the insurance.
 
         Raises:
             WalletUnknown, SelfPayment, those of `Wallet.capture`; for a memo also SubjectErased, SealingUnavailable.
         """
         with self.turns.of(wallet_id_of(owner_id)):
             wallet, kept = self._wallet(owner_id), self._fee(kind, grains)
-            legs = payment_legs(wallet.id, wallet_id_of(to_owner_id), grains, kept)
-            transfer_id = transfer_id_of("hold_capture", wallet.id, hold_id)
-            wallet.capture(hold_id, grains, transfer_id, scope().now)
+            legs = payment_legs(wallet.id, wallet_id_of(to_owner_id), grains, kept, penalty_grains)
+            transfer_id = capture_id_of(owner_id, hold_id)
+            wallet.capture(hold_id, grains, transfer_id, scope().now, contract_id)
             return self._pay(
                 wallet,
                 Transfer.post(
@@ -94,11 +117,11 @@ class Payments:
             )
 
     @command
-    def void_hold(self, *, owner_id: UUID, hold_id: UUID) -> Receipt:
-        """End a hold without paying. Refusals: WalletUnknown, HoldUnknown, HoldAlreadyEnded."""
+    def void_hold(self, *, owner_id: UUID, hold_id: UUID, contract_id: UUID | None = None) -> Receipt:
+        """End a hold without paying. Refusals: WalletUnknown, HoldUnknown, HoldAlreadyEnded, HoldOfContract."""
         with self.turns.of(wallet_id_of(owner_id)):
             wallet = self._wallet(owner_id)
-            wallet.void(hold_id)
+            wallet.void(hold_id, contract_id)
             return self.log.record(wallet, id=hold_id)
 
     @command
@@ -204,3 +227,8 @@ class Payments:
 def _memo(payer: UUID, text: str) -> Personal | None:
     """What a payer writes is about the payer."""
     return Personal(payer, text) if text else None
+
+
+def capture_id_of(owner_id: UUID, hold_id: UUID) -> UUID:
+    """The id of the transfer that captures an owner's hold."""
+    return transfer_id_of("hold_capture", wallet_id_of(owner_id), hold_id)

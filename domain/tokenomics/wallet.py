@@ -3,11 +3,23 @@
 from datetime import datetime
 from uuid import UUID
 
-from domain.kernel import Aggregate, Created, Instant, NotFound, Refusal, Snapshot, SnapshotPolicy, Value, event
+from domain.kernel import (
+    Aggregate,
+    Created,
+    Forbidden,
+    Instant,
+    NotFound,
+    Refusal,
+    Snapshot,
+    SnapshotPolicy,
+    Value,
+    event,
+)
 from domain.kernel.tokens import positive
 
 MAX_HOLDS = 1_000
 """Open holds of one wallet."""
+CONTRACT = "contract:"
 
 
 class WalletUnknown(NotFound):
@@ -48,6 +60,15 @@ class CaptureBeyondHold(Refusal):
 
 class TooManyHolds(Refusal):
     """A wallet has at most 1,000 open holds."""
+
+
+class HoldOfContract(Forbidden):
+    """What is held for a contract is captured and voided for that contract only."""
+
+
+def contract_purpose(contract_id: UUID) -> str:
+    """The purpose of what is held for a contract; no other hold has one that begins so."""
+    return f"{CONTRACT}{contract_id}"
 
 
 class Hold(Value, frozen=True):
@@ -151,13 +172,15 @@ class Wallet(Aggregate):
         self._free(grains, now)
         self._held(hold_id=hold_id, grains=grains, expires_at=expires_at, purpose=purpose)
 
-    def capture(self, hold_id: UUID, grains: int, transfer_id: UUID, now: datetime) -> None:
+    def capture(
+        self, hold_id: UUID, grains: int, transfer_id: UUID, now: datetime, contract_id: UUID | None = None
+    ) -> None:
         """End a hold by paying out of it; what is not captured is available again.
 
         Raises:
-            HoldUnknown, HoldAlreadyEnded, HoldExpired, CaptureBeyondHold, AmountNotPositive.
+            HoldUnknown, HoldAlreadyEnded, HoldOfContract, HoldExpired, CaptureBeyondHold, AmountNotPositive.
         """
-        held = self._open(hold_id)
+        held = self._open_for(hold_id, contract_id)
         if now >= held.expires_at:
             raise HoldExpired(f"at {held.expires_at.isoformat()}")
         if positive(grains) > held.grains:
@@ -165,13 +188,13 @@ class Wallet(Aggregate):
         self._captured(hold_id=hold_id, grains=grains, released=held.grains - grains)
         self._debited(transfer_id=transfer_id, grains=grains)
 
-    def void(self, hold_id: UUID) -> None:
+    def void(self, hold_id: UUID, contract_id: UUID | None = None) -> None:
         """End a hold without paying.
 
         Raises:
-            HoldUnknown, HoldAlreadyEnded.
+            HoldUnknown, HoldAlreadyEnded, HoldOfContract.
         """
-        self._voided(hold_id=hold_id, grains=self._open(hold_id).grains)
+        self._voided(hold_id=hold_id, grains=self._open_for(hold_id, contract_id).grains)
 
     def expire(self, hold_id: UUID, now: datetime) -> None:
         """End a hold whose instant has come.
@@ -215,6 +238,12 @@ class Wallet(Aggregate):
         if (held := self.holds.get(hold_id)) is not None:
             return held
         raise HoldAlreadyEnded(f"hold {hold_id}") if hold_id in self.ended else HoldUnknown(f"hold {hold_id}")
+
+    def _open_for(self, hold_id: UUID, contract_id: UUID | None) -> Hold:
+        held = self._open(hold_id)
+        if held.purpose.startswith(CONTRACT) and (contract_id is None or held.purpose != contract_purpose(contract_id)):
+            raise HoldOfContract(f"hold {hold_id}")
+        return held
 
     @event(FundsHeld)
     def _held(self, hold_id: UUID, grains: int, expires_at: datetime, purpose: str) -> None:

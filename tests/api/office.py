@@ -9,16 +9,19 @@ from uuid import UUID, uuid4
 import httpx2
 from fastapi.testclient import TestClient
 
-from api import audit, device_registry, federated_learning, monitoring, privacy, sagas, tokenomics
+from api import audit, device_registry, federated_learning, marketplace, monitoring, privacy, sagas, tokenomics
 from api.app import create_app
 from api.edge.context import ApiContext
+from cli.ports import DeviceOwners
 from domain.device_registry.service import DeviceRegistryService
 from domain.federated_learning.service import FederatedLearningService
 from domain.kernel import Fact, Refusal, new_scope, within
+from domain.marketplace.service import MarketplaceService
 from domain.monitoring import MonitoringService
 from domain.privacy.service import PrivacyService
 from domain.sagas.deadline import Deadlines
 from domain.sagas.operations import SagaOperations
+from domain.sagas.pay_for_service import PayForService
 from domain.sagas.plan import Plan, Step
 from domain.sagas.process import Process
 from domain.sagas.village import Village
@@ -98,19 +101,20 @@ class Office:
         blobs = BlobStore.open(None, home=home)
         self.models = [*READ_MODELS, Breakable(self.mended)]
         deadlines = Deadlines(self.log)
-        plan = plan_of(deadlines, self.mended)
+        plans = [plan_of(deadlines, self.mended), PayForService(deadlines)]
         self.village = Village(
             log=self.log,
             device_registry=DeviceRegistryService(self.log),
             tokenomics=TokenomicsService(self.log, None, RewardIndex(database)),
             federated_learning=FederatedLearningService(self.log, blobs, cast(Any, None)),
+            marketplace=MarketplaceService(self.log, DeviceOwners(self.log)),
             monitoring=MonitoringService(self.log, [model.name for model in self.models]),
             deadlines=deadlines,
-            sagas=SagaOperations(self.log, [plan]),
+            sagas=SagaOperations(self.log, plans),
             privacy=PrivacyService(self.log),
         )
         self.projector = Projector(database, self.models)
-        self.runner = SagaRunner(self.log, database, [plan], self.village)
+        self.runner = SagaRunner(self.log, database, plans, self.village)
         keys = load_sealing_keys(home, ORIGIN)
         self.sealer = LogSealer(database, keys)
         self.eraser = SubjectEraser(database, self.subject_keys)
@@ -124,7 +128,8 @@ class Office:
             verifiers=lambda: keys.verifiers,
             subject_keys=self.subject_keys,
         )
-        app = create_app(self.ctx, [audit, device_registry, federated_learning, monitoring, privacy, sagas, tokenomics])
+        contexts = [audit, device_registry, federated_learning, marketplace, monitoring, privacy, sagas, tokenomics]
+        app = create_app(self.ctx, contexts)
         self.tokens = app.state.gate.tokens
         self.client = TestClient(app)
 

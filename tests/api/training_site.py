@@ -26,6 +26,7 @@ from domain.device_registry.service import DeviceRegistryService
 from domain.federated_learning.service import FederatedLearningService
 from domain.federated_learning.statement import sign, statement
 from domain.kernel import EventLog, new_scope, within
+from domain.marketplace.service import MarketplaceService
 from domain.monitoring.service import MonitoringService
 from domain.privacy.service import PrivacyService
 from domain.sagas.coordinate_training import CoordinateTraining
@@ -184,6 +185,7 @@ def site(database: Database, database_url: str, tmp_path: Path) -> Iterator[Site
         device_registry=DeviceRegistryService(log),
         tokenomics=TokenomicsService(log),
         federated_learning=training,
+        marketplace=MarketplaceService(log),
         monitoring=MonitoringService(log, ()),
         deadlines=Deadlines(log),
         sagas=SagaOperations(log),

@@ -6,6 +6,7 @@ import pytest
 
 from infrastructure.database import Database
 
+from .paying import Market
 from .rewarding import Rewarding
 
 
@@ -14,3 +15,10 @@ def village(database_url: str, database: Database) -> Iterator[Rewarding]:
     village = Rewarding(database_url, database)
     yield village
     village.close()
+
+
+@pytest.fixture
+def market(database_url: str, database: Database) -> Iterator[Market]:
+    market = Market(database_url, database)
+    yield market
+    market.close()

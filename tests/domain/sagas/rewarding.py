@@ -33,7 +33,9 @@ class Rewarding(Economy):
         super().__init__(url, database, policy)
         self.registry = DeviceRegistryService(self.log)
         unused: Any = None
-        village = Village(self.log, self.registry, self.service, unused, Deadlines(self.log), unused, unused, unused)
+        village = Village(
+            self.log, self.registry, self.service, unused, unused, Deadlines(self.log), unused, unused, unused
+        )
         self.stage = Stage(self, [RewardTraining], village)
 
     def close(self) -> None:

@@ -1,0 +1,225 @@
+"""The marketplace as providers and customers see it: commands by REST, reads by GraphQL, closed to everybody else."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from domain.kernel import new_scope, within
+from domain.kernel.tokens import MAX_GRAINS
+from infrastructure.database import Database
+from tests.api.office import Office, open_office
+from tests.devices import enrol
+from tests.economy import fund
+from tests.trading import EVIDENCE, HOUR, PRICE
+
+FUNDS = 1_000_000
+SLA = {"uptime_bp": 0, "p95_ms": 500, "max_interrupts_per_h": 2, "window_ms": 600_000, "penalty_bp": 1_000}
+CONTRACT = """query($id: UUID!, $at: AsOf) { contract(contractId: $id, asOf: $at) {
+    state outcome agreedPrice usedMs chargedGrains feeGrains providerGrains releasedGrains transferId holdId
+    sla { uptimeBp windowMs }
+} }"""
+CONTRACTS = """query($at: AsOf, $state: String) { contracts(first: 10, asOf: $at, state: $state) {
+    totalCount edges { node { contractId state } }
+} }"""
+OFFERINGS = """query($region: String, $state: String) { offerings(first: 10, region: $region, state: $state) {
+    edges { node { offeringId capacity reserved priceGrainsPerHour state } }
+} }"""
+
+
+class Stall:
+    """An office with a provider who offers two units of a device, and a customer with funds."""
+
+    def __init__(self, office: Office) -> None:
+        self.office = office
+        self.provider, self.customer = uuid4(), uuid4()
+        with within(new_scope("test")):
+            fund(office.village.tokenomics, self.customer, FUNDS)
+        self.device_id = enrol(office.village.device_registry, owner_id=self.provider, now=datetime.now(UTC))
+
+    def offer(self, owner: UUID | None = None, **changes: Any) -> Any:
+        """Publish an offering at ten grains a millisecond."""
+        body = {
+            "offering_id": str(uuid4()),
+            "device_id": str(self.device_id),
+            "service_type": "compute_burst",
+            "resources": {"ram_mb": 4_096, "cpu_cores": 4, "compute_score": 12_000},
+            "region": "eu-west",
+            "capacity": 2,
+            "price_grains_per_hour": str(PRICE),
+            "sla": SLA,
+            "valid_until": later(24 * HOUR),
+        }
+        return self.office.post("marketplace/create_service_offering", body | changes, owner or self.provider)
+
+    def offered(self) -> str:
+        answer = self.offer()
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["id"])
+
+    def proposal(self, offering_id: str, **changes: Any) -> dict[str, Any]:
+        """A body that asks for a millisecond of one unit."""
+        asked = {
+            "contract_id": str(uuid4()),
+            "offering_id": offering_id,
+            "units": 1,
+            "duration_ms": 1,
+            "deadline_at": later(HOUR),
+            "max_price_grains": str(FUNDS),
+        }
+        return asked | changes
+
+    def bought(self, offering_id: str, **changes: Any) -> str:
+        """A contract that is active."""
+        answer = self.office.post("marketplace/propose_contract", self.proposal(offering_id, **changes), self.customer)
+        assert answer.status_code == 200, answer.text
+        self.office.settle()
+        contract_id = str(answer.json()["id"])
+        assert self.contract(contract_id)["state"] == "active"
+        return contract_id
+
+    def report(self, contract_id: str, ms: int, owner: UUID | None = None) -> Any:
+        body = {"contract_id": contract_id, "cumulative_ms": ms}
+        answer = self.office.post("marketplace/report_usage", body, owner or self.provider)
+        self.office.settle()
+        return answer
+
+    def contract(self, contract_id: str, owner: UUID | None = None, **more: Any) -> Any:
+        return self.office.ask(CONTRACT, owner or self.customer, id=contract_id, **more)["contract"]
+
+
+def later(delta: timedelta) -> str:
+    return (datetime.now(UTC) + delta).isoformat()
+
+
+@pytest.fixture
+def stall(database: Database, database_url: str, tmp_path: Path) -> Iterator[Stall]:
+    for office in open_office(database_url, database, tmp_path):
+        yield Stall(office)
+
+
+def test_a_service_is_offered_bought_delivered_and_paid(stall: Stall) -> None:
+    offering_id = stall.offered()
+    contract_id = stall.bought(offering_id, units=2)
+    offered = stall.office.ask(OFFERINGS, uuid4(), region="eu-west")["offerings"]["edges"][0]["node"]
+    assert offered == {
+        "offeringId": offering_id, "capacity": 2, "reserved": 2, "priceGrainsPerHour": str(PRICE), "state": "open",
+    }  # fmt: skip
+    before = stall.office.log.head()
+    answer = stall.report(contract_id, 1)
+    assert (answer.status_code, answer.json()["used_ms"]) == (200, 1)
+    paid = stall.contract(contract_id, stall.provider)
+    assert paid | {"transferId": None, "holdId": None} == {
+        "state": "settled", "outcome": "completed", "agreedPrice": "20", "usedMs": 1, "chargedGrains": "20",
+        "feeGrains": "0", "providerGrains": "20", "releasedGrains": "0", "transferId": None, "holdId": None,
+        "sla": {"uptimeBp": 0, "windowMs": 600_000},
+    }  # fmt: skip
+    wallet = "query($o: UUID!) { wallet(ownerId: $o) { postedGrains heldGrains } }"
+    assert stall.office.ask(wallet, stall.provider, o=str(stall.provider))["wallet"]["postedGrains"] == "20"
+    assert stall.contract(contract_id, at={"position": before})["state"] == "active"
+    assert stall.contract(contract_id, uuid4(), at={"position": before}) is None
+
+
+def test_nobody_else_sees_or_touches_a_contract(stall: Stall) -> None:
+    contract_id = stall.bought(stall.offered())
+    stranger, named = uuid4(), {"contract_id": contract_id}
+    assert stall.contract(contract_id, stranger) is None
+    assert stall.office.ask(CONTRACTS, stranger)["contracts"] == {"totalCount": 0, "edges": []}
+    head = stall.office.log.head()
+    assert stall.office.ask(CONTRACTS, stranger, at={"position": head})["contracts"]["totalCount"] == 0
+    refused = stall.office.refused
+    for path in ("cancel_contract", "dispute_contract", "breach_contract"):
+        assert refused(f"marketplace/{path}", named | {"reason": "so"}, stranger) == (404, "contract_unknown")
+    assert refused("marketplace/complete_contract", named, stall.provider) == (403, "wrong_party")
+    assert refused("marketplace/report_usage", named | {"cumulative_ms": 1}, stall.customer) == (403, "wrong_party")
+    judged = {"window": 0, "ok_ms": 1, "degraded_ms": 0, "unknown_ms": 0, "excluded_ms": 0, "evidence_hash": EVIDENCE}
+    assert refused("marketplace/evaluate_sla_window", named | judged, stall.provider)[0] == 403
+    decided = {"payable_ms": 0, "reason": "so"}
+    assert refused("marketplace/decide_dispute", named | decided, stall.customer)[0] == 403
+    assert refused("marketplace/withdraw_offering", {"offering_id": str(uuid4())}, stranger)[0] == 404
+    for member in (stall.provider, stall.customer):
+        assert stall.office.ask(CONTRACTS, member, state="active")["contracts"]["totalCount"] == 1
+
+
+def test_what_cannot_be_bought_is_refused_by_name_and_nothing_is_recorded(stall: Stall) -> None:
+    offering_id = stall.offered()
+    refusals: list[tuple[dict[str, Any], int, str]] = [
+        ({"offering_id": str(uuid4())}, 404, "offering_unknown"),
+        ({"units": 3}, 422, "units_invalid"),
+        ({"units": 0}, 422, "units_invalid"),
+        ({"duration_ms": 0}, 422, "term_invalid"),
+        ({"deadline_at": later(-HOUR)}, 422, "term_invalid"),
+        ({"max_price_grains": "9"}, 422, "price_beyond_limit"),
+        ({"max_price_grains": "0"}, 422, "request_invalid"),
+        ({"max_price_grains": "-5"}, 422, "request_invalid"),
+        ({"max_price_grains": str(MAX_GRAINS + 1)}, 422, "request_invalid"),
+        ({"max_price_grains": 5}, 422, "request_invalid"),
+        ({"units": -1}, 422, "request_invalid"),
+        ({"duration_ms": 1.5}, 422, "request_invalid"),
+        ({"tip": 1}, 422, "request_invalid"),
+        ({"owner_id": str(uuid4())}, 403, "forbidden"),
+    ]
+    for change, status, code in refusals:
+        body = stall.proposal(offering_id) | change
+        assert stall.office.refused("marketplace/propose_contract", body, stall.customer) == (status, code), change
+    own = stall.office.refused("marketplace/propose_contract", stall.proposal(offering_id), stall.provider)
+    assert own == (403, "self_dealing")
+
+
+def test_only_the_owner_of_a_device_offers_it_and_withdraws_the_offering(stall: Stall) -> None:
+    assert stall.offer(stall.customer).json()["code"] == "device_not_of_provider"
+    assert stall.offer(price_grains_per_hour="0").json()["code"] == "request_invalid"
+    assert stall.offer(sla=SLA | {"uptime_bp": 10_001}).json()["code"] == "sla_invalid"
+    assert stall.offer(service_type="mining").json()["code"] == "offering_invalid"
+    named = {"offering_id": stall.offered()}
+    assert stall.office.refused("marketplace/withdraw_offering", named, stall.customer) == (404, "offering_unknown")
+    assert stall.office.post("marketplace/withdraw_offering", named, stall.provider).status_code == 200
+    stall.office.settle()
+    assert stall.office.ask(OFFERINGS, state="open")["offerings"]["edges"] == []
+    late = stall.office.refused("marketplace/propose_contract", stall.proposal(**named), stall.customer)
+    assert late == (422, "offering_withdrawn")
+
+
+def test_the_hold_of_a_contract_is_not_its_customer_s_to_end(stall: Stall) -> None:
+    contract_id = stall.bought(stall.offered())
+    hold: dict[str, Any] = {"hold_id": stall.contract(contract_id)["holdId"]}
+    refused = stall.office.refused
+    assert refused("tokenomics/void_hold", hold, stall.customer) == (403, "hold_of_contract")
+    capture = hold | {"to_owner_id": str(stall.provider), "grains": "1"}
+    assert refused("tokenomics/capture_hold", capture, stall.customer) == (403, "hold_of_contract")
+    as_operator = hold | {"owner_id": str(stall.customer)}
+    assert refused("tokenomics/void_hold", as_operator) == (403, "hold_of_contract")
+    assert refused("tokenomics/expire_hold", hold, stall.customer) == (422, "hold_not_expired")
+    posing = {"hold_id": str(uuid4()), "grains": "1", "expires_at": later(HOUR), "purpose": f"contract:{contract_id}"}
+    assert refused("tokenomics/hold_funds", posing, stall.customer) == (422, "purpose_reserved")
+
+
+def test_a_contract_is_proposed_once_whatever_is_sent_again(stall: Stall) -> None:
+    body = stall.proposal(stall.offered())
+    first, again = (
+        stall.office.post("marketplace/propose_contract", body, stall.customer, key="once").json() for _ in range(2)
+    )
+    assert first == again
+    twice = stall.office.post("marketplace/propose_contract", body, stall.customer)
+    assert (twice.status_code, twice.json()["code"]) == (409, "already_exists")
+
+
+def test_a_quarrel_is_decided_by_an_operator(stall: Stall) -> None:
+    contract_id = stall.bought(stall.offered(), duration_ms=60_000)
+    named = {"contract_id": contract_id}
+    stall.report(contract_id, 1)
+    telling = named | {"reason": "Nothing came, and I am Ada Byron"}
+    assert stall.office.refused("marketplace/dispute_contract", telling, stall.customer) == (422, "request_invalid")
+    for path, body in (
+        ("dispute_contract", named | {"reason": "nothing_came"}),
+        ("complete_contract", named),
+    ):
+        assert stall.office.post(f"marketplace/{path}", body, stall.customer).status_code == 200
+    decided = stall.office.post("marketplace/decide_dispute", named | {"payable_ms": 0, "reason": "none came"})
+    assert decided.status_code == 200
+    stall.office.settle()
+    settled = stall.contract(contract_id)
+    assert (settled["chargedGrains"], settled["releasedGrains"]) == ("0", "600000")

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
+import psycopg
 import typer
 
 from cli.db import reachable_database
@@ -36,6 +37,9 @@ def archive_command(
                 done = archive_closed(database, blobs, closing_topics(), before, dry_run=dry_run, progress=progress)
         except (ArchiverBusy, NotAsSealed) as error:
             raise CommandFailed(str(error)) from error
+        if done.files:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("VACUUM (ANALYZE) log.events")  # so that new facts use the room
     if json_output:
         answer = {"streams": done.streams, "facts": done.facts, "bytes": done.state_bytes, "files": done.files}
         typer.echo(json.dumps(answer))

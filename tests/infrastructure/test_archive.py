@@ -18,7 +18,7 @@ from domain.tokenomics.accounts import wallet_id_of
 from domain.tokenomics.reward_claim import RewardClaim
 from domain.tokenomics.transfer import Transfer, TransferIdReused, transfer_id_of
 from infrastructure import archive, archiver
-from infrastructure.archive import ArchiveAltered, ArchiveMissing, archive_store, read_archive_at
+from infrastructure.archive import ArchiveAltered, ArchiveMissing, archive_store, encoded, read_archive_at
 from infrastructure.archiver import Archived, ArchiverBusy, NotAsSealed, archive_closed
 from infrastructure.audit import audit
 from infrastructure.database import Database, Role
@@ -30,6 +30,7 @@ from projections.replay import compare
 from projections.tokenomics import READ_MODELS
 from tests.cli.villages import ROOT, eventually
 from tests.economy import NOON, Economy
+from tests.infrastructure.object_store import object_store
 from tests.running import assert_sound, records
 from workers.log_sealer import LogSealer
 
@@ -267,6 +268,54 @@ def test_a_fact_that_is_not_as_sealed_is_not_archived(old: Old) -> None:
     with pytest.raises(NotAsSealed, match=f"fact {position} "):
         old.archive()
     assert old.archived() == []
+
+
+class Died(BaseException):
+    """The process ended here."""
+
+
+@pytest.mark.parametrize("step", ["encoded", "Archive", "record_hash"])
+def test_an_archiver_that_dies_before_the_rows_are_emptied_has_changed_nothing_and_the_next_one_goes_on(
+    old: Old, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def die(*_: Any) -> None:
+        raise Died
+
+    before = _read(old)
+    with monkeypatch.context() as patched:
+        patched.setattr(archiver, step, die)
+        with pytest.raises(Died):
+            old.archive()
+    assert old.archived() == []
+    left = old.files()
+    done = old.archive()
+    assert [file.name for file in left] == ([] if step == "encoded" else done.files), "the stored file is used again"
+    assert _read(old) == before
+
+
+def test_a_file_that_gives_back_something_else_empties_no_row(old: Old, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(rows: Any) -> bytes:
+        (position, topic, state), *others = rows
+        return encoded([(position, topic, state + b" "), *others])
+
+    before = _read(old)
+    with monkeypatch.context() as patched:
+        patched.setattr(archiver, "encoded", wrong)
+        with pytest.raises(NotAsSealed, match="fact "):
+            old.archive()
+    assert (old.archived(), _read(old)) == ([], before)
+
+
+def test_an_archive_in_an_object_store_is_beside_the_blobs(old: Old, monkeypatch: pytest.MonkeyPatch) -> None:
+    with object_store() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        before = _read(old)
+        old.store = archive_store("s3://bucket/village", old.home)
+        done = old.archive()
+        assert list(server.objects) == [f"/bucket/village/archive/{sha[:2]}/{sha}" for sha in done.files]
+        read_archive_at(lambda: archive_store("s3://bucket/village/", old.home))
+        assert _read(old) == before
 
 
 def test_one_archiver_works_at_a_time(old: Old) -> None:

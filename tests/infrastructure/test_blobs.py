@@ -29,12 +29,8 @@ LIMIT = 100 << 20
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     """An object store that the usual variables point to."""
     with object_store() as server:
-        monkeypatch.setenv("AWS_ENDPOINT", server.url)
-        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-        monkeypatch.setenv("AWS_REGION", "eu-west-1")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
         yield server
 
 

@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 
 from domain.kernel import Aggregate, Refusal
+from domain.kernel.catalogue import closing_topics
 from domain.monitoring.service import MonitoringService
 from domain.tokenomics.pricing import Activity
 from infrastructure.database import Database, Role
@@ -189,6 +190,16 @@ def test_an_aggregate_of_any_type_as_of_a_position_is_what_was_live_then(life: L
                 assert aggregate_at(connection, Aggregate, stream, moment.position) == aggregate
                 kinds.add(aggregate.topic)
     assert len(kinds) >= 12, kinds
+
+
+def test_nothing_follows_a_fact_that_closes_its_stream(life: Life) -> None:
+    closing, closed = set(closing_topics()), set()
+    with life.database.connect(Role.READER) as connection:
+        for stream, topic in connection.execute("SELECT stream, topic FROM log.events ORDER BY position"):
+            assert stream not in closed, topic
+            if topic in closing:
+                closed.add(stream)
+    assert closed
 
 
 def test_an_instant_means_the_newest_fact_recorded_by_then(life: Life) -> None:

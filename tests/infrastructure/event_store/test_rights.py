@@ -101,7 +101,7 @@ def test_every_role_reads_the_log_and_none_creates_in_the_public_schema(seeded: 
     assert refused(seeded, role, ["CREATE TABLE public.more (a int)"]) == []
 
 
-@pytest.mark.parametrize("role", [Role.WRITER, Role.READER, Role.PROJECTOR])
+@pytest.mark.parametrize("role", list(Role))
 def test_no_role_is_a_superuser_or_may_make_roles_or_databases(seeded: Database, role: Role) -> None:
     with seeded.connect(Role.READER) as connection:
         row = connection.execute(

@@ -55,7 +55,7 @@ class Leg:
 
 @strawberry.type
 class Transfer:
-    """A posted transfer, whose legs sum to zero, or one that is rejected for good."""
+    """A posted transfer, whose legs sum to zero, or one that is rejected for good. `note` is what the village says."""
 
     transfer_id: UUID
     kind: str

@@ -1,6 +1,7 @@
 """Payments on a real log: once, in full, never beyond what is available."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,12 +10,15 @@ import pytest
 
 from domain.kernel import AlreadyExists, Refusal
 from domain.kernel.errors import PositionAhead
+from domain.kernel.personal import sealed_text
 from domain.kernel.tokens import MAX_GRAINS, AmountNotPositive, AmountTooLarge
 from domain.tokenomics.accounts import FEES, wallet_id_of
 from domain.tokenomics.legs import SelfPayment
 from domain.tokenomics.payments import PaymentCapability, PaymentKind
+from domain.tokenomics.service import TokenomicsService
 from domain.tokenomics.transfer import Transfer, TransferIdReused, TransferRejected
 from domain.tokenomics.wallet import HoldAlreadyEnded, InsufficientFunds, WalletUnknown
+from infrastructure.event_store import open_event_log
 from tests.economy import Economy, assert_sound
 
 
@@ -262,3 +266,42 @@ def test_one_payment_sent_by_eight_threads_at_once_is_paid_once(economy: Economy
         receipts = list(threads.map(lambda _: economy.pay(payer, payee, 60, "once"), range(8)))
     assert len({receipt.id for receipt in receipts}) == 1
     assert economy.wallet(payee).available == 60
+
+
+def test_payments_that_are_decided_again_and_again_keep_each_its_own_memo(economy: Economy) -> None:
+    payer, payee = economy.given(100), economy.given(0)
+    with closing(open_event_log(economy.url, clock=lambda: economy.now, subject_keys=economy.keys)) as another:
+        services = [economy.service, TokenomicsService(another)]
+
+        def pay(number: int) -> UUID | None:
+            with economy.acting(idempotency_key=f"key {number // 2}", body_hash=b"h"):  # each is sent twice
+                return services[number % 2].process_payment(
+                    payment_id=f"{number // 2}", from_owner_id=payer, to_owner_id=payee, grains=1,
+                    memo=f"memo {number // 2}",
+                ).id  # fmt: skip
+
+        with ThreadPoolExecutor(8) as threads:
+            paid = list(threads.map(pay, range(40)))
+    assert len(set(paid)) == 20
+    told = memos(economy)
+    assert (len(told), set(told)) == (20, {f"memo {number}" for number in range(20)})
+
+
+def test_payments_of_one_transaction_are_sealed_each_for_its_own_event(economy: Economy) -> None:
+    payer, payee = economy.given(100), economy.given(0)
+
+    def both() -> None:
+        for memo in ("first", "second"):
+            economy.service.process_payment(
+                payment_id=memo, from_owner_id=payer, to_owner_id=payee, grains=1, memo=memo
+            )
+
+    with economy.acting():
+        economy.log.transact(both)
+    assert memos(economy) == ["first", "second"]
+
+
+def memos(economy: Economy) -> list[str | None]:
+    """The memos of all transfers, in order."""
+    posted = [fact for fact in economy.facts() if isinstance(fact.event, Transfer.Posted)]
+    return [economy.read(text) for fact in posted if (text := sealed_text(fact, "memo")) is not None]

@@ -95,6 +95,7 @@ def test_an_api_asked_to_stop_under_load_keeps_every_command_it_acknowledged(
         assert eventually((tmp_path / "api.url").exists, 60)
         url = (tmp_path / "api.url").read_text().strip()
         token = Tokens(load_keys(tmp_path)).issue(role="operator", subject="test", expires_in=timedelta(hours=1))
+        assert eventually(lambda: _announced(tmp_path) == {api.pid}, 60)
         clients = Clients(url, token)
         assert eventually(lambda: len(clients.acknowledged) > ENOUGH, 60)
         api.send_signal(signal.SIGTERM)

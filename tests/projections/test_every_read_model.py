@@ -13,6 +13,7 @@ from psycopg import sql
 
 from domain.kernel import Aggregate, Refusal
 from domain.kernel.catalogue import closing_topics
+from domain.marketplace.settlement import NOTHING
 from domain.monitoring.service import MonitoringService
 from domain.tokenomics.pricing import Activity
 from infrastructure.database import Database, Role
@@ -22,11 +23,12 @@ from projections.catalogue import READ_MODELS
 from projections.replay import replayed
 from projections.rows import Key, ReadModel
 from tests.devices import Applicant, enrol
+from tests.trading import some_offering
 from tests.training_world import TrainingWorld
 from workers.projector import Projector
 
 NAME = "every_read_model"
-DEEDS = 60
+DEEDS = 72
 
 
 @dataclass
@@ -48,12 +50,16 @@ class Life(TrainingWorld):
         self.owners = [UUID(int=self.dice.getrandbits(128), version=4) for _ in range(3)]
         self.devices: list[UUID] = []
         self.claims: list[UUID] = []
+        self.offerings: list[UUID] = []
+        self.contracts: list[UUID] = []
+        self.market = self.village.marketplace
         self.monitoring = MonitoringService(self.log, [model.name for model in READ_MODELS])
         self.everything = Projector(database, READ_MODELS)
 
     def live(self) -> None:
         self.ask(self.village.tokenomics.genesis)
         deeds = [self.open_wallet, self.earn, self.pay, self.hold, self.enrol, self.appear, self.vanish, self.trust]
+        deeds += [self.offer, self.agree, self.deliver]
         session_id = self.start()
         for number in range(DEEDS):
             self.now += timedelta(seconds=1)
@@ -126,6 +132,39 @@ class Life(TrainingWorld):
     def _of_device(self, command: Callable[..., Any], **arguments: Any) -> None:
         if self.devices:
             self.do(command, device_id=self.dice.choice(self.devices), **arguments)
+
+    def offer(self) -> None:
+        offering = some_offering(now=self.now, valid_until=self.now + timedelta(days=1))
+        self.offerings.append(self.do(lambda: self.log.record(offering)))
+        if self.dice.random() < 0.3:
+            self.do(self.market.withdraw_offering, offering_id=self.dice.choice(self.offerings), provider_id=None)
+
+    def agree(self) -> None:
+        if not self.offerings:
+            return
+        terms = {"units": 1, "duration_ms": 60_000, "deadline_at": self.now + timedelta(hours=1)}
+        contract_id = self.do(
+            self.market.propose_contract,
+            contract_id=uuid4(),
+            offering_id=self.dice.choice(self.offerings),
+            customer_id=self.dice.choice(self.owners),
+            max_price_grains=10**12,
+            **terms,
+        )
+        if contract_id is not None:
+            self.contracts.append(contract_id)
+            self.do(self.market.reserve_capacity, contract_id=contract_id)
+            self.do(self.market.reserve_contract, contract_id=contract_id, hold_id=uuid4())
+
+    def deliver(self) -> None:
+        if self.contracts:
+            contract_id = self.dice.choice(self.contracts)
+            self.do(self.market.activate_contract, contract_id=contract_id)
+            self.do(self.market.report_usage, contract_id=contract_id, provider_id=None, cumulative_ms=500)
+            if self.dice.random() < 0.5:
+                self.do(self.market.complete_contract, contract_id=contract_id, customer_id=None)
+                self.do(self.market.release_capacity, contract_id=contract_id)
+                self.do(self.market.settle_contract, contract_id=contract_id, paid=NOTHING)
 
     def train(self, session_id: UUID) -> None:
         """A step of the training: the saga opens a round, or its devices answer and it completes."""

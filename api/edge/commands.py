@@ -44,6 +44,9 @@ PositiveGrains = Annotated[Grains, Field(gt=0)]
 Milliseconds = Annotated[int, Field(ge=0, le=366 * 86_400_000)]
 ShortText = Annotated[str, Field(min_length=1, max_length=128)]
 LongText = Annotated[str, Field(max_length=1_000)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.:-]{0,127}$")]
+"""What a program calls something. It is recorded in the clear, so a person's own words do not fit."""
+
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
 """Why an operator does something; it is recorded."""
 

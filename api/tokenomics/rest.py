@@ -13,7 +13,7 @@ from api.edge.commands import (
     Body,
     Grains,
     Milliseconds,
-    ShortText,
+    Name,
     answer,
     own_or_named,
     run_command,
@@ -54,7 +54,7 @@ class HoldFunds(Body):
     hold_id: UUID
     grains: Grains
     expires_at: At
-    purpose: ShortText
+    purpose: Name
     owner_id: UUID | None = None
 
 

@@ -182,7 +182,9 @@ def test_nobody_pays_without_a_proof_of_who_they_are(counter: Counter) -> None:
 def test_a_hold_is_made_captured_and_gone(counter: Counter) -> None:
     payer, payee, hold_id = counter.economy.given(1_000), counter.economy.given(0), str(uuid4())
     expires_at = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    hold = {"hold_id": hold_id, "grains": "700", "expires_at": expires_at, "purpose": "a job"}
+    hold = {"hold_id": hold_id, "grains": "700", "expires_at": expires_at, "purpose": "a_job"}
+    told = counter.post("hold_funds", {**hold, "purpose": "for Ann's lessons"}, owner=payer)
+    assert (told.status_code, told.json()["code"]) == (422, "request_invalid")
     assert counter.post("hold_funds", hold, owner=payer).json()["id"] == hold_id
     held = counter.post("verify_payment_capability", {"grains": "500"}, owner=payer).json()
     assert held == {
@@ -207,7 +209,7 @@ def test_a_hold_in_the_past_or_beyond_the_balance_is_refused(counter: Counter) -
         ("1001", later, "insufficient_funds"),
         ("700", "2026-01-01T00:00:00", "request_invalid"),
     ):
-        hold = {"hold_id": str(uuid4()), "grains": grains, "expires_at": expires_at, "purpose": "a job"}
+        hold = {"hold_id": str(uuid4()), "grains": grains, "expires_at": expires_at, "purpose": "a_job"}
         answer = counter.post("hold_funds", hold, owner=payer)
         assert (answer.status_code, answer.json()["code"]) == (422, code)
     assert counter.economy.wallet(payer).held == 0

@@ -14,8 +14,6 @@ import psycopg
 import domain.topics  # noqa: F401  (every stored topic must resolve)
 from domain.kernel import new_scope, within
 from domain.kernel.mapper import codec_of
-from domain.tokenomics.accounts import TREASURY
-from domain.tokenomics.transfer import Leg, Transfer
 from domain.tokenomics.wallet import Wallet
 from infrastructure.database import Database, migrate
 from infrastructure.embedded.postgres import EmbeddedPostgres
@@ -25,7 +23,7 @@ COPY = (
     " recorded_at) FROM STDIN (FORMAT BINARY)"
 )
 TYPES = ["int8", "uuid", "int8", "text", "bytea", "uuid", "uuid", "uuid", "text", "timestamptz"]
-_NAMESPACE = UUID(int=42)
+NAMESPACE = UUID(int=42)
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _ACTOR = "operator:benchmark"
 
@@ -65,36 +63,9 @@ class History:
 def opened_wallets(count: int) -> Iterator[tuple[Any, ...]]:
     """One event of one new stream a row."""
     for number in range(count):
-        wallet_id = uuid5(_NAMESPACE, f"wallet {number}")
-        event = Wallet.fact(Wallet.Opened, wallet_id, wallet_id=wallet_id, owner_id=uuid5(_NAMESPACE, str(number)))
-        yield _row(number + 1, event, 1)
-
-
-def economy(count: int, wallets: int = 10_000) -> Iterator[tuple[Any, ...]]:
-    """Wallets that open, and then transfers from the treasury to them, each with its credit."""
-    versions = [1] * wallets
-    yield from itertools.islice(opened_wallets(wallets), count)
-    for position in range(wallets + 1, count + 1, 2):
-        number = position * 7_919 % wallets
-        wallet_id = uuid5(_NAMESPACE, f"wallet {number}")
-        transfer_id = uuid5(_NAMESPACE, f"transfer {position}")
-        grains = position % 1_000 + 1
-        legs = sorted([Leg(TREASURY, -grains), Leg(wallet_id, grains)], key=lambda leg: leg.account)
-        posted = Transfer.fact(
-            Transfer.Posted,
-            transfer_id,
-            transfer_id=transfer_id,
-            kind="payment",
-            legs=legs,
-            cause_event_id=None,
-            memo=None,
-            note="",
-        )
-        yield _row(position, posted, 1)
-        if position < count:
-            versions[number] += 1
-            credited = Wallet.fact(Wallet.Credited, wallet_id, transfer_id=transfer_id, grains=grains)
-            yield _row(position + 1, credited, versions[number])
+        wallet_id = uuid5(NAMESPACE, f"wallet {number}")
+        event = Wallet.fact(Wallet.Opened, wallet_id, wallet_id=wallet_id, owner_id=uuid5(NAMESPACE, str(number)))
+        yield row(number + 1, event, 1)
 
 
 def write(database: Database, rows: Iterator[tuple[Any, ...]]) -> None:
@@ -102,14 +73,15 @@ def write(database: Database, rows: Iterator[tuple[Any, ...]]) -> None:
     with psycopg.connect(database.url) as connection:
         with connection.cursor().copy(COPY) as copy:
             copy.set_types(TYPES)
-            for row in rows:
-                copy.write_row(row)
+            for record in rows:
+                copy.write_row(record)
         connection.commit()
         connection.autocommit = True
         connection.execute("VACUUM ANALYZE log.events")
 
 
-def _row(position: int, event: Any, version: int) -> tuple[Any, ...]:
+def row(position: int, event: Any, version: int) -> tuple[Any, ...]:
+    """A row of the log as `write` takes it: an event recorded by a command of its own."""
     with within(new_scope(_ACTOR, now=_START)):
         codec = codec_of(type(event).TOPIC)
     event_id = UUID(int=position)

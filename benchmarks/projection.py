@@ -55,7 +55,7 @@ def _project(database: Database) -> None:
     with psycopg.connect(database.url, autocommit=True) as admin:
         admin.execute("TRUNCATE read.wallets")
         admin.execute("DELETE FROM engine.cursors")
-    projector = Projector(database, [Wallets()], batch_size=2_000)
+    projector = Projector(database, [Wallets()])
     assert projector.run_once() == FACTS
     projector.close()
 

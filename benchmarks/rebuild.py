@@ -6,7 +6,8 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.history import History, economy, write
+from benchmarks.history import History, write
+from benchmarks.mixture import mixture
 from benchmarks.table import Row, middle
 from domain.kernel import new_scope, within
 from domain.monitoring import MonitoringService
@@ -24,7 +25,7 @@ def run() -> list[Row]:
     ours, limits = [], []
     with History() as history:
         database = history.database()
-        write(database, economy(FACTS))
+        write(database, mixture(FACTS))
         projector = Projector(database, READ_MODELS, batch_size=5_000)
         projector.run_once()
         for _ in range(RUNS):

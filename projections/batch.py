@@ -1,4 +1,4 @@
-"""One batch for one slot: folded in memory and written with its cursor in one transaction, exactly once."""
+"""Facts folded in memory for one slot and written with its cursor in one transaction, exactly once."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,8 +14,73 @@ from .rows import Key
 from .slots import Slot, advance
 
 MAX_LETTERS_A_READ = 1_000
-_NOT_STORABLE = (psycopg.DataError, psycopg.IntegrityError, psycopg.NotSupportedError)
+MAX_ROWS = 50_000
+"""How many rows of one read model wait in memory, less than a batch more."""
+
+NOT_STORABLE = (psycopg.DataError, psycopg.IntegrityError, psycopg.NotSupportedError)
 Skipped = frozenset[tuple[int, str]]
+
+
+class Pending:
+    """What has been folded for a slot from its cursor up to `end` and is not yet written.
+
+    Rows are loaded outside the transaction that writes them: its compare-and-set of the cursor holds only if nobody
+    has written since.
+    """
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot = slot
+        self.end = slot.position
+        self.fold = Fold(slot.model, {}, set(slot.held))
+        self._before: dict[Key, Any] = {}
+
+    def is_of(self, slot: Slot) -> bool:
+        """Whether it goes on from where the slot is, under the same lease."""
+        return (self.slot.fence, self.slot.position) == (slot.fence, slot.position)
+
+    def is_full(self, most: int) -> bool:
+        """Whether it should be written now: it spans so many facts, or holds as many rows as memory is for."""
+        return self.end - self.slot.position >= most or len(self.fold.rows) >= MAX_ROWS
+
+    def add(
+        self,
+        connection: psycopg.Connection[Any],
+        facts: Sequence[Fact],
+        end: int,
+        skipped: Skipped,
+        takes: Callable[[Key], bool] | None = None,
+    ) -> "Pending":
+        """Fold facts, in order, after all that were added before."""
+        slot, rows = self.slot, self.fold.rows
+        touched = touched_by(slot.model, facts, takes or slot.takes)
+        begins = slot.model.beginnings
+        unknown = [key for key, own in touched.items() if own[0].topic not in begins and key not in rows]
+        loaded = load(connection, slot.model, unknown, slot.table)
+        self._before.update(loaded)
+        rows.update(loaded)
+        self.fold.skipped = skipped
+        self.fold.add(touched)
+        self.end = end
+        return self
+
+    def write(self, connection: psycopg.Connection[Any]) -> list[Letter]:
+        """Write rows, letters and cursor; answers what had to be set aside.
+
+        Raises:
+            CursorTaken: the slot is another worker's by now; nothing was written.
+            psycopg.Error: one of NOT_STORABLE: some row cannot be stored; nothing was written.
+        """
+        with connection.transaction():
+            advance(connection, self.slot, self.end)
+            self.store(connection)
+            letters.write(connection, self.slot.cursor, self.slot.model, self.fold.letters)
+        self.slot.position = self.end
+        self.slot.held = self.fold.held
+        return self.fold.letters
+
+    def store(self, connection: psycopg.Connection[Any]) -> None:
+        """Write the rows only."""
+        store(connection, self.slot.model, self._before, self.fold.rows, self.slot.table)
 
 
 def apply(
@@ -29,14 +94,16 @@ def apply(
     Raises:
         CursorTaken: the slot is another worker's by now; nothing was written.
     """
-    touched = touched_by(slot.model, facts, slot.takes)
     try:
-        fold = _written(_folded, connection, slot, touched, new, skipped)
-    except _NOT_STORABLE:
-        fold = _written(_one_by_one, connection, slot, touched, new, skipped)
-    slot.position = new
-    slot.held = fold.held
-    return fold.letters
+        return Pending(slot).add(connection, facts, new, skipped).write(connection)
+    except NOT_STORABLE:
+        with connection.transaction():
+            advance(connection, slot, new)
+            fold = _one_by_one(connection, slot, facts, skipped, slot.takes)
+            letters.write(connection, slot.cursor, slot.model, fold.letters)
+        slot.position = new
+        slot.held = fold.held
+        return fold.letters
 
 
 def retry(
@@ -57,56 +124,40 @@ def retry(
         for start in range(0, len(positions), MAX_LETTERS_A_READ):
             records = LogReader(connection).at(positions[start : start + MAX_LETTERS_A_READ])
             again = Slot(**{name: getattr(slot, name) for name in Slot.__slots__} | {"held": held})
-            touched = touched_by(slot.model, [record.fact() for record in records], key.__eq__)
+            facts = [record.fact() for record in records]
+            pending = Pending(again).add(connection, facts, slot.position, skipped, key.__eq__)
             try:
                 with connection.transaction():
-                    fold = _folded(connection, again, touched, skipped)
-            except _NOT_STORABLE:
-                fold = _one_by_one(connection, again, touched, skipped)
+                    pending.store(connection)
+                fold = pending.fold
+            except NOT_STORABLE:
+                fold = _one_by_one(connection, again, facts, skipped, key.__eq__)
             held, left = fold.held, left + fold.letters
         letters.write(connection, slot.cursor, slot.model, left, tried_at=asked_at)
     slot.held = held
     return left
 
 
-def _written(
-    folded: Callable[..., Fold],
+def _one_by_one(
     connection: psycopg.Connection[Any],
     slot: Slot,
-    touched: Sequence[tuple[Fact, Key]],
-    new: int,
+    facts: Sequence[Fact],
     skipped: Skipped,
-) -> Fold:
-    with connection.transaction():
-        advance(connection, slot, new)
-        fold = folded(connection, slot, touched, skipped)
-        letters.write(connection, slot.cursor, slot.model, fold.letters)
-    return fold
-
-
-def _folded(
-    connection: psycopg.Connection[Any], slot: Slot, touched: Sequence[tuple[Fact, Key]], skipped: Skipped
-) -> Fold:
-    before = load(connection, slot.model, list(dict.fromkeys(key for _, key in touched)), slot.table)
-    fold = Fold(slot.model, dict(before), set(slot.held), skipped).add(touched)
-    store(connection, slot.model, before, fold.rows, slot.table)
-    return fold
-
-
-def _one_by_one(
-    connection: psycopg.Connection[Any], slot: Slot, touched: Sequence[tuple[Fact, Key]], skipped: Skipped
+    takes: Callable[[Key], bool] | None,
 ) -> Fold:
     """The same batch a fact and a row at a time, to find the fact whose row cannot be stored."""
-    before = load(connection, slot.model, list(dict.fromkeys(key for _, key in touched)), slot.table)
-    whole = Fold(slot.model, dict(before), set(slot.held), skipped)
-    for fact, key in touched:
-        was = whole.rows.get(key)
-        whole.add([(fact, key)])
-        try:
-            with connection.transaction():
-                store(connection, slot.model, {key: was}, {key: whole.rows.get(key)}, slot.table)
-        except _NOT_STORABLE as error:
-            whole.rows[key] = was
-            whole.held.add(key)
-            whole.letters.append(Letter.of(fact, key, error))
+    model = slot.model
+    rows = load(connection, model, list(touched_by(model, facts, takes)), slot.table)
+    whole = Fold(model, rows, set(slot.held), skipped)
+    for fact in facts:
+        for key in touched_by(model, [fact], takes):
+            was = rows[key]
+            whole.add({key: [fact]})
+            try:
+                with connection.transaction():
+                    store(connection, model, {key: was}, {key: rows[key]}, slot.table)
+            except NOT_STORABLE as error:
+                rows[key] = was
+                whole.held.add(key)
+                whole.letters.append(Letter.of(fact, key, error))
     return whole

@@ -63,6 +63,7 @@ class Devices(ReadModel[DeviceRow]):
         Device.LatencyClassChanged,
         Reputation.EvidenceRecorded,
     )
+    begins = (Device.Enrolled,)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
         return (fact.event.device_id if isinstance(fact.event, Reputation.EvidenceRecorded) else fact.stream,)

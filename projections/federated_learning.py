@@ -61,6 +61,7 @@ class TrainingSessions(ReadModel[SessionRow]):
         TrainingSession.Completed,
         TrainingSession.Abandoned,
     )
+    begins = (TrainingSession.Created,)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
         return (fact.stream,)
@@ -160,6 +161,7 @@ class TrainingRounds(ReadModel[RoundRow]):
         TrainingRound.Completed,
         TrainingRound.Abandoned,
     )
+    begins = (TrainingRound.Opened,)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
         return (fact.stream,)
@@ -259,6 +261,7 @@ class RoundParticipants(ReadModel[ParticipantRow]):
         TrainingRound.Sealed,
         TrainingRound.Completed,
     )
+    begins = (TrainingRound.ParticipantsSelected,)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
         return [(fact.stream, device_id) for device_id in _devices_of(fact.event)]

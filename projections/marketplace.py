@@ -47,6 +47,7 @@ class Offerings(ReadModel[OfferingRow]):
     key = ("offering_id",)
     folds_own_stream = True
     listens = (Offering.Published, Offering.Withdrawn, Offering.CapacityReserved, Offering.CapacityReleased)
+    begins = (Offering.Published,)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
         return (fact.stream,)
@@ -126,6 +127,7 @@ class Contracts(ReadModel[ContractRow]):
         Contract.DisputeDecided,
         Contract.Settled,
     )
+    begins = (Contract.ServiceContractCreated,)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
         return (fact.stream,)

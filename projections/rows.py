@@ -51,6 +51,8 @@ class ReadModel(ABC, Generic[R]):
     partitions: ClassVar[int] = 1
     folds_own_stream: ClassVar[bool] = False
     listens: ClassVar[tuple[type[Any], ...]]
+    begins: ClassVar[tuple[type[Any], ...]] = ()
+    """The events that make a row where there was none, at most once for a key: no row is looked for before them."""
 
     @abstractmethod
     def keys(self, fact: Fact) -> Iterable[Key]:
@@ -64,6 +66,11 @@ class ReadModel(ABC, Generic[R]):
     def topics(self) -> frozenset[str]:
         """The stored topics of the events listened to."""
         return frozenset(event.TOPIC for event in self.listens)
+
+    @cached_property
+    def beginnings(self) -> frozenset[str]:
+        """The stored topics of the events that begin a row."""
+        return frozenset(event.TOPIC for event in self.begins)
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -162,6 +169,12 @@ class ReadModel(ABC, Generic[R]):
             aliases=aliases,
             key=_names(self.key),
             action=sql.SQL("UPDATE SET {}").format(update) if others else sql.SQL("NOTHING"),
+        )
+
+    def copy(self, into: str | None = None) -> sql.Composed:
+        """COPY of new rows into the table, in the binary form."""
+        return sql.SQL("COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)").format(
+            table=_table(into or self.table), columns=_names(self.columns)
         )
 
     def delete_by_keys(self, from_table: str | None = None) -> sql.Composed:

@@ -50,6 +50,7 @@ class Sagas(ReadModel[SagaRow]):
     key = ("saga_id",)
     folds_own_stream = True
     listens = (*event_classes(CoordinateTraining), *event_classes(RewardTraining), *event_classes(Process))
+    begins = (CoordinateTraining.Started, RewardTraining.Started, Process.Began)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
         return (fact.stream,)
@@ -93,6 +94,7 @@ class Deadlines(ReadModel[DeadlineRow]):
     key = ("token",)
     folds_own_stream = True
     listens = (Deadline.Set, Deadline.Elapsed)
+    begins = (Deadline.Set,)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
         return (fact.stream,)

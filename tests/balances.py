@@ -36,6 +36,7 @@ class Balances(ReadModel[BalanceRow]):
     row = BalanceRow
     key = ("account_id",)
     listens = (Account.Opened, Account.Deposited, Account.Withdrawn, Account.Tagged)
+    begins = (Account.Opened,)
     folds_own_stream = True
 
     def keys(self, fact: Fact) -> Iterable[Key]:

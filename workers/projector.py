@@ -4,7 +4,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +17,8 @@ from infrastructure.database import Database, Role
 from infrastructure.event_store.listener import Listener, Pacer
 from infrastructure.event_store.reader import Batch, LogReader
 from projections import rebuild
-from projections.batch import Skipped, apply, retry
+from projections.batch import NOT_STORABLE, Pending, Skipped, apply, retry
+from projections.fold import Letter, by_topic, of_topics, uncollected
 from projections.letters import tried
 from projections.monitoring import ControlRow, Controls
 from projections.rows import ReadModel
@@ -26,6 +28,9 @@ from .pump import Failures, run_forever
 
 POLL_S = 0.25
 REFRESH_S = 1.0
+MAX_READ = 5_000
+REBUILD_BATCH = 100_000
+"""Facts a transaction folds at most, live and in a rebuild."""
 READ_CHANNEL = "village_read"
 """Notified whenever read models have moved on, so that a reader waiting for a position wakes."""
 
@@ -53,13 +58,16 @@ class Projector:
         database: Database,
         models: Sequence[ReadModel[Any]],
         *,
-        batch_size: int = 1_000,
+        batch_size: int | None = None,
         lease_s: float = LEASE_S,
     ) -> None:
         self._database = database
         self._models = {model.name: model for model in models}
         self._wanted = frozenset[str]().union(*(model.topics for model in models))
-        self._batch_size = batch_size
+        self._live_batch = batch_size or MAX_READ
+        self._rebuild_batch = batch_size or REBUILD_BATCH
+        self._pending: dict[str, Pending] = {}
+        self._careful: dict[str, int] = {}
         self._lease = Lease(f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}", models, lease_s=lease_s)
         self._failures = Failures()
         self._connection: psycopg.Connection[Any] | None = None
@@ -96,6 +104,7 @@ class Projector:
 
     def step(self) -> bool:
         """Project one batch; whether anything was there."""
+        self._open()
         if time.monotonic() >= self._refresh_at:
             self._refresh()
         return self._work()
@@ -108,8 +117,8 @@ class Projector:
     def _work(self) -> bool:
         live = [slot for slot in self._slots if not slot.rebuilding and slot.version == slot.model.version]
         rebuilds = [slot for slot in self._slots if slot.rebuilding]
-        worked = self._scan(self._runnable(live))
-        worked = self._scan(self._runnable(rebuilds)) or worked
+        worked = self._scan(self._runnable(live), self._live_batch)
+        worked = self._refold(self._runnable(rebuilds)) or worked
         for slot in self._runnable(rebuilds):
             worked = self._swap(slot) or worked
         return worked
@@ -119,29 +128,70 @@ class Projector:
             slot for slot in slots if not self._failures.is_held(slot.name) and not self._control(slot.model).paused
         ]
 
-    def _scan(self, slots: Sequence[Slot]) -> bool:
+    @uncollected()
+    def _scan(self, slots: Sequence[Slot], limit: int) -> bool:
         """Read one batch for all of these slots and let each take its part."""
         if not slots:
             return False
-        batch = LogReader(self._open()).after(min(slot.position for slot in slots), self._batch_size)
+        batch = LogReader(self._open()).after(min(slot.position for slot in slots), limit)
         if not batch.records:
             return False
-        facts = batch.facts(self._wanted)
+        facts = by_topic(batch.facts(self._wanted))
         idle = [slot for slot in slots if not self._project(slot, batch, facts)]
         self._pass_over(idle, batch)
         return True
 
-    def _project(self, slot: Slot, batch: Batch, facts: Sequence[Fact]) -> bool:
+    def _project(self, slot: Slot, batch: Batch, facts: Mapping[str, list[Fact]]) -> bool:
         """Fold what concerns this slot; False when nothing did and its cursor is only to be moved."""
         if slot.position >= batch.end:
             return True
-        own = [fact for fact in facts if fact.position > slot.position and fact.topic in slot.model.topics]
+        own = of_topics(facts, slot.model.topics, after=slot.position)
         if not own:
             return False
+        with self._guarded(slot):
+            _tell(slot, apply(self._open(), slot, own, batch.end, self._skipped(slot.model)))
+        return True
+
+    @uncollected()
+    def _refold(self, slots: Sequence[Slot]) -> bool:
+        """Read one batch for all of these rebuilds; they write when they have folded much, or the log ends."""
+        careful = [slot for slot in slots if slot.position < self._careful.get(slot.name, 0)]
+        worked = self._scan(careful, self._live_batch)
+        self._pending = {slot.name: self._pending_of(slot) for slot in slots if slot not in careful}
+        if not self._pending:
+            return worked
+        limit = min(MAX_READ, self._rebuild_batch)
+        batch = LogReader(self._open()).after(min(one.end for one in self._pending.values()), limit)
+        facts = by_topic(batch.facts(self._wanted))
+        for one in list(self._pending.values()):
+            with self._guarded(one.slot):
+                self._gather(one, batch, facts, is_last=len(batch.records) < limit)
+        return worked or bool(batch.records)
+
+    def _pending_of(self, slot: Slot) -> Pending:
+        known = self._pending.get(slot.name)
+        if known is None or not known.is_of(slot):
+            return Pending(slot)
+        known.slot = slot
+        return known
+
+    def _gather(self, one: Pending, batch: Batch, facts: Mapping[str, list[Fact]], *, is_last: bool) -> None:
+        slot = one.slot
+        if one.end < batch.end:
+            own = of_topics(facts, slot.model.topics, after=one.end)
+            one.add(self._open(), own, batch.end, self._skipped(slot.model))
+        if one.end > slot.position and (is_last or one.is_full(self._rebuild_batch)):
+            del self._pending[slot.name]
+            try:
+                _tell(slot, one.write(self._open()))
+            except NOT_STORABLE:
+                self._careful[slot.name] = one.end
+
+    @contextmanager
+    def _guarded(self, slot: Slot) -> Iterator[None]:
+        """A slot that fails, or is another's by now, does not stop the others."""
         try:
-            for letter in apply(self._open(), slot, own, batch.end, self._skipped(slot.model)):
-                if letter.poison:
-                    _log.error("dead letter", slot=slot.name, position=letter.position, error=letter.error)
+            yield
             self._failures.succeeded(slot.name)
         except CursorTaken:
             _log.info("another projector has this slot", slot=slot.name)
@@ -150,7 +200,6 @@ class Projector:
             raise
         except Exception as error:
             self._failures.failed(slot.name, error)
-        return True
 
     def _pass_over(self, idle: Sequence[Slot], batch: Batch) -> None:
         columns = [[getattr(slot, name) for slot in idle] for name in ("cursor", "partition", "position", "fence")]
@@ -163,14 +212,12 @@ class Projector:
                 self._refresh_at = 0.0
 
     def _swap(self, slot: Slot) -> bool:
-        try:
+        with self._guarded(slot):
             if slot.position + rebuild.MAX_LAST_FACTS < LogReader(self._open()).head():
                 return False
             if not rebuild.swap(self._open(), slot, self._skipped(slot.model)):
                 return False
             _log.info("rebuilt", model=slot.model.name, version=slot.model.version, position=slot.position)
-        except CursorTaken:
-            _log.info("another projector has this rebuild", slot=slot.name)
         self._refresh()
         return True
 
@@ -178,8 +225,7 @@ class Projector:
         """Renew the lease, learn of new slots and obey the operators; whether there was anything to obey."""
         self._slots = self._lease.slots(self._open())
         self._refresh_at = time.monotonic() + REFRESH_S
-        model = Controls()
-        rows = [model.read(record) for record in self._open().execute(model.select(), prepare=True)]
+        rows = map(Controls().read, self._open().execute(Controls().select(), prepare=True))
         self._controls = {row.projection: row for row in rows}
         return self._begin_rebuilds() | self._retry_letters()
 
@@ -218,6 +264,7 @@ class Projector:
                 continue
             for key, tried_at in tried(self._open(), slot.cursor).items():
                 if asked.get(key, 0) > tried_at and slot.owns(slot.model.key_from(key)):
+                    self._pending.pop(slot.name, None)
                     retry(self._open(), slot, key, asked[key], self._skipped(slot.model))
                     retried = True
         return retried
@@ -243,3 +290,9 @@ class Projector:
             self._connection.execute("SET synchronous_commit = off")
             self._refresh_at = 0.0
         return self._connection
+
+
+def _tell(slot: Slot, letters: Sequence[Letter]) -> None:
+    for letter in letters:
+        if letter.poison:
+            _log.error("dead letter", slot=slot.name, position=letter.position, error=letter.error)

@@ -37,6 +37,7 @@ class Epochs(ReadModel[EpochRow]):
     row = EpochRow
     key = ("epoch_id",)
     listens = (RewardEpoch.Opened, RewardEpoch.BudgetReserved, RewardEpoch.Closed)
+    begins = (RewardEpoch.Opened,)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
         return (fact.stream,)
@@ -84,6 +85,7 @@ class RewardClaims(ReadModel[ClaimRow]):
     row = ClaimRow
     key = ("claim_id",)
     listens = (RewardClaim.Accrued, RewardClaim.Posted)
+    begins = (RewardClaim.Accrued,)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
         return (fact.stream,)

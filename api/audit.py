@@ -182,7 +182,7 @@ class Query:
     async def explain(self, info: Info, stream: UUID) -> list[CausalLink] | None:
         """How a transfer, a round, a claim or any other stream came to be: its facts and their causes, causes first.
 
-        Null when no stream has this id.
+        A contract is explained with all it led to, to the last grain that was paid. Null when no stream has this id.
         """
         trusted = info.context.ctx.verifiers
         try:

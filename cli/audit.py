@@ -86,7 +86,7 @@ def replay(
 
 @app.command()
 def explain(
-    what: Annotated[UUID, typer.Argument(help="Id of a transfer, a round, a reward claim or any other stream.")],
+    what: Annotated[UUID, typer.Argument(help="Id of a transfer, a contract, a round, a claim or any other stream.")],
     verifiers: Keys = None,
     json_output: Json = False,
 ) -> None:

@@ -1,7 +1,7 @@
 """Explain: the chain of causation behind a fact, from the log alone, with a proof that each link is sealed."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +16,9 @@ from infrastructure.event_store.reader import LogReader, Record
 
 MAX_CHAIN = 1_000
 MAX_CORRELATED = 50_000
+CONTRACT, PROCESS = "marketplace.Contract.", "sagas.Process."
+STORIES = (CONTRACT, PROCESS, "sagas.Deadline.")
+"""What happens in these streams has all that happened in them before among its causes."""
 
 
 class NothingToExplain(NotFound):
@@ -50,7 +53,8 @@ class Link(msgspec.Struct, frozen=True):
 def explain(connection: psycopg.Connection[Any], stream: UUID, trusted: list[Verifier]) -> list[Link]:
     """How a stream (a transfer, a round, a claim) came to be what it is: each of its facts and their causes.
 
-    The links are in order of position, causes before effects; facts that are not sealed yet have no proof.
+    A contract is explained with its effects, too: hold, capture, fee, credit, and whatever else it moved. The links
+    are in order of position, causes before effects; facts that are not sealed yet have no proof.
 
     Raises:
         NothingToExplain: no stream has this id.
@@ -60,9 +64,11 @@ def explain(connection: psycopg.Connection[Any], stream: UUID, trusted: list[Ver
         own = LogReader(connection).of_streams([stream])
         if not own:
             raise NothingToExplain(str(stream))
-        records = _with_causes(connection, own)
+        chain = _Chain(connection, own)
+        if own[0].topic.startswith(CONTRACT):
+            chain.add_effects()
         prove = _Prover(connection, trusted)
-        return [_link(record, prove(record)) for record in records]
+        return [_link(record, prove(record)) for record in chain.records]
 
 
 def prove(connection: psycopg.Connection[Any], position: int, trusted: list[Verifier]) -> Proof | None:
@@ -71,21 +77,50 @@ def prove(connection: psycopg.Connection[Any], position: int, trusted: list[Veri
     return None if record is None else _Prover(connection, trusted)(record)
 
 
-def _with_causes(connection: psycopg.Connection[Any], own: Sequence[Record]) -> list[Record]:
-    reader = LogReader(connection)
-    known = {
-        record.event_id: record
-        for correlation_id in {record.correlation_id for record in own}
-        for record in reader.correlated(correlation_id, MAX_CORRELATED)
-    }
-    chain = {record.position: record for record in own}
-    waiting = [record.causation_id for record in own]
-    while waiting and len(chain) < MAX_CHAIN:
-        cause = known.get(waiting.pop() or UUID(int=0))
-        if cause is not None and cause.position not in chain:
-            chain[cause.position] = cause
-            waiting.append(cause.causation_id)
-    return [chain[position] for position in sorted(chain)]
+class _Chain:
+    """Facts with their causes, and on request with their effects: at most MAX_CHAIN besides those it begins with."""
+
+    def __init__(self, connection: psycopg.Connection[Any], own: Sequence[Record]) -> None:
+        self._reader = LogReader(connection)
+        self._known: dict[UUID, Record] = {}
+        self._correlations: set[UUID] = set()
+        self._most = len(own) + MAX_CHAIN
+        self._facts: dict[int, Record] = {}
+        self.add(own)
+
+    @property
+    def records(self) -> list[Record]:
+        return [self._facts[position] for position in sorted(self._facts)]
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Take these up, with what caused them: the fact each answers to, and of a story all that came before."""
+        waiting = [record for record in records if record.position not in self._facts]
+        while waiting and len(self._facts) < self._most:
+            record = waiting.pop()
+            if record.position in self._facts:
+                continue
+            self._facts[record.position] = record
+            self._load(record.correlation_id)
+            if record.causation_id in self._known:
+                waiting.append(self._known[record.causation_id])
+            if record.topic.startswith(STORIES):
+                waiting += self._reader.of_streams([record.stream], until=record.position - 1)
+
+    def add_effects(self) -> None:
+        """Take up what these facts led to: facts that answer to them, and all that their processes did."""
+        size = 0
+        while size < len(self._facts) < self._most:
+            size = len(self._facts)
+            processes = {record.stream for record in self._facts.values() if record.topic.startswith(PROCESS)}
+            self.add(self._reader.of_streams(processes) if processes else ())
+            causes = {record.event_id for record in self._facts.values()}
+            self.add([record for record in self._known.values() if record.causation_id in causes])
+
+    def _load(self, correlation_id: UUID) -> None:
+        if correlation_id not in self._correlations:
+            self._correlations.add(correlation_id)
+            correlated = self._reader.correlated(correlation_id, MAX_CORRELATED)
+            self._known.update((record.event_id, record) for record in correlated)
 
 
 class _Prover:

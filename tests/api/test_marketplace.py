@@ -12,11 +12,12 @@ from domain.kernel import new_scope, within
 from domain.kernel.tokens import MAX_GRAINS
 from infrastructure.database import Database
 from tests.api.office import Office, open_office
+from tests.api.test_audit import EXPLAIN, assert_included
 from tests.devices import enrol
 from tests.economy import fund
 from tests.trading import EVIDENCE, HOUR, PRICE
 
-FUNDS = 1_000_000
+FUNDS = 2_000_000
 SLA = {"uptime_bp": 0, "p95_ms": 500, "max_interrupts_per_h": 2, "window_ms": 600_000, "penalty_bp": 1_000}
 CONTRACT = """query($id: UUID!, $at: AsOf) { contract(contractId: $id, asOf: $at) {
     state outcome agreedPrice usedMs chargedGrains feeGrains providerGrains releasedGrains transferId holdId
@@ -223,3 +224,63 @@ def test_a_quarrel_is_decided_by_an_operator(stall: Stall) -> None:
     stall.office.settle()
     settled = stall.contract(contract_id)
     assert (settled["chargedGrains"], settled["releasedGrains"]) == ("0", "600000")
+
+
+def explained(stall: Stall, stream: str) -> list[dict[str, Any]]:
+    """The chain of a stream, each link of it proved under a checkpoint that the village has signed."""
+    stall.office.sealer.run_once()
+    links = stall.office.ask(EXPLAIN, id=stream)["explain"]
+    for link in links:
+        assert_included(stall.office, link["proof"], link["position"])
+    known = {link["eventId"] for link in links}
+    assert {link["causationId"] for link in links} - {None} <= known
+    return list(links)
+
+
+def of(links: list[dict[str, Any]], topic: str) -> list[dict[str, Any]]:
+    return [link["state"] for link in links if link["topic"] == topic]
+
+
+def one(links: list[dict[str, Any]], topic: str) -> dict[str, Any]:
+    (state,) = of(links, topic)
+    return state
+
+
+def test_a_contract_is_explained_to_the_last_grain_and_every_link_is_proved(stall: Stall) -> None:
+    contract_id = stall.bought(stall.offered(), units=2, duration_ms=60_000)
+    stall.report(contract_id, 1)
+    stall.report(contract_id, 5)
+    ended = {"contract_id": contract_id, "reason": "gone"}
+    assert stall.office.post("marketplace/breach_contract", ended, stall.provider).status_code == 200
+    decided = {"contract_id": contract_id, "payable_ms": 4, "reason": "four came"}
+    stall.office.post("marketplace/dispute_contract", ended, stall.customer)
+    stall.office.post("marketplace/decide_dispute", decided)
+    stall.office.settle()
+    links = explained(stall, contract_id)
+
+    proposed = one(links, "marketplace.Contract.ServiceContractCreated")
+    held = one(links, "tokenomics.Wallet.FundsHeld")
+    assert proposed["agreed_price"] == held["grains"] == 2 * 10 * 60_000
+    assert [usage["cumulative_ms"] for usage in of(links, "marketplace.Contract.UsageReported")] == [1, 5]
+    captured, transfer = one(links, "tokenomics.Wallet.HoldCaptured"), one(links, "tokenomics.Transfer.Posted")
+    settled = one(links, "marketplace.Contract.Settled")
+    assert (captured["grains"], captured["released"]) == (80, held["grains"] - 80)
+    amounts = {name: settled[f"{name}_grains"] for name in ("usage", "credit", "charged", "fee", "penalty", "provider")}
+    assert amounts == {"usage": 80, "credit": 0, "charged": 80, "fee": 1, "penalty": 79, "provider": 0}
+    assert sorted(leg["grains"] for leg in transfer["legs"]) == [-80, 1, 79]
+    assert settled["transfer_id"] == transfer["transfer_id"]
+    for topic in ("CapacityReserved", "CapacityReleased"):
+        assert one(links, f"marketplace.Offering.{topic}")["units"] == 2
+    assert one(links, "device_registry.Reputation.EvidenceRecorded")["good"] is False
+    assert one(links, "sagas.Process.Completed") == {"plan": "pay_for_service"}
+
+
+def test_the_transfer_that_pays_a_contract_is_explained_from_its_proposal_on(stall: Stall) -> None:
+    contract_id = stall.bought(stall.offered())
+    stall.report(contract_id, 1)
+    links = explained(stall, stall.contract(contract_id)["transferId"])
+    topics = [link["topic"] for link in links]
+    assert topics[0] == "marketplace.Contract.ServiceContractCreated"
+    assert topics[-1] == "tokenomics.Transfer.Posted"
+    assert "marketplace.Contract.UsageReported" in topics
+    assert "marketplace.Contract.Settled" not in topics

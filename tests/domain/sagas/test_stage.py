@@ -18,7 +18,8 @@ from tests.ledger import Account, Ledger
 from tests.sagas import DEATHS, Oracle, Stage, Timeline, deliveries
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "guides" / "contributor.md"
-(EXAMPLE,) = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+(EXAMPLE,) = [example for example in EXAMPLES if "tests.sagas" in example]
 
 
 @pytest.fixture

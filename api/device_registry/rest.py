@@ -135,7 +135,7 @@ async def _issue_claim(
     ctx: ApiContext, request: Request, actor: str, owner_id: UUID, expires_in_ms: int | None
 ) -> Response:
     """Answers the code itself, which is neither recorded nor stored: a repeated request has it derived again."""
-    scope = await command_scope(request, actor=actor, key_required=False)
+    scope = await command_scope(ctx, request, actor=actor, key_required=False)
     lifetime = timedelta(minutes=ctx.settings.claim_expires_minutes)
     if expires_in_ms is not None:
         lifetime = timedelta(milliseconds=expires_in_ms)

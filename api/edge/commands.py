@@ -1,6 +1,6 @@
 """Commands over REST: one helper that runs a service method in a thread under the request's command scope."""
 
-import hashlib
+import hmac
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -80,8 +80,10 @@ def correlation_id_of(request: Request) -> UUID:
     return correlation_id
 
 
-async def command_scope(request: Request, *, actor: str, key_required: bool) -> CommandScope:
+async def command_scope(ctx: ApiContext, request: Request, *, actor: str, key_required: bool) -> CommandScope:
     """The scope of the command this request asks for.
+
+    Its `body_hash` is keyed: from the log alone nobody confirms a guess of what somebody wrote.
 
     Raises:
         IdempotencyKeyRequired: the command needs a key and none came. IdempotencyKeyInvalid: it is malformed.
@@ -98,7 +100,7 @@ async def command_scope(request: Request, *, actor: str, key_required: bool) -> 
         command_id=uuid4(),
         correlation_id=correlation_id_of(request),
         idempotency_key=key,
-        body_hash=hashlib.sha256(request.url.path.encode() + b"\n" + body).digest() if key else b"",
+        body_hash=hmac.digest(ctx.keys.request, request.url.path.encode() + b"\n" + body, "sha256") if key else b"",
     )
 
 
@@ -117,7 +119,7 @@ async def run_command(
     events, and the Idempotency-Key makes a repeated request get the first answer. `key_required` is for commands
     that move money or start work. `actor` names who acts on an open route.
     """
-    scope = await command_scope(request, actor=actor or principal_of(request).actor, key_required=key_required)
+    scope = await command_scope(ctx, request, actor=actor or principal_of(request).actor, key_required=key_required)
 
     def decide() -> Receipt:
         with within(scope):

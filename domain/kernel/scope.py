@@ -15,7 +15,7 @@ from .ports import system_clock
 class CommandScope:
     """The envelope every event of one command shares.
 
-    `idempotency_key` is scoped by actor and method; `body_hash` (SHA-256 of the request) tells whether a
+    `idempotency_key` is scoped by actor and method; `body_hash` (a digest of the request) tells whether a
     repeated key carries the same request.
     """
 

@@ -1,5 +1,7 @@
 """A person is erased: before it, who may read their words reads them; after it nobody does, and all else goes on."""
 
+import hashlib
+import hmac
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,7 +126,10 @@ def test_the_words_are_in_no_table_no_answer_and_on_no_bus(
     with fresh_bus(nats_url) as bus:
         published = on(bus, office, tmp_path)
     assert any(b"ciphertext" in message for message in published)
-    for secret in (SECRET.encode(), SECRET[:12].encode(), SECRET.encode().hex().encode()):
+    request = b"/v1/tokenomics/process_payment\n" + first.request.content
+    assert hmac.digest(office.ctx.keys.request, request, "sha256") in dumped, "the request is told from others"
+    guessed = hashlib.sha256(request).digest()
+    for secret in (SECRET.encode(), SECRET[:12].encode(), SECRET.encode().hex().encode(), guessed):
         assert all(secret not in kept for kept in (dumped, first.content, *published))
 
 

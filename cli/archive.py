@@ -13,7 +13,7 @@ from cli.db import reachable_database
 from cli.errors import CommandFailed, told_plainly
 from infrastructure.settings import Settings
 
-Days = Annotated[int, typer.Option("--older-than", min=0, help="Days since a stream was closed.")]
+Days = Annotated[int, typer.Option("--older-than", min=0, max=36_500, help="Days since a stream was closed.")]
 
 
 def archive_command(

@@ -9,7 +9,7 @@ import typer
 from cli.as_of import WHEN, Json, past, tell
 from cli.errors import told_plainly
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
 
 @app.command()

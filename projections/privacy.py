@@ -8,6 +8,12 @@ from domain.kernel.fact import Fact
 from domain.privacy.subject import Subject
 from projections.rows import Key, ReadModel, Row
 
+KEYS_DUE = (
+    "FROM read.subjects AS s WHERE NOT EXISTS"
+    " (SELECT FROM edge.subject_keys AS k WHERE k.subject = s.subject_id AND k.erased_at IS NOT NULL)"
+)
+"""Those who are erased and whose keys are not destroyed yet."""
+
 
 class SubjectRow(Row, frozen=True):
     """A person who was erased: by whom and why."""

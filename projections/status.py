@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from infrastructure.event_store.flush import LOG_LOCK
 
 from .catalogue import READ_MODELS
+from .privacy import KEYS_DUE
 
 _LOCK = "SELECT held_s, waiting FROM engine.lock_state(%s)"
 _SEAL = """
@@ -24,12 +25,15 @@ _LETTERS = """
 SELECT name, count(d) FILTER (WHERE d.poison), count(d) FILTER (WHERE NOT d.poison)
 FROM unnest(%s::text[]) AS name LEFT JOIN engine.dead_letters AS d ON d.cursor = name GROUP BY name ORDER BY name
 """
+_ERASURES = f"SELECT count(*) {KEYS_DUE}"
 _SAGAS = "SELECT kind, state, count(*) FROM read.sagas GROUP BY kind, state ORDER BY kind, state"
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The village at one moment; `letters` by read model (poison, waiting), `sagas` by (plan, state)."""
+    """The village at one moment; `letters` by read model (poison, waiting), `sagas` by (plan, state); `keys_due`
+    of people who are erased.
+    """
 
     lock_held_s: float
     lock_waiting: int
@@ -37,6 +41,7 @@ class Status:
     seal_age_s: float
     letters: list[tuple[str, int, int]]
     sagas: list[tuple[str, str, int]]
+    keys_due: int
 
 
 def status(connection: psycopg.Connection[Any]) -> Status:
@@ -45,7 +50,8 @@ def status(connection: psycopg.Connection[Any]) -> Status:
     seal = connection.execute(_SEAL).fetchone() or (0, 0.0)
     letters = connection.execute(_LETTERS, ([model.name for model in READ_MODELS],)).fetchall()
     sagas = connection.execute(_SAGAS).fetchall()
-    return Status(lock[0], lock[1], seal[0], seal[1], letters, sagas)
+    due = connection.execute(_ERASURES).fetchone() or (0,)
+    return Status(lock[0], lock[1], seal[0], seal[1], letters, sagas, due[0])
 
 
 class StatusMetrics(Collector):
@@ -64,6 +70,9 @@ class StatusMetrics(Collector):
         yield GaugeMetricFamily("village_log_lock_waiters", "Writers that wait for that lock.", value=now.lock_waiting)
         yield GaugeMetricFamily("village_log_unsealed_events", "Events no checkpoint covers yet.", value=now.unsealed)
         yield GaugeMetricFamily("village_log_seal_age_seconds", "Age of the oldest of them.", value=now.seal_age_s)
+        yield GaugeMetricFamily(
+            "village_subject_keys_due", "Keys of erased people that are not destroyed yet.", value=now.keys_due
+        )
         letters = GaugeMetricFamily(
             "village_dead_letters",
             "Facts not folded, and those behind them.",

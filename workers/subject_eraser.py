@@ -7,13 +7,11 @@ import structlog
 
 from infrastructure.database import Database
 from infrastructure.subject_keys import SubjectKeyTable
+from projections.privacy import KEYS_DUE
 
 POLL_S = 0.5
 MAX_PER_TICK = 500
-_DUE = (
-    "SELECT subject_id FROM read.subjects AS s WHERE NOT EXISTS (SELECT FROM edge.subject_keys AS k"
-    " WHERE k.subject = s.subject_id AND k.erased_at IS NOT NULL) ORDER BY position LIMIT %s"
-)
+_DUE = f"SELECT subject_id {KEYS_DUE} ORDER BY position LIMIT %s"
 _log = structlog.get_logger()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -12,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from infrastructure.database import Database
 from infrastructure.event_store.flush import LOG_LOCK
 from infrastructure.sealing_keys import load_sealing_keys
+from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
 from tests.cli.villages import eventually
 from tests.ledger import Ledger
 from tests.running import opened
@@ -86,6 +88,16 @@ def test_sagas_are_counted_by_plan_and_state(edge: Edge, admin: psycopg.Connecti
     found = scraped(edge)
     assert found["village_sagas{plan=RewardTraining}{state=running}"] == 2.0
     assert found["village_sagas{plan=allocate}{state=parked}"] == 1.0
+
+
+def test_keys_of_erased_people_are_counted_until_they_are_destroyed(
+    edge: Edge, admin: psycopg.Connection[Any], database: Database, tmp_path: Path
+) -> None:
+    subject = uuid4()
+    admin.execute("INSERT INTO read.subjects VALUES (%s, '', '', now(), 1)", (subject,))
+    assert scraped(edge)["village_subject_keys_due"] == 1.0
+    SubjectKeyTable(database, KeyEncryptionKeys(tmp_path)).destroy([subject])
+    assert scraped(edge)["village_subject_keys_due"] == 0.0
 
 
 def test_a_consumer_far_behind_is_named_by_readyz(

@@ -28,6 +28,7 @@ from .snapshot import SnapshotPolicy
 
 __all__ = ["Aggregate", "Created", "Event", "Value", "event"]
 
+_ATOMS = frozenset({str, int, bool, float, bytes, UUID, datetime, type(None)})
 _IMMUTABLE = (str, int, bool, float, bytes, UUID, datetime, timedelta, Enum, type(None), tuple, frozenset)
 
 
@@ -112,7 +113,11 @@ class Aggregate(LibraryAggregate):
     def clone(self) -> Self:
         """An independent copy: containers are copied, the immutable values inside them are shared."""
         twin = object.__new__(type(self))
-        twin.__dict__.update({name: copied(value) for name, value in self.__dict__.items()})
+        state = twin.__dict__
+        state.update(self.__dict__)
+        for name, value in self.__dict__.items():
+            if type(value) not in _ATOMS:
+                state[name] = copied(value)
         return twin
 
     def state(self) -> dict[str, Any]:

@@ -307,7 +307,7 @@ class EventLog(Application[UUID]):
         if len(facts) > MAX_EVENTS_PER_COMMAND:
             raise CommandTooLarge(f"{len(facts)} events, at most {MAX_EVENTS_PER_COMMAND}")
         asked, exact = scope(), exact_streams(facts)
-        counts: Counter[UUID] = Counter()
+        counts: Counter[int] = Counter()
         appends = [self._append(fact, asked, counts, exact) for fact in facts]
         write = Write(asked, method, appends, receipt.id, receipt.extra, cursors, attempt.reads, attempt.used_cache)
         try:
@@ -320,10 +320,11 @@ class EventLog(Application[UUID]):
         self._remember(held, facts, appends, written)
         return written.receipt
 
-    def _append(self, fact: Decided, asked: CommandScope, counts: Counter[UUID], exact: set[UUID]) -> Append:
+    def _append(self, fact: Decided, asked: CommandScope, counts: Counter[int], exact: set[UUID]) -> Append:
         command_id = (fact.scope or asked).command_id
-        event, named, codec = fact.event, event_id(command_id, counts[command_id]), codec_of(fact.event.TOPIC)
-        counts[command_id] += 1
+        event, codec, number = fact.event, codec_of(fact.event.TOPIC), counts.get(command_id.int, 0)
+        counts[command_id.int] = number + 1
+        named = event_id(command_id, number)
         if codec.personal:
             event = sealed(event, named, codec.personal, self.subject_keys)
         return Append(
@@ -343,19 +344,22 @@ class EventLog(Application[UUID]):
 
         A unit has moved its aggregates on by its loose facts, whose versions are known only now.
         """
-        newest: dict[UUID, int] = {}
+        newest = dict.fromkeys([append.stream for append in appends], 0)
         loose: Counter[UUID] = Counter()
         for fact, append, version in zip(facts, appends, written.versions, strict=False):
-            newest[append.stream] = max(version, newest.get(append.stream, 0))
-            loose[append.stream] += append.version is None and append.scope is not None and not append.opener
-            if append.stream not in held and not append.opener:
-                self.cache.move_on(append.stream, version, fact.event)
-        for stream in {append.stream for append in appends}:
+            if version:
+                newest[append.stream] = version
+            if append.version is None and not append.opener:
+                if append.stream not in held:
+                    self.cache.move_on(append.stream, version, fact.event)
+                elif append.scope is not None:
+                    loose[append.stream] += 1
+        for stream, version in newest.items():
             aggregate = held.get(stream)
-            if aggregate is not None and newest.get(stream) == aggregate.version + loose[stream]:
+            if aggregate is not None and version == aggregate.version + loose[stream]:
                 aggregate.version += loose[stream]
                 self.cache.put(aggregate)
-            elif aggregate is not None or not newest.get(stream):
+            elif aggregate is not None or not version:
                 self.cache.drop(stream)
 
     def _loaded(self, kind: type[Aggregate], stream: UUID) -> Aggregate | None:

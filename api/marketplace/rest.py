@@ -10,10 +10,10 @@ from api.edge.commands import (
     At,
     Body,
     Milliseconds,
+    Name,
     PositiveGrains,
     Reason,
     Sha256Hex,
-    ShortText,
     own_or_named,
     run_command,
 )
@@ -55,9 +55,9 @@ class CreateOffering(Body):
 
     offering_id: UUID
     device_id: UUID
-    service_type: ShortText
+    service_type: Name
     resources: ResourcesPart
-    region: ShortText
+    region: Name
     capacity: Count
     price_grains_per_hour: PositiveGrains
     sla: SlaPart
@@ -90,9 +90,9 @@ class NamedContract(Body):
 
 
 class EndContract(NamedContract):
-    """A contract, and a name for why: the log keeps no text of its parties in the clear."""
+    """A contract, and a name for why."""
 
-    reason: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    reason: Name
 
 
 class ReportUsage(NamedContract):

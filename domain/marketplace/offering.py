@@ -1,5 +1,6 @@
 """An offering: what a provider sells of one device, how much of it there is, and how much of that is reserved."""
 
+import re
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from .sla import SlaTerms, checked_terms
 SERVICE_TYPES = ("compute_burst", "fl_participation", "hidden_service")
 MAX_CAPACITY = 10_000
 MAX_LIFETIME = timedelta(days=366)
+_REGION = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,31}")
 
 
 class OfferingUnknown(NotFound):
@@ -140,8 +142,8 @@ class Offering(Aggregate):
             raise OfferingInvalid(f"service_type is one of {', '.join(SERVICE_TYPES)}")
         if not 1 <= capacity <= MAX_CAPACITY:
             raise OfferingInvalid(f"{capacity} units")
-        if not 1 <= len(region) <= 32:
-            raise OfferingInvalid("region is 1 to 32 characters")
+        if not _REGION.fullmatch(region):
+            raise OfferingInvalid("a region is 1 to 32 lower-case letters, digits and _.+-")
         if min(resources.ram_mb, resources.cpu_cores, resources.compute_score) < 0 or resources.cpu_cores < 1:
             raise OfferingInvalid("resources are of at least one core, and nothing is negative")
         if not now < valid_until <= now + MAX_LIFETIME:

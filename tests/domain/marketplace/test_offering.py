@@ -37,6 +37,7 @@ def test_an_offering_is_published_with_all_its_capacity_free() -> None:
         ({"capacity": 0}, OfferingInvalid),
         ({"capacity": 10_001}, OfferingInvalid),
         ({"region": ""}, OfferingInvalid),
+        ({"region": "Ada's house"}, OfferingInvalid),
         ({"resources": Resources(1, 0, 1)}, OfferingInvalid),
         ({"resources": Resources(-1, 1, 1)}, OfferingInvalid),
         ({"valid_until": NOW}, OfferingInvalid),

@@ -1,0 +1,79 @@
+"""The marketplace guide is run as it is written: its Python blocks sell, buy, deliver and settle in a village."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from api import marketplace
+from api.app import create_app
+from api.server import listen, server
+from infrastructure.database import Database
+from tests.api.office import Office
+from tests.api.test_marketplace import Stall
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE = ROOT / "docs" / "guides" / "marketplace.md"
+
+
+@pytest.fixture
+def stall(database: Database, database_url: str, tmp_path: Path) -> Iterator[Stall]:
+    office = Office(database_url, database, tmp_path)
+    yield Stall(office)
+    office.close()
+
+
+@pytest.fixture
+def url(stall: Stall) -> Iterator[str]:
+    listening, url = listen("127.0.0.1", 0)
+    serving = server(create_app(stall.office.ctx, [marketplace]))
+    thread = threading.Thread(target=serving.run, args=([listening],))
+    thread.start()
+    ends = time.monotonic() + 60
+    while not serving.started and time.monotonic() < ends:
+        time.sleep(0.005)
+    assert serving.started, "the server did not start"
+    yield url
+    serving.should_exit = True
+    thread.join(60)
+    assert not thread.is_alive(), "the server did not stop"
+
+
+def token(office: Office, owner: UUID | None = None) -> str:
+    role, subject = ("operator", "ada") if owner is None else ("member", str(owner))
+    return str(office.tokens.issue(role=role, subject=subject, expires_in=timedelta(hours=1)))
+
+
+def test_the_python_of_the_guide_sells_buys_delivers_and_settles(stall: Stall, url: str, tmp_path: Path) -> None:
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL))
+    printed = tmp_path / "printed"
+    env = os.environ | {
+        "VILLAGE_URL": url,
+        "PROVIDER_TOKEN": token(stall.office, stall.provider),
+        "CUSTOMER_TOKEN": token(stall.office, stall.customer),
+        "OPERATOR_TOKEN": token(stall.office),
+        "DEVICE_ID": str(stall.device_id),
+    }
+    with printed.open("wb") as output:
+        reader = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        ends = time.monotonic() + 240
+        while reader.poll() is None and time.monotonic() < ends:
+            stall.office.settle()
+    finally:
+        reader.kill()
+    assert reader.wait() == 0, printed.read_text()
+    state, amounts = printed.read_text().splitlines()
+    agreed, credited, charged, fee, earned = map(int, amounts.split())
+    assert (state, agreed) == ("active", 1_666_666)
+    usage = agreed * 1_000 // 60_000
+    assert (credited + charged, fee + earned, fee) == (usage, charged, charged // 50)
+    assert credited > 0

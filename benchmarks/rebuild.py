@@ -1,7 +1,10 @@
-"""Rebuild of all read models beside the live ones, against a raw keyset read that only decodes."""
+"""Rebuild of all read models over the mixed history of a village, against a raw keyset read that only decodes."""
 
 import os
+import resource
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -14,33 +17,60 @@ from domain.monitoring import MonitoringService
 from infrastructure.database import Database, Role
 from infrastructure.event_store import LogReader, open_event_log
 from projections.catalogue import READ_MODELS
-from workers.projector import Projector
+from projections.fold import uncollected
+from workers.projector import MAX_READ, Projector
 
 FACTS = int(os.environ.get("BENCH_FACTS", "1000000"))
-RUNS = int(os.environ.get("BENCH_RUNS", "3"))
+RUNS = int(os.environ.get("BENCH_RUNS", "5"))
 TARGET = 60_000
+MAX_MB = 300.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds for all facts: CPU of this process, CPU of the server, and what passed meanwhile."""
+
+    own: float
+    server: float
+    elapsed: float
 
 
 def run() -> list[Row]:
-    ours, limits = [], []
+    """Events a second of this process's CPU: each event of the log counts once, however many read models it feeds."""
+    ours, limits = list[Cost](), list[Cost]()
     with History() as history:
         database = history.database()
         write(database, mixture(FACTS))
-        projector = Projector(database, READ_MODELS, batch_size=5_000)
+        projector = Projector(database, READ_MODELS)
         projector.run_once()
         for _ in range(RUNS):
             _ask(database)
-            began = time.process_time(), time.perf_counter()
-            projector.run_once()
-            ours.append(FACTS / (time.perf_counter() - began[1]))
-            limits.append(FACTS / _read(database))
-        assert _rebuilds(database) == 0
+            ours.append(_cost(history, projector.run_once))
+            limits.append(_cost(history, lambda: _read(database)))
+        rows = _written(database)
         projector.close()
         database.close()
-    mine, limit = middle(ours), middle(limits)
+    mine = middle([FACTS / cost.own for cost in ours])
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1_000_000
+    server_us = middle([1e6 * cost.server / FACTS for cost in ours])
+    elapsed = middle([FACTS / cost.elapsed for cost in ours])
+    note = (
+        f"{FACTS:,} events, each counted once, feed {len(READ_MODELS)} read models of {rows:,} rows in one pass. The"
+        f" server takes {server_us:.1f} us of CPU an event beside it; {elapsed:,.0f} events/s as the clock tells."
+    )
     return [
-        Row("rebuild of all read models", mine, "events/s", f">= {TARGET} on one core", mine >= TARGET, limit=limit)
-    ]
+        Row(
+            "rebuild of all read models", mine, "events/s/core", f">= {TARGET:,} a second of the projector's CPU",
+            mine >= TARGET, limit=middle([FACTS / cost.own for cost in limits]), note=note,
+        ),
+        Row("memory of a projector at the rebuild", peak_mb, "MB", f"< {MAX_MB:g} MB at its peak", peak_mb < MAX_MB),
+    ]  # fmt: skip
+
+
+def _cost(history: History, work: Callable[[], Any]) -> Cost:
+    server, own, elapsed = history.cpu_s(), time.process_time(), time.perf_counter()
+    work()
+    return Cost(time.process_time() - own, history.cpu_s() - server, time.perf_counter() - elapsed)
 
 
 def _ask(database: Database) -> None:
@@ -52,17 +82,21 @@ def _ask(database: Database) -> None:
     log.close()
 
 
-def _read(database: Database) -> float:
+def _read(database: Database) -> None:
+    """As the projector does it: batches of the same size, the same topics, and no garbage looked for within one."""
     wanted = frozenset[str]().union(*(model.topics for model in READ_MODELS))
     with database.connect(Role.READER) as connection:
-        began = time.perf_counter()
-        for batch in LogReader(connection).all(FACTS, limit=5_000):
-            batch.facts(wanted)
-        return time.perf_counter() - began
+        reader, position = LogReader(connection), 0
+        while position < FACTS:
+            with uncollected():
+                batch = reader.after(position, MAX_READ, FACTS)
+                batch.facts(wanted)
+            position = batch.end
 
 
-def _rebuilds(database: Database) -> Any:
+def _written(database: Database) -> int:
     with psycopg.connect(database.url) as connection:
-        row = connection.execute("SELECT count(*) FROM engine.cursors WHERE name LIKE 'rebuild:%'").fetchone()
-    assert row is not None
-    return row[0]
+        (left,) = connection.execute("SELECT count(*) FROM engine.cursors WHERE name LIKE 'rebuild:%'").fetchall()
+        assert left == (0,), "a rebuild is not done"
+        tables = [connection.execute(f"SELECT count(*) FROM {model.table}".encode()) for model in READ_MODELS]
+        return sum(count for table in tables for (count,) in table.fetchall())

@@ -52,7 +52,8 @@ class ReadModel(ABC, Generic[R]):
     folds_own_stream: ClassVar[bool] = False
     listens: ClassVar[tuple[type[Any], ...]]
     begins: ClassVar[tuple[type[Any], ...]] = ()
-    """The events that make a row where there was none, at most once for a key: no row is looked for before them."""
+    """The events no row is looked for before: they open the stream that the row is of, or their fold does not ask
+    what was there."""
 
     @abstractmethod
     def keys(self, fact: Fact) -> Iterable[Key]:

@@ -12,7 +12,7 @@ from benchmarks.mixture import mixture
 from domain.kernel import EventLog, new_scope, within
 from domain.monitoring import MonitoringService
 from infrastructure.database import Database, Role
-from infrastructure.event_store import open_event_log
+from infrastructure.event_store import LogReader, open_event_log
 from projections.catalogue import READ_MODELS
 from projections.fold import COPY_FROM
 from projections.monitoring import Controls
@@ -158,6 +158,27 @@ def test_a_rebuild_killed_with_rows_not_yet_written_goes_on_from_its_cursor(
     assert written > 0
     assert unwritten > 0
     assert differences(database) == []
+
+
+def test_what_begins_a_row_opens_the_stream_it_is_of_or_takes_no_notice_of_a_row_before(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.mixture.DEVICES", 40)
+    write(database, mixture(500))
+    with database.reader.connection() as connection:
+        facts = [record.fact() for record in LogReader(connection).after(0).records]
+    begun = set()
+    for model in READ_MODELS:
+        assert set(model.begins) <= set(model.listens)
+        row: Any = None
+        for fact in facts:
+            if fact.topic in model.beginnings:
+                for key in model.keys(fact):
+                    made = model.evolve(None, fact, key)
+                    assert (fact.version, fact.stream) == (1, key) or model.evolve(row, fact, key) == made
+                    row = made
+                begun.add(model.name)
+    assert {"devices", "wallets", "transfers", "training_rounds", "round_participants", "reward_claims"} <= begun
 
 
 def test_every_read_model_of_a_village_comes_out_the_same_live_and_rebuilt(

@@ -8,17 +8,20 @@ from threading import Thread
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx2
 import psycopg
 import pytest
 
 import domain.topics  # noqa: F401  (every stored topic must resolve)
 from domain.kernel import new_scope, within
+from domain.sagas.process import COMPENSATED, RUNNING
 from domain.tokenomics.pricing import Activity
 from domain.tokenomics.service import TokenomicsService
 from domain.tokenomics.transfer import Transfer, transfer_id_of
 from infrastructure.database import Database
 from infrastructure.event_store import open_event_log
 from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
+from tests.cli.parking import PRICE, parked_payment
 from tests.cli.villages import Running, environment, eventually, running, village
 
 pytestmark = pytest.mark.slow
@@ -108,6 +111,32 @@ def test_sagas_are_listed_and_only_parked_processes_resolved(operator: Operator)
     assert "aggregate_not_found" in operator.types(
         "sagas", "resolve", str(GENESIS_ID), "retry", "--reason", "a drill", code=1
     )
+
+
+def test_a_parked_payment_is_tried_again_over_http_and_taken_back_on_the_command_line(operator: Operator) -> None:
+    assert operator.up is not None
+    with parked_payment(operator.url, operator.home) as payment:
+        assert payment.held == PRICE
+        assert eventually(lambda: len(operator.asks("sagas", "list", "--state", "parked")) == 1)
+        token = operator.types("token", "issue", "--role", "operator", "--subject", "ada").strip()
+        answer = httpx2.post(
+            f"{operator.up.url}/v1/sagas/resolve_process",
+            json={"process_id": str(payment.process_id), "action": "retry", "reason": "the work goes on"},
+            headers={"Authorization": f"Bearer {token}", "Idempotency-Key": "retry"},
+            timeout=30,
+            trust_env=False,
+        )
+        assert answer.status_code == 200, answer.text
+        assert eventually(lambda: payment.status == RUNNING)
+        resolve = ("sagas", "resolve", str(payment.process_id), "compensate", "--reason", "nobody works")
+        assert "process_not_parked" in operator.types(*resolve, code=1)
+    with parked_payment(operator.url, operator.home) as payment:
+        operator.types("sagas", "resolve", str(payment.process_id), "compensate", "--reason", "nobody works")
+        assert eventually(lambda: payment.status == COMPENSATED)
+        assert payment.held == 0
+        shown = operator.asks("sagas", "show", str(payment.process_id))["steps"]
+        (resolved,) = [step for step in shown if step["step"] == "Resolved"]
+        assert (resolved["facts"]["action"], resolved["facts"]["reason"]) == ("compensate", "nobody works")
 
 
 def test_a_log_is_verified_with_keys_kept_elsewhere(operator: Operator, tmp_path: Path) -> None:

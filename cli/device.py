@@ -1,8 +1,10 @@
 """`village device`: run volunteer devices on this machine."""
 
+import asyncio
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +12,13 @@ import msgspec
 import structlog
 import typer
 
+from infrastructure.http_signatures import DeviceAuth
 from workers.device_agent.agent import AgentSettings
+from workers.device_agent.client import ApiRefused, ApiUnavailable, VillageClient, open_http
 from workers.device_agent.data import DataUnavailable
-from workers.device_agent.enrolment import Applicant
+from workers.device_agent.enrolment import Applicant, rotate_key
 from workers.device_agent.host import HostedDevice, run_devices
-from workers.device_agent.state import StateInUse
+from workers.device_agent.state import DeviceState, StateInUse
 
 app = typer.Typer(help="Run a volunteer device.", no_args_is_help=True)
 
@@ -69,6 +73,32 @@ def host(
     except (OSError, msgspec.DecodeError) as error:
         raise typer.BadParameter(f"a {DEVICE_FILE} cannot be read: {error}") from error
     _run(devices, AgentSettings(api, heartbeat), plain_http, json)
+
+
+@app.command("rotate-key")
+def rotate_key_command(
+    api: Api,
+    state: Annotated[Path, typer.Option(help="Folder of the device's keys; the device must not be running.")],
+    plain_http: PlainHttp = False,
+) -> None:
+    """Give this device a new signing key; the village refuses the old one from then on."""
+    try:
+        asyncio.run(_rotate(api, state, plain_http))
+    except (ValueError, StateInUse, ApiRefused, ApiUnavailable) as error:
+        typer.echo(f"village device: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo("The device has a new key.")
+
+
+async def _rotate(api: str, folder: Path, plain_http: bool) -> None:
+    async with open_http(api, plain_http=plain_http) as http:
+        with closing(DeviceState(folder)) as state:
+            if (identity := state.identity) is None:
+                raise ValueError(f"{folder} holds no enrolled device")
+            keys = (state.signing_key, state.next_signing_key())
+            await rotate_key(
+                state, identity, *(VillageClient(http, DeviceAuth(identity.device_id, key)) for key in keys)
+            )
 
 
 def _hosted(file: Path) -> HostedDevice:

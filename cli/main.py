@@ -26,6 +26,7 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_in
 PARTS = {
     "demo": "Train a real model across devices on this machine, and pay for it.",
     "device": "Run a volunteer device.",
+    "devices": "Decide over the devices of the village.",
     "token": "Give people and programs access.",
     "audit": "Check the log and what follows from it.",
     "projections": "See and operate the read models.",

@@ -13,7 +13,8 @@ from uuid import UUID
 
 import psycopg
 
-from domain.device_registry.device import OFFLINE, ONLINE, latency_class
+from domain.device_registry.device import OFFLINE, ONLINE
+from domain.device_registry.latency import latency_class
 from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import Receipt, Refusal, new_scope, within
 from infrastructure.database import Database

@@ -14,6 +14,7 @@ from psycopg.types.json import set_json_loads
 from domain.device_registry.criteria import DeviceCriteria
 from domain.device_registry.device import DEGRADED, OFFLINE, ONLINE, Device
 from domain.device_registry.reputation import NEWCOMER_BP, Reputation, Standing
+from domain.device_registry.status import ACTIVE, RETIRED, SUSPENDED
 from domain.kernel.fact import Fact
 from infrastructure.database import Database
 
@@ -24,7 +25,10 @@ MAX_CANDIDATES = 10_000
 
 
 class DeviceRow(Row, frozen=True):
-    """An enrolled device. `evidence` holds the sums behind `reputation`: [good, bad] in billionths by service."""
+    """A device that has enrolled, whatever its status.
+
+    `evidence` holds the sums behind `reputation`: [good, bad] in billionths by service.
+    """
 
     device_id: UUID
     owner_id: UUID
@@ -45,6 +49,8 @@ class DeviceRow(Row, frozen=True):
     evidence: dict[str, list[int]]
     enrolled_at: datetime
     position: int
+    status: str
+    status_reason: str
 
 
 class Devices(ReadModel[DeviceRow]):
@@ -56,6 +62,10 @@ class Devices(ReadModel[DeviceRow]):
     key = ("device_id",)
     listens = (
         Device.Enrolled,
+        Device.KeyRotated,
+        Device.Suspended,
+        Device.Reinstated,
+        Device.Retired,
         Device.CapabilitiesChanged,
         Device.WentOnline,
         Device.WentDegraded,
@@ -95,6 +105,8 @@ def _enrolled(event: Device.Enrolled, position: int) -> DeviceRow:
         evidence={},
         enrolled_at=event.enrolled_at,
         position=position,
+        status=ACTIVE,
+        status_reason="",
     )
 
 
@@ -102,6 +114,14 @@ def _changes(row: DeviceRow, event: Any) -> dict[str, Any]:
     match event:
         case Device.CapabilitiesChanged():
             return msgspec.structs.asdict(event.capabilities)
+        case Device.KeyRotated():
+            return {"ed25519_pub": event.ed25519_pub}
+        case Device.Suspended():
+            return {"status": SUSPENDED, "status_reason": event.reason}
+        case Device.Reinstated():
+            return {"status": ACTIVE, "status_reason": event.reason}
+        case Device.Retired():
+            return {"status": RETIRED, "status_reason": event.reason}
         case Device.WentOnline():
             return {"presence": ONLINE, "seen_at": event.seen_at}
         case Device.WentDegraded():
@@ -150,8 +170,9 @@ _CONTAINS = {
 
 
 def asked(criteria: DeviceCriteria) -> list[Asked]:
-    """The criteria that ask for something, as SQL over `read.devices`."""
-    found = []
+    """The criteria that ask for something, as SQL over `read.devices`. Only active devices meet any."""
+    # Constants here and below, so that the planner sees the partial index.
+    found = [Asked("status", f"status = '{ACTIVE}'", {})]
     for name, text in _AT_LEAST.items():
         if (value := getattr(criteria, name)) is not None:
             found.append(Asked(name, text, {name: value}))
@@ -159,7 +180,6 @@ def asked(criteria: DeviceCriteria) -> list[Asked]:
         if value := getattr(criteria, name):
             found.append(Asked(name, text, {name: msgspec.json.encode(value).decode()}))
     if criteria.availability_required:
-        # A constant, so that the planner sees the partial index.
         found.append(Asked("availability_required", f"presence = '{ONLINE}'", {}))
     return found
 

@@ -11,6 +11,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from api.edge.principals import EnrolledDevice
 from domain.device_registry import enrolment
 from domain.device_registry.capabilities import Capabilities
 from domain.device_registry.device import Device
@@ -34,6 +35,15 @@ def some_capabilities(**changes: Any) -> Capabilities:
         "benchmark_id": "matmul-f32-v1",
     }
     return Capabilities(**usual | changes)
+
+
+class Directory(dict[UUID, EnrolledDevice]):
+    """The devices an edge knows, for tests that are not about the registry."""
+
+    def __call__(self, device_id: UUID, /) -> EnrolledDevice | None:
+        return self.get(device_id)
+
+    look_again = __call__
 
 
 @dataclass
@@ -65,6 +75,14 @@ class Applicant:
         """The signature over challenge, claim and keys."""
         text = enrolment.proof_text(self.challenge, self.code, self.ed25519_pub, self.x25519_pub)
         return base64.b64encode(self.signing.sign(text)).decode()
+
+    def rotation(self, new: Ed25519PrivateKey, challenge: str | None = None) -> dict[str, Any]:
+        """The arguments of `rotate_key` but the device."""
+        challenge = challenge or self.challenge
+        public = base64.b64encode(new.public_key().public_bytes_raw()).decode()
+        text = enrolment.rotation_text(challenge, self.device_id, self.ed25519_pub, public)
+        signature, proof = (base64.b64encode(key.sign(text)).decode() for key in (self.signing, new))
+        return {"challenge": challenge, "ed25519_pub": public, "signature": signature, "proof": proof}
 
     def application(self, **changes: Any) -> dict[str, Any]:
         """The arguments of `register_device`, with changes."""
@@ -139,5 +157,7 @@ def device_row(**changes: Any) -> DeviceRow:
         "evidence": {},
         "enrolled_at": NOW,
         "position": 1,
+        "status": "active",
+        "status_reason": "",
     }
     return DeviceRow(**usual | changes)

@@ -68,7 +68,7 @@ class DeviceCriteriaInput:
 
 @strawberry.type
 class Device:
-    """An enrolled device. Memory in MiB, compute score in milli-units, latency as its class in ms."""
+    """An enrolled device: active, suspended or retired. Memory in MiB, compute score in milli-units, latency in ms."""
 
     device_id: UUID
     owner_id: UUID
@@ -84,6 +84,8 @@ class Device:
     capabilities: list[str]
     benchmark_id: str
     enrolled_at: datetime
+    status: str
+    status_reason: str
     position: Position
     row: strawberry.Private[DeviceRow]
 
@@ -115,6 +117,8 @@ class Device:
             capabilities=row.capabilities,
             benchmark_id=row.benchmark_id,
             enrolled_at=row.enrolled_at,
+            status=row.status,
+            status_reason=row.status_reason,
             position=Position(row.position),
             row=row,
         )

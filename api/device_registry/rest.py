@@ -1,4 +1,4 @@
-"""The device registry's commands over REST: claims, enrolment, capabilities, heartbeats."""
+"""The device registry's commands over REST: claims, enrolment, status, keys, capabilities, heartbeats."""
 
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from api.edge.commands import Body, Milliseconds, answer, command_scope, own_or_named, run_command
+from api.edge.commands import Body, Milliseconds, Reason, answer, command_scope, own_or_named, run_command
 from api.edge.context import ApiContext
 from api.edge.gate import Caller, GatedRoute, allow, open_to_all
 from domain.device_registry import capabilities, enrolment
@@ -59,6 +59,22 @@ class RegisterDevice(Body):
     proof: Encoded
 
 
+class ChangeStatus(Body):
+    """Which device, and why; the reason is recorded."""
+
+    device_id: UUID
+    reason: Reason
+
+
+class RotateKey(Body):
+    """The new key in base64. `signature` is by the present key, `proof` by the new one, over the same text."""
+
+    challenge: Annotated[str, Field(max_length=enrolment.MAX_CHALLENGE)]
+    ed25519_pub: Encoded
+    signature: Encoded
+    proof: Encoded
+
+
 class UpdateCapabilities(Body):
     """All capabilities as they are now."""
 
@@ -106,6 +122,33 @@ def router(ctx: ApiContext) -> APIRouter:
             **body.model_dump(exclude={"capabilities"}),
             capabilities=body.capabilities.value(),
         )
+
+    @routes.post("/suspend_device")
+    @allow("operator")
+    async def suspend_device(request: Request, body: ChangeStatus) -> Response:
+        """Let a device take no part for a while."""
+        return await run_command(ctx, request, ctx.village.device_registry.suspend_device, **body.model_dump())
+
+    @routes.post("/reinstate_device")
+    @allow("operator")
+    async def reinstate_device(request: Request, body: ChangeStatus) -> Response:
+        """Let a suspended device take part again."""
+        return await run_command(ctx, request, ctx.village.device_registry.reinstate_device, **body.model_dump())
+
+    @routes.post("/retire_device")
+    @allow("operator", "member")
+    async def retire_device(request: Request, caller: Caller, body: ChangeStatus) -> Response:
+        """End a device for ever. Members end their own."""
+        command = ctx.village.device_registry.retire_device
+        return await run_command(ctx, request, command, owner_id=caller.owner, **body.model_dump())
+
+    @routes.post("/rotate_key")
+    @allow("device")
+    async def rotate_key(request: Request, caller: Caller, body: RotateKey) -> Response:
+        """Put a new signing key in place of the present one, which signs this request."""
+        enrolment.check_challenge(ctx.keys.challenge, body.challenge, datetime.now(UTC))
+        command = ctx.village.device_registry.rotate_key
+        return await run_command(ctx, request, command, device_id=caller.device_id, **body.model_dump())
 
     @routes.post("/update_capabilities")
     @allow("device")

@@ -2,11 +2,11 @@
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -15,6 +15,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 from psycopg_pool import ConnectionPool
 
+from domain.kernel.errors import Refusal
 from infrastructure import http_signatures as signatures
 from infrastructure.keys import Keys
 
@@ -64,14 +65,21 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class EnrolledDevice:
-    """What the edge must know of a device: its public key and its owner."""
+    """What the edge must know of a device: its public key, its owner, and how its requests are refused, if they are."""
 
     public_key: Ed25519PublicKey
     owner_id: UUID
+    refusal: type[Refusal] | None = None
 
 
-DeviceDirectory = Callable[[UUID], EnrolledDevice | None]
-"""The port that answers a device by its id, None when it is not enrolled (or not any more). Called in threads."""
+class DeviceDirectory(Protocol):
+    """The port that answers who devices are. Called in threads."""
+
+    def __call__(self, device_id: UUID, /) -> EnrolledDevice | None:
+        """The device as it was a moment ago, None when it is not enrolled."""
+
+    def look_again(self, device_id: UUID, /) -> EnrolledDevice | None:
+        """The device as it is now."""
 
 
 class InvalidSubject(ValueError):
@@ -180,28 +188,46 @@ class Devices:
         self._nonces = nonces
 
     def principal(self, request: SignedRequest, now: datetime) -> tuple[Principal, signatures.Claimed]:
-        """The device that signed this request. Raises one of the signature refusals."""
+        """The device that signed this request.
+
+        Raises:
+            One of the signature refusals, or the refusal of a device that takes no part.
+        """
         try:
             claim = signatures.claimed(request.headers)
             signatures.check_time(claim, now)
-            device = self._directory(claim.device_id)
-            if device is None:
-                raise UnknownDevice(f"no enrolled device {claim.device_id}")
-            has_body = request.body is None or bool(request.body)
-            signatures.check_signature(
-                request.method, request.url, request.headers, device.public_key, has_body=has_body
-            )
+            device = self._signer(request, claim.device_id)
             if request.body:
                 signatures.check_digest(request.headers, request.body)
             elif request.streamed_sha256 is not None:
                 signatures.check_digest_is(request.headers, request.streamed_sha256)
         except SIGNATURE_ERRORS as error:
             raise of_signature(error) from error
+        if device.refusal is not None:
+            raise device.refusal(f"device {claim.device_id}")
         principal = Principal("device", str(claim.device_id), device.owner_id, now + signatures.MAX_SKEW)
         return principal, claim
+
+    def _signer(self, request: SignedRequest, device_id: UUID) -> EnrolledDevice:
+        """The device whose signature is under the request; it may have a new key that this process has not heard of."""
+        device = self._directory(device_id)
+        if device is not None:
+            with suppress(signatures.SignatureInvalid):
+                _check(request, device)
+                return device
+        device = self._directory.look_again(device_id)
+        if device is None:
+            raise UnknownDevice(f"no enrolled device {device_id}")
+        _check(request, device)
+        return device
 
     def spend(self, claim: signatures.Claimed) -> None:
         """Use up the signature's nonce. Raises SignatureMissing when it has none, SignatureReplayed when it is used."""
         if claim.nonce is None:
             raise SignatureMissing("the signature has no nonce")
         self._nonces.spend(claim.device_id, claim.nonce, claim.created + 2 * signatures.MAX_SKEW)
+
+
+def _check(request: SignedRequest, device: EnrolledDevice) -> None:
+    has_body = request.body is None or bool(request.body)
+    signatures.check_signature(request.method, request.url, request.headers, device.public_key, has_body=has_body)

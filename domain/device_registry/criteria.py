@@ -6,8 +6,10 @@ from typing import Protocol
 from domain.kernel import Refusal, Value
 
 from .capabilities import MAX_COMPUTE_SCORE, MAX_CPU_CORES, MAX_RAM_MB, MAX_TAGS, is_tag
-from .device import LATENCY_CLASSES_MS, ONLINE
+from .device import ONLINE
+from .latency import LATENCY_CLASSES_MS
 from .reputation import NEWCOMER_BP, SERVICES
+from .status import ACTIVE
 
 
 class CriteriaInvalid(Refusal):
@@ -35,6 +37,8 @@ class DeviceCriteria(Value, frozen=True):
 class Candidate(Protocol):
     """What is known of a device when it is measured against criteria."""
 
+    @property
+    def status(self) -> str: ...
     @property
     def ram_mb(self) -> int: ...
     @property
@@ -64,8 +68,13 @@ class Mismatch(Value, frozen=True):
 
 
 def mismatches(criteria: DeviceCriteria, device: Candidate) -> list[Mismatch]:
-    """Every reason why a device does not match, in the order of the criteria; empty when it does."""
+    """Every reason why a device does not match, in the order of the criteria; empty when it does.
+
+    A device that is not active matches no criteria.
+    """
     found: list[Mismatch] = []
+    if device.status != ACTIVE:
+        found.append(Mismatch("status", ACTIVE, device.status))
     for name, least, has in (
         ("min_ram_mb", criteria.min_ram_mb, device.ram_mb),
         ("min_cpu_cores", criteria.min_cpu_cores, device.cpu_cores),

@@ -1,4 +1,4 @@
-"""A device: claimed by its owner, enrolled with its keys, and then online, degraded or offline."""
+"""A device: claimed by its owner, enrolled with its keys; then active, suspended or retired, and online or not."""
 
 from datetime import datetime, timedelta
 from typing import Self
@@ -7,16 +7,15 @@ from uuid import UUID
 from domain.kernel import Aggregate, Created, Instant, NotFound, Refusal, event
 
 from .capabilities import Capabilities, checked, is_tag
-from .enrolment import ClaimAlreadyUsed, ClaimExpired, ClaimExpiryInvalid, check_keys
+from .enrolment import ClaimAlreadyUsed, ClaimExpired, ClaimExpiryInvalid, KeyUnchanged, check_keys, check_signing_key
+from .latency import LATENCY_CLASSES_MS, LatencyInvalid
+from .status import ACTIVE, REFUSALS, RETIRED, SUSPENDED, DeviceRetired, checked_reason
 
 ONLINE = "online"
 DEGRADED = "degraded"
 OFFLINE = "offline"
 
 MAX_CLAIM_LIFETIME = timedelta(days=30)
-
-LATENCY_CLASSES_MS = (5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 60_000)
-"""A device's latency is recorded as the smallest of these that is not less."""
 
 
 class DeviceUnknown(NotFound):
@@ -33,10 +32,6 @@ class DeviceTypeInvalid(Refusal):
 
 class RegionInvalid(Refusal):
     """A region is 1 to 32 lower-case letters, digits and _.+-."""
-
-
-class LatencyInvalid(Refusal):
-    """A latency is recorded as one of the latency classes."""
 
 
 class Device(Aggregate):
@@ -57,6 +52,18 @@ class Device(Aggregate):
         region: str
         capabilities: Capabilities
         enrolled_at: Instant
+
+    class KeyRotated(Aggregate.Event):
+        ed25519_pub: str
+
+    class Suspended(Aggregate.Event):
+        reason: str
+
+    class Reinstated(Aggregate.Event):
+        reason: str
+
+    class Retired(Aggregate.Event):
+        reason: str
 
     class CapabilitiesChanged(Aggregate.Event):
         capabilities: Capabilities
@@ -85,6 +92,7 @@ class Device(Aggregate):
         self.ed25519_pub = ""
         self.x25519_pub = ""
         self.capabilities: Capabilities | None = None
+        self.status = ACTIVE
         self.presence = OFFLINE
         self.seen_at: datetime | None = None
         self.latency_ms: int | None = None
@@ -163,13 +171,55 @@ class Device(Aggregate):
         self.capabilities = capabilities
         self.enrolled_at = enrolled_at
 
+    def suspend(self, reason: str) -> None:
+        """Take no part until reinstated. Raises DeviceNotEnrolled, DeviceRetired, StatusReasonInvalid."""
+        self._require_not_retired()
+        if self.status != SUSPENDED:
+            self._suspended(reason=checked_reason(reason))
+
+    @event(Suspended)
+    def _suspended(self, reason: str) -> None:
+        self.status = SUSPENDED
+
+    def reinstate(self, reason: str) -> None:
+        """Take part again. Raises DeviceNotEnrolled, DeviceRetired, StatusReasonInvalid."""
+        self._require_not_retired()
+        if self.status != ACTIVE:
+            self._reinstated(reason=checked_reason(reason))
+
+    @event(Reinstated)
+    def _reinstated(self, reason: str) -> None:
+        self.status = ACTIVE
+
+    def retire(self, reason: str) -> None:
+        """Take no part ever again. Raises DeviceNotEnrolled, StatusReasonInvalid."""
+        self.require_enrolled()
+        if self.status != RETIRED:
+            self._retired(reason=checked_reason(reason))
+
+    @event(Retired)
+    def _retired(self, reason: str) -> None:
+        self.status = RETIRED
+
+    def rotate_key(self, ed25519_pub: str) -> None:
+        """Sign with another key. Raises PublicKeyMalformed, PublicKeyWeak, KeyUnchanged, as `require_active`."""
+        self.require_active()
+        check_signing_key(ed25519_pub)
+        if ed25519_pub == self.ed25519_pub:
+            raise KeyUnchanged("the device has this key")
+        self._key_rotated(ed25519_pub=ed25519_pub)
+
+    @event(KeyRotated)
+    def _key_rotated(self, ed25519_pub: str) -> None:
+        self.ed25519_pub = ed25519_pub
+
     def change_capabilities(self, capabilities: Capabilities) -> None:
         """Record what the device can do now, unless it is what is known.
 
         Raises:
-            DeviceNotEnrolled, CapabilitiesInvalid.
+            CapabilitiesInvalid, and what `require_active` does.
         """
-        self.require_enrolled()
+        self.require_active()
         wanted = checked(capabilities)
         if wanted != self.capabilities:
             self._capabilities_changed(capabilities=wanted)
@@ -179,8 +229,8 @@ class Device(Aggregate):
         self.capabilities = capabilities
 
     def see(self, seen_at: datetime) -> None:
-        """The device has sent a heartbeat. Raises DeviceNotEnrolled."""
-        self.require_enrolled()
+        """The device has sent a heartbeat. Raises what `require_active` does."""
+        self.require_active()
         if self.presence != ONLINE:
             self._went_online(seen_at=seen_at)
 
@@ -215,9 +265,9 @@ class Device(Aggregate):
         """Record the latency class the device is in now, unless it is the known one.
 
         Raises:
-            DeviceNotEnrolled, LatencyInvalid.
+            LatencyInvalid, and what `require_active` does.
         """
-        self.require_enrolled()
+        self.require_active()
         if latency_ms not in LATENCY_CLASSES_MS:
             raise LatencyInvalid(f"{latency_ms} is none of {', '.join(map(str, LATENCY_CLASSES_MS))}")
         if latency_ms != self.latency_ms:
@@ -232,16 +282,13 @@ class Device(Aggregate):
         if not self.enrolled:
             raise DeviceNotEnrolled(f"device {self.device_id} has a claim and has not enrolled")
 
+    def require_active(self) -> None:
+        """Raises DeviceNotEnrolled, DeviceSuspended, DeviceRetired."""
+        self.require_enrolled()
+        if self.status in REFUSALS:
+            raise REFUSALS[self.status](f"device {self.device_id} is {self.status}")
 
-def latency_class(latency_ms: int, present: int | None) -> int:
-    """The class of a latency, given the present class: a device leaves it upwards at once, and downwards only when
-    the latency is a fifth below the boundary, so that it does not waver between two.
-    """
-    up = _class_of(latency_ms)
-    if present is None or up >= present:
-        return up
-    return min(present, _class_of(latency_ms * 5 // 4))
-
-
-def _class_of(latency_ms: int) -> int:
-    return next((bound for bound in LATENCY_CLASSES_MS if latency_ms <= bound), LATENCY_CLASSES_MS[-1])
+    def _require_not_retired(self) -> None:
+        self.require_enrolled()
+        if self.status == RETIRED:
+            raise DeviceRetired(f"device {self.device_id} is retired")

@@ -22,6 +22,7 @@ CHALLENGE_LIFETIME_MS = 300_000
 KEY_LENGTH = 44
 PROOF_LENGTH = 88
 _PROOF_HEADER = b"aivillage-enrol-v1"
+_ROTATION_HEADER = b"aivillage-rotate-key-v1"
 _NONCE_BYTES = 16
 
 _P = 2**255 - 19
@@ -69,6 +70,18 @@ class EnrolmentProofInvalid(Refusal):
     """A device proves its key by signing the challenge, the claim and both its public keys."""
 
 
+class KeyUnchanged(Refusal):
+    """A device rotates to a key that is not the present one."""
+
+
+class RotationSignatureInvalid(Refusal):
+    """The present key of a device signs the challenge, the device and both keys."""
+
+
+class RotationProofInvalid(Refusal):
+    """A new key proves itself by signing the challenge, the device and both keys."""
+
+
 def claim_code(secret: bytes, seed: bytes) -> str:
     """The claim code that a secret key makes of a seed: 160 bits in base32. The same seed gives the same code."""
     return base64.b32encode(hmac.digest(secret, b"claim\n" + seed, "sha256")[:CLAIM_CODE_BYTES]).decode().lower()
@@ -114,8 +127,26 @@ def proof_text(challenge: str, code: str, ed25519_pub: str, x25519_pub: str) -> 
     return b"\n".join((_PROOF_HEADER, *(line.encode() for line in lines)))
 
 
+def rotation_text(challenge: str, device_id: UUID, old: str, new: str) -> bytes:
+    """What both keys of a device sign to rotate from the old one to the new one: one a line."""
+    return b"\n".join((_ROTATION_HEADER, *(line.encode() for line in (challenge, str(device_id), old, new))))
+
+
 def check_keys(ed25519_pub: str, x25519_pub: str) -> None:
     """Accept two public keys that are safe to trust.
+
+    Raises:
+        PublicKeyMalformed, PublicKeyWeak.
+    """
+    check_signing_key(ed25519_pub)
+    try:
+        _PROBE.exchange(X25519PublicKey.from_public_bytes(_key("x25519_pub", x25519_pub)))
+    except ValueError as error:
+        raise PublicKeyWeak("x25519_pub") from error
+
+
+def check_signing_key(ed25519_pub: str) -> None:
+    """Accept an Ed25519 key for which nobody signs without its private key.
 
     Raises:
         PublicKeyMalformed, PublicKeyWeak.
@@ -125,10 +156,6 @@ def check_keys(ed25519_pub: str, x25519_pub: str) -> None:
         raise PublicKeyMalformed("ed25519_pub is not a canonical point")
     if y in _SMALL_ORDER_Y:
         raise PublicKeyWeak("ed25519_pub")
-    try:
-        _PROBE.exchange(X25519PublicKey.from_public_bytes(_key("x25519_pub", x25519_pub)))
-    except ValueError as error:
-        raise PublicKeyWeak("x25519_pub") from error
 
 
 def check_proof(*, challenge: str, code: str, ed25519_pub: str, x25519_pub: str, proof: str) -> None:
@@ -137,12 +164,30 @@ def check_proof(*, challenge: str, code: str, ed25519_pub: str, x25519_pub: str,
     Raises:
         EnrolmentProofInvalid, PublicKeyMalformed.
     """
+    if not _signed(ed25519_pub, proof, proof_text(challenge, code, ed25519_pub, x25519_pub)):
+        raise EnrolmentProofInvalid("the proof does not verify with ed25519_pub")
+
+
+def check_rotation(*, challenge: str, device_id: UUID, old: str, new: str, signature: str, proof: str) -> None:
+    """Accept a new key that the old one has signed and that has signed itself.
+
+    Raises:
+        RotationSignatureInvalid, RotationProofInvalid, PublicKeyMalformed.
+    """
+    text = rotation_text(challenge, device_id, old, new)
+    if not _signed(old, signature, text):
+        raise RotationSignatureInvalid("the signature does not verify with the present key")
+    if not _signed(new, proof, text):
+        raise RotationProofInvalid("the proof does not verify with ed25519_pub")
+
+
+def _signed(ed25519_pub: str, signature: str, text: bytes) -> bool:
     key = Ed25519PublicKey.from_public_bytes(_key("ed25519_pub", ed25519_pub))
     try:
-        signature = base64.b64decode(proof, validate=True)
-        key.verify(signature, proof_text(challenge, code, ed25519_pub, x25519_pub))
-    except (binascii.Error, ValueError, InvalidSignature) as error:
-        raise EnrolmentProofInvalid("the proof does not verify with ed25519_pub") from error
+        key.verify(base64.b64decode(signature, validate=True), text)
+    except (binascii.Error, ValueError, InvalidSignature):
+        return False
+    return True
 
 
 def _authenticator(secret: bytes, body: bytes) -> bytes:

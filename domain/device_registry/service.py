@@ -1,4 +1,4 @@
-"""The device registry's commands and its one question."""
+"""The device registry's commands and its one question; status and keys are in lifecycle.py."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,7 +10,8 @@ from domain.kernel import EventLog, Opener, Receipt, command, scope
 from . import enrolment
 from .capabilities import Capabilities
 from .criteria import Candidate, DeviceCriteria, checked_criteria
-from .device import Device, DeviceUnknown
+from .device import Device
+from .lifecycle import Lifecycle
 from .reputation import RULE_VERSION, Reputation, check_evidence
 
 
@@ -21,7 +22,7 @@ class DeviceDirectory(Protocol):
         """The matching devices by rising id, and the position of the log they were known at."""
 
 
-class DeviceRegistryService:
+class DeviceRegistryService(Lifecycle):
     """Devices by claim and proof. A command that changes nothing records nothing and answers the log's position."""
 
     def __init__(self, log: EventLog, directory: DeviceDirectory | None = None) -> None:
@@ -78,14 +79,14 @@ class DeviceRegistryService:
 
     @command
     def update_capabilities(self, *, device_id: UUID, capabilities: Capabilities) -> Receipt:
-        """Record what a device can do now. Raises DeviceUnknown, DeviceNotEnrolled, CapabilitiesInvalid."""
+        """Record what a device can do now. Raises DeviceUnknown, CapabilitiesInvalid and what `require_active` does."""
         device = self._device(device_id)
         device.change_capabilities(capabilities)
         return self.log.record(device)
 
     @command
     def device_went_online(self, *, device_id: UUID, seen_at: datetime) -> Receipt:
-        """A device has sent a heartbeat. Raises DeviceUnknown, DeviceNotEnrolled."""
+        """A device has sent a heartbeat. Raises DeviceUnknown and what `require_active` does."""
         device = self._device(device_id)
         device.see(seen_at)
         return self.log.record(device)
@@ -106,7 +107,7 @@ class DeviceRegistryService:
 
     @command
     def record_latency_class(self, *, device_id: UUID, latency_ms: int) -> Receipt:
-        """Record the latency class of a device, in ms. Raises DeviceUnknown, DeviceNotEnrolled, LatencyInvalid."""
+        """Record the latency class of a device, in ms. Raises DeviceUnknown, LatencyInvalid, as `require_active`."""
         device = self._device(device_id)
         device.measure_latency(latency_ms)
         return self.log.record(device)
@@ -140,9 +141,3 @@ class DeviceRegistryService:
         """The devices that match, by rising id, and the position they were known at. Raises CriteriaInvalid."""
         assert self.directory is not None, "this process was composed without a device directory"
         return self.directory.eligible_devices(checked_criteria(criteria))
-
-    def _device(self, device_id: UUID) -> Device:
-        device = self.log.find(Device, device_id)
-        if device is None:
-            raise DeviceUnknown(f"no device {device_id}")
-        return device

@@ -36,6 +36,7 @@ from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
 from projections.catalogue import READ_MODELS
 from projections.tokenomics.queries import RewardIndex
 from tests.balances import BalanceRow, Balances, create_tables
+from tests.devices import Directory
 from tests.ledger import Account, Ledger
 from workers.log_sealer import LogSealer
 from workers.projector import Projector
@@ -124,7 +125,7 @@ class Office:
             blobs=blobs,
             keys=load_keys(home),
             settings=Settings(home=home),
-            devices=lambda device_id: None,
+            devices=Directory(),
             verifiers=lambda: keys.verifiers,
             subject_keys=self.subject_keys,
         )

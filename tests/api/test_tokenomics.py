@@ -23,6 +23,7 @@ from infrastructure.blobs import BlobStore
 from infrastructure.database import Database
 from infrastructure.keys import load_keys
 from infrastructure.settings import Settings
+from tests.devices import Directory
 from tests.economy import Economy
 
 
@@ -69,7 +70,7 @@ def counter(database: Database, database_url: str, tmp_path: Path) -> Iterator[C
         blobs=BlobStore.open(None, home=tmp_path),
         keys=load_keys(tmp_path),
         settings=Settings(home=tmp_path),
-        devices=lambda device_id: None,
+        devices=Directory(),
         subject_keys=economy.keys,
     )
     socket, url = listen("127.0.0.1", 0)

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 import domain.topics  # noqa: F401  (every stored topic must resolve)
+from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import new_scope, within
 from domain.sagas.process import COMPENSATED, RUNNING
 from domain.tokenomics.pricing import Activity
@@ -23,6 +24,7 @@ from infrastructure.event_store import open_event_log
 from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
 from tests.cli.parking import PRICE, parked_payment
 from tests.cli.villages import Running, environment, eventually, running, village
+from tests.devices import enrol
 
 pytestmark = pytest.mark.slow
 
@@ -266,3 +268,12 @@ def test_a_lie_ends_with_exit_code_one_and_its_position(operator: Operator) -> N
     assert eventually(lambda: operator.asks("audit", "verify")["sealed"] > 0)
     operator.sql("UPDATE log.events SET actor = 'nobody' WHERE position = 1")
     assert "The first lie is at position 1" in operator.types("audit", "verify", code=1)
+
+
+def test_an_operator_suspends_reinstates_and_retires_a_device(operator: Operator) -> None:
+    with closing(open_event_log((operator.home / "database.url").read_text().strip())) as log:
+        device_id = str(enrol(DeviceRegistryService(log)))
+    for what in ("suspend", "reinstate", "retire"):
+        assert "Recorded at position" in operator.types("devices", what, device_id, "--reason", "a drill")
+    assert "device_retired" in operator.types("devices", "suspend", device_id, "--reason", "a drill", code=1)
+    assert "device_unknown" in operator.types("devices", "retire", str(uuid4()), "--reason", "a drill", code=1)

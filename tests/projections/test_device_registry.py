@@ -5,6 +5,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from infrastructure.database import Database, Role
 from infrastructure.event_store import open_event_log
 from projections.device_registry import DeviceIndex, DeviceRow, Devices
 from projections.replay import compare
-from tests.devices import NOW, device_row, enrol, some_capabilities
+from tests.devices import NOW, Applicant, device_row, enrol, some_capabilities
 from workers.projector import Projector
 
 MODEL = Devices()
@@ -94,6 +95,31 @@ def test_presence_latency_capabilities_and_reputation_follow_the_facts(
     assert row.position == log.head()
 
 
+def test_status_and_key_follow_the_facts_and_only_active_devices_match(
+    service: DeviceRegistryService, database: Database
+) -> None:
+    applicant = Applicant()
+    device_id, asked = enrol(service, applicant), DeviceCriteria(availability_required=False)
+    rotation = applicant.rotation(Ed25519PrivateKey.generate())
+    acts: list[tuple[Callable[[], object], str, str, bool]] = [
+        (lambda: service.rotate_key(device_id=device_id, **rotation), "active", "", True),
+        (lambda: service.suspend_device(device_id=device_id, reason="odd"), "suspended", "odd", False),
+        (lambda: service.reinstate_device(device_id=device_id, reason="well"), "active", "well", True),
+        (lambda: service.retire_device(device_id=device_id, reason="lost"), "retired", "lost", False),
+    ]
+    for act, status, reason, matches in acts:
+        with within(new_scope("test", now=NOW)):
+            act()
+        project(database)
+        row = stored_row(database, device_id)
+        assert row is not None
+        assert (row.status, row.status_reason, row.ed25519_pub) == (status, reason, rotation["ed25519_pub"])
+        survey = DeviceIndex(database).survey(asked)
+        assert (survey.device_ids, survey.refused) == (([device_id], {}) if matches else ([], {"status": 1}))
+    with database.connect(Role.READER) as connection:
+        assert compare(connection, [MODEL]).differences == []
+
+
 def test_a_rebuild_from_the_log_gives_the_same_rows_bit_by_bit_in_any_batches(
     service: DeviceRegistryService, database: Database
 ) -> None:
@@ -121,6 +147,7 @@ ROWS = st.builds(
     presence=st.sampled_from(["online", "degraded", "offline"]),
     latency_ms=st.none() | st.sampled_from([5, 10, 20]),
     reputation=st.dictionaries(st.sampled_from(["harvest", "privacy"]), st.integers(2_498, 2_502)),
+    status=st.sampled_from(["active", "active", "suspended", "retired"]),
 )
 ASKED_LEVEL = st.none() | LEVELS
 CRITERIA = st.builds(

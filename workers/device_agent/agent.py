@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _FATAL_STATUS = frozenset({401, 403})
 _FATAL_IN_A_ROW = 8
+_SUSPENDED = "device_suspended"  # may end any time
 _LATENCIES_KEPT = 5
 _MIN_POLL_S = 0.25
 _MAX_FAILURES_COUNTED = 10
@@ -154,7 +155,8 @@ class DeviceAgent:
             except ApiUnavailable as error:
                 refusals, why = 0, str(error)
             except ApiRefused as refused:
-                refusals, why = (refusals + 1 if refused.status in _FATAL_STATUS else 0), str(refused)
+                fatal = refused.status in _FATAL_STATUS and refused.code != _SUSPENDED
+                refusals, why = (refusals + 1 if fatal else 0), str(refused)
                 if refusals == _FATAL_IN_A_ROW:
                     raise DeviceRejected(why) from refused
             self._log.warning("the village did not help, trying again", why=why)

@@ -1,4 +1,4 @@
-"""How a device becomes known to a village: its claim code, its new keys, and a signed challenge."""
+"""How a device becomes known to a village, by its claim code and keys, and how it changes its signing key."""
 
 import base64
 from collections.abc import Mapping
@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
-from domain.device_registry.enrolment import claim_sha256, device_id_of, proof_text
+from domain.device_registry.enrolment import claim_sha256, device_id_of, proof_text, rotation_text
 from workers.device_agent.client import ApiRefused, VillageClient
-from workers.device_agent.state import Capabilities, DeviceState
+from workers.device_agent.state import Capabilities, DeviceState, Identity
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,34 @@ async def enrol(
         except ApiRefused:
             raise refused from None
     return applicant.device_id
+
+
+async def rotate_key(state: DeviceState, identity: Identity, member: VillageClient, renewed: VillageClient) -> None:
+    """Put a new signing key in place of the device's. `member` signs with the present key, `renewed` with the next.
+
+    The next key is on disk before it is told, so whatever breaks in between, doing it again ends with a key that the
+    village knows: a refused signature is looked into by a heartbeat under the next key. Raises ApiRefused or
+    ApiUnavailable; the present key stays then.
+    """
+    key = f"rotate-{uuid4()}"
+    answer = await member.command("/v1/device_registry/request_challenge", {}, f"{key}-challenge")
+    challenge, new = str(answer["challenge"]), state.next_signing_key()
+    old_pub, new_pub = (_b64(held.public_key().public_bytes_raw()) for held in (state.signing_key, new))
+    text = rotation_text(challenge, identity.device_id, old_pub, new_pub)
+    body = {
+        "challenge": challenge,
+        "ed25519_pub": new_pub,
+        "signature": _b64(state.signing_key.sign(text)),
+        "proof": _b64(new.sign(text)),
+    }
+    try:
+        await member.command("/v1/device_registry/rotate_key", body, key)
+    except ApiRefused as refused:
+        try:
+            await renewed.beat(state.next_sequence(), None)
+        except ApiRefused:
+            raise refused from None
+    state.adopt_next_key()
 
 
 def _b64(value: bytes) -> str:

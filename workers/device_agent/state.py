@@ -20,6 +20,7 @@ Capabilities = dict[str, int | str | list[str]]
 
 ROUNDS_KEPT = 3
 MODELS_KEPT = 2
+_SIGNING_KEY, _NEXT_KEY = "ed25519.key", "ed25519.next"
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
 
@@ -79,9 +80,18 @@ class DeviceState:
             part.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
         folder.chmod(_DIRECTORY_MODE)
         self._lock: IO[bytes] = _hold(folder / "lock")
-        self.signing_key = Ed25519PrivateKey.from_private_bytes(self._secret("ed25519.key", _new_ed25519))
+        self.signing_key = Ed25519PrivateKey.from_private_bytes(self._secret(_SIGNING_KEY, _new_ed25519))
         self.agreement_key = X25519PrivateKey.from_private_bytes(self._secret("x25519.key", _new_x25519))
         self._sequence = self._read_sequence()
+
+    def next_signing_key(self) -> Ed25519PrivateKey:
+        """The key to rotate to, made once and kept until it is adopted."""
+        return Ed25519PrivateKey.from_private_bytes(self._secret(_NEXT_KEY, _new_ed25519))
+
+    def adopt_next_key(self) -> None:
+        """The village knows this device by the next key from now on, and the old one is gone."""
+        self.signing_key = self.next_signing_key()
+        (self.folder / _NEXT_KEY).replace(self.folder / _SIGNING_KEY)
 
     def close(self) -> None:
         """Let another process hold the folder."""

@@ -30,6 +30,7 @@ from infrastructure.event_store import open_event_log
 from infrastructure.http_signatures import DeviceAuth
 from infrastructure.keys import load_keys
 from infrastructure.settings import Settings
+from tests.devices import Directory
 from tests.ledger import Ledger
 
 from . import sample
@@ -119,14 +120,14 @@ def steady(postgres: EmbeddedPostgres, template_url: str, tmp_path_factory: pyte
 @contextmanager
 def running(database: Database, log: EventLog, home: Path, rate_limits: RateLimits) -> Iterator[Edge]:
     """An API that answers on a free port."""
-    enrolled: dict[UUID, EnrolledDevice] = {}
+    enrolled = Directory()
     ctx = ApiContext(
         village=cast(Any, Ledger(log)),
         database=database,
         blobs=BlobStore.open(None, home=home),
         keys=load_keys(home),
         settings=Settings(home=home),
-        devices=enrolled.get,
+        devices=enrolled,
         rate_limits=rate_limits,
     )
     socket, url = listen("127.0.0.1", 0)

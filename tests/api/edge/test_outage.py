@@ -15,6 +15,7 @@ from infrastructure import database as databases
 from infrastructure.blobs import BlobStore
 from infrastructure.keys import load_keys
 from infrastructure.settings import Settings
+from tests.devices import Directory
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def cut_off(home: Path) -> Iterator[TestClient]:
             blobs=BlobStore.open(None, home=home),
             keys=load_keys(home),
             settings=Settings(home=home),
-            devices=lambda _: None,
+            devices=Directory(),
         )
         with TestClient(create_app(ctx)) as client:
             yield client

@@ -9,22 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.device_registry.capabilities import CapabilitiesInvalid
-from domain.device_registry.device import (
-    LATENCY_CLASSES_MS,
-    Device,
-    DeviceNotEnrolled,
-    DeviceTypeInvalid,
-    LatencyInvalid,
-    RegionInvalid,
-    latency_class,
-)
+from domain.device_registry.device import Device, DeviceNotEnrolled, DeviceTypeInvalid, RegionInvalid
 from domain.device_registry.enrolment import (
     ClaimAlreadyUsed,
     ClaimExpired,
     ClaimExpiryInvalid,
+    KeyUnchanged,
     PublicKeyMalformed,
     PublicKeyWeak,
 )
+from domain.device_registry.latency import LATENCY_CLASSES_MS, LatencyInvalid, latency_class
+from domain.device_registry.status import DeviceRetired, DeviceSuspended, StatusReasonInvalid
 from domain.kernel import Refusal
 from tests.devices import CLAIM_EXPIRES_AT, NOW, Applicant, claimed_device, enrolled_device, some_capabilities
 from tests.facts import assert_replays, facts_of, names_of, refuses
@@ -132,10 +127,77 @@ def test_a_device_that_has_only_a_claim_takes_no_part() -> None:
         lambda: device.miss(NOW),
         lambda: device.lose(NOW),
         lambda: device.measure_latency(50),
+        lambda: device.suspend("why"),
+        lambda: device.reinstate("why"),
+        lambda: device.retire("why"),
+        lambda: device.rotate_key(Applicant().ed25519_pub),
     ]
     for act in acts:
         with refuses(DeviceNotEnrolled, device):
             act()
+
+
+def parts_taken(device: Device) -> list[Callable[[], None]]:
+    """What only a device that takes part does."""
+    return [
+        lambda: device.change_capabilities(some_capabilities(ram_mb=1)),
+        lambda: device.see(NOW),
+        lambda: device.measure_latency(50),
+        lambda: device.rotate_key(Applicant().ed25519_pub),
+    ]
+
+
+def test_a_suspended_device_takes_no_part_until_it_is_reinstated_and_its_silence_is_still_seen() -> None:
+    device = enrolled_device()
+    device.see(NOW)
+    device.suspend("sends updates that do not verify")
+    device.suspend("once more")
+    for part in parts_taken(device):
+        with refuses(DeviceSuspended, device):
+            part()
+    device.lose(NOW)
+    device.reinstate("repaired")
+    device.reinstate("once more")
+    for part in parts_taken(device):
+        part()
+    assert names_of(device)[2:7] == ["WentOnline", "Suspended", "WentOffline", "Reinstated", "CapabilitiesChanged"]
+    assert facts_of(device)[3] == (Device.Suspended, {"reason": "sends updates that do not verify"})
+    assert_replays(device)
+
+
+@pytest.mark.parametrize("suspended_before", [False, True])
+def test_a_retired_device_never_takes_part_again(suspended_before: bool) -> None:
+    device = enrolled_device()
+    if suspended_before:
+        device.suspend("lost")
+    device.retire("lost for good")
+    device.retire("once more")
+    more: list[Callable[[], None]] = [lambda: device.suspend("why"), lambda: device.reinstate("why")]
+    for part in (*parts_taken(device), *more):
+        with refuses(DeviceRetired, device):
+            part()
+    assert facts_of(device)[-1] == (Device.Retired, {"reason": "lost for good"})
+    assert_replays(device)
+
+
+@pytest.mark.parametrize("reason", ["", " ", "x" * 501, "a\0b"])
+def test_a_status_changes_only_with_a_reason(reason: str) -> None:
+    device, suspended = enrolled_device(), enrolled_device()
+    suspended.suspend("why")
+    for act in (device.suspend, device.retire, suspended.reinstate):
+        with refuses(StatusReasonInvalid, device, suspended):
+            act(reason)
+
+
+def test_a_key_is_replaced_by_another_one_that_can_be_trusted() -> None:
+    device, new = enrolled_device(), Applicant().ed25519_pub
+    for rule, key in ((KeyUnchanged, device.ed25519_pub), (PublicKeyWeak, LOW_ORDER), (PublicKeyMalformed, "AAAA")):
+        with refuses(rule, device):
+            device.rotate_key(key)
+    device.rotate_key(new)
+    assert facts_of(device)[-1] == (Device.KeyRotated, {"ed25519_pub": new})
+    assert device.ed25519_pub == new
+    assert_replays(device)
 
 
 def test_capabilities_are_recorded_when_they_change_and_not_when_they_are_only_said_in_another_order() -> None:

@@ -4,14 +4,16 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domain.device_registry.capabilities import CapabilitiesInvalid
 from domain.device_registry.criteria import CriteriaInvalid, DeviceCriteria
-from domain.device_registry.device import Device, DeviceNotEnrolled, DeviceUnknown, LatencyInvalid
+from domain.device_registry.device import Device, DeviceNotEnrolled, DeviceUnknown
 from domain.device_registry.enrolment import (
     ClaimAlreadyUsed,
     ClaimExpired,
@@ -20,9 +22,13 @@ from domain.device_registry.enrolment import (
     EnrolmentProofInvalid,
     PublicKeyMalformed,
     PublicKeyWeak,
+    RotationProofInvalid,
+    RotationSignatureInvalid,
 )
+from domain.device_registry.latency import LatencyInvalid
 from domain.device_registry.reputation import EvidenceWeightInvalid, Reputation, ReputationServiceUnknown
 from domain.device_registry.service import DeviceRegistryService
+from domain.device_registry.status import DeviceOfAnother
 from domain.kernel import AlreadyExists, EventLog, Refusal, new_scope, within
 from infrastructure.event_store import open_event_log
 from tests.devices import NOW, Applicant, enrol, some_capabilities
@@ -253,6 +259,43 @@ def test_evidence_from_many_threads_is_all_there_and_never_conflicts(
     for number in range(40):
         one_by_one.weigh(good=True, weight_bp=10_000, cause_event_id=UUID(int=number))
     assert held.standing == one_by_one.standing
+
+
+def test_a_key_is_rotated_by_the_signatures_of_both_keys_over_this_very_change(
+    service: DeviceRegistryService, log: EventLog
+) -> None:
+    device, other, new = Applicant(), Applicant(), Ed25519PrivateKey.generate()
+    for applicant in (device, other):
+        enrol(service, applicant)
+    good = device.rotation(new)
+    for rule, bad in (
+        (RotationSignatureInvalid, good | {"signature": good["proof"]}),
+        (RotationSignatureInvalid, good | {"signature": "?"}),
+        (RotationSignatureInvalid, good | {"challenge": "another"}),
+        (RotationSignatureInvalid, other.rotation(new)),
+        (RotationProofInvalid, good | {"proof": good["signature"]}),
+        (RotationProofInvalid, good | {"proof": ""}),
+        (PublicKeyMalformed, good | {"ed25519_pub": "AAAA"}),
+        (PublicKeyWeak, good | {"ed25519_pub": LOW_ORDER}),
+    ):
+        assert_refused(log, rule, partial(service.rotate_key, device_id=device.device_id, **bad))
+    with within(new_scope("test", now=NOW)):
+        service.rotate_key(device_id=device.device_id, **good)
+    assert log.load(Device, device.device_id).ed25519_pub == good["ed25519_pub"]
+    for again in (good, device.rotation(Ed25519PrivateKey.generate())):
+        with within(new_scope("test", now=NOW)), pytest.raises(Refusal):
+            service.rotate_key(device_id=device.device_id, **again)
+
+
+def test_a_member_retires_only_a_device_of_their_own(service: DeviceRegistryService, log: EventLog) -> None:
+    owner_id = uuid4()
+    device_id = enrol(service, owner_id=owner_id)
+    retire = partial(service.retire_device, device_id=device_id, reason="lost")
+    assert_refused(log, DeviceOfAnother, lambda: retire(owner_id=uuid4()))
+    assert_refused(log, DeviceUnknown, lambda: service.retire_device(device_id=uuid4(), reason="lost"))
+    with within(new_scope("test", now=NOW)):
+        retire(owner_id=owner_id)
+    assert log.load(Device, device_id).status == "retired"
 
 
 class _Nobody:

@@ -1,0 +1,46 @@
+"""`village devices`: an operator's decisions over devices."""
+
+import getpass
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from cli.compose import require_database
+from cli.errors import CommandFailed, told_plainly
+from infrastructure.settings import Settings
+
+app = typer.Typer(help="Decide over the devices of the village.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is recorded.")]
+
+
+@app.command()
+def suspend(device_id: UUID, reason: Reason) -> None:
+    """Let a device take no part for a while."""
+    _decide("suspend_device", device_id, reason)
+
+
+@app.command()
+def reinstate(device_id: UUID, reason: Reason) -> None:
+    """Let a suspended device take part again."""
+    _decide("reinstate_device", device_id, reason)
+
+
+@app.command()
+def retire(device_id: UUID, reason: Reason) -> None:
+    """End a device for ever."""
+    _decide("retire_device", device_id, reason)
+
+
+def _decide(command: str, device_id: UUID, reason: str) -> None:
+    from cli.compose import parts
+    from domain.kernel import Refusal, new_scope, within
+
+    with told_plainly(), parts(require_database(Settings()), "devices") as made:
+        try:
+            with within(new_scope(f"operator:{getpass.getuser()}")):
+                receipt = getattr(made.village.device_registry, command)(device_id=device_id, reason=reason)
+        except Refusal as refusal:
+            raise CommandFailed(f"{refusal.code}: {refusal}") from refusal
+        typer.echo(f"Recorded at position {receipt.position}.")

@@ -1,0 +1,75 @@
+"""Commands on what a device may do: suspend, reinstate, retire, and a new key in place of the old one."""
+
+from uuid import UUID
+
+from domain.kernel import EventLog, Receipt, command
+
+from .device import Device, DeviceUnknown
+from .enrolment import check_rotation
+from .status import DeviceOfAnother
+
+
+class Lifecycle:
+    """The part of the service that is about status and keys."""
+
+    log: EventLog
+
+    @command
+    def suspend_device(self, *, device_id: UUID, reason: str) -> Receipt:
+        """Let a device take no part for a while.
+
+        Raises:
+            DeviceUnknown, DeviceNotEnrolled, DeviceRetired, StatusReasonInvalid.
+        """
+        device = self._device(device_id)
+        device.suspend(reason)
+        return self.log.record(device)
+
+    @command
+    def reinstate_device(self, *, device_id: UUID, reason: str) -> Receipt:
+        """Let a suspended device take part again.
+
+        Raises:
+            DeviceUnknown, DeviceNotEnrolled, DeviceRetired, StatusReasonInvalid.
+        """
+        device = self._device(device_id)
+        device.reinstate(reason)
+        return self.log.record(device)
+
+    @command
+    def retire_device(self, *, device_id: UUID, reason: str, owner_id: UUID | None = None) -> Receipt:
+        """End a device for ever. `owner_id` is the member who asks, None for an operator.
+
+        Raises:
+            DeviceUnknown, DeviceOfAnother, DeviceNotEnrolled, StatusReasonInvalid.
+        """
+        device = self._device(device_id)
+        if owner_id is not None and owner_id != device.owner_id:
+            raise DeviceOfAnother(f"device {device_id} belongs to somebody else")
+        device.retire(reason)
+        return self.log.record(device)
+
+    @command
+    def rotate_key(self, *, device_id: UUID, challenge: str, ed25519_pub: str, signature: str, proof: str) -> Receipt:
+        """Put a new signing key in place of the present one. The edge has checked that the challenge is fresh.
+
+        Args:
+            signature: by the present key over challenge, device and both keys. proof: the same by the new key.
+
+        Raises:
+            DeviceUnknown, DeviceNotEnrolled, DeviceSuspended, DeviceRetired, PublicKeyMalformed, PublicKeyWeak,
+            KeyUnchanged, RotationSignatureInvalid, RotationProofInvalid.
+        """
+        device = self._device(device_id)
+        known = device.ed25519_pub
+        device.rotate_key(ed25519_pub)
+        check_rotation(
+            challenge=challenge, device_id=device_id, old=known, new=ed25519_pub, signature=signature, proof=proof
+        )
+        return self.log.record(device)
+
+    def _device(self, device_id: UUID) -> Device:
+        device = self.log.find(Device, device_id)
+        if device is None:
+            raise DeviceUnknown(f"no device {device_id}")
+        return device

@@ -58,9 +58,9 @@ def run() -> list[Row]:
         others = [functools.partial(_pay_theirs, library, [wallet.id for wallet in wallets])] * CALLERS
         counts: list[int] = []
         for _ in range(RUNS):
-            before = time.process_time(), history.cpu_s()
+            before = history.cpu_s(), time.process_time()
             ours.append(rate_of(paying, counts))
-            cpu.append([(time.process_time() - before[0]) / counts[-1], (history.cpu_s() - before[1]) / counts[-1]])
+            cpu.append([(time.process_time() - before[1]) / counts[-1], (history.cpu_s() - before[0]) / counts[-1]])
             raw.append(bare.rate(bare.autocommit))
             theirs.append(rate_of(others))
         _check(log, owners, paid=sum(counts))

@@ -91,6 +91,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     from projections.catalogue import READ_MODELS
     from projections.device_registry import DeviceIndex
     from projections.federated_learning import Participations
+    from projections.matching import OfferingIndex
     from projections.tokenomics.queries import RewardIndex
 
     assert settings.database_url is not None, "require_database comes first"
@@ -110,7 +111,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
             device_registry=DeviceRegistryService(log, index),
             tokenomics=TokenomicsService(log, policy_of(settings), RewardIndex(database)),
             federated_learning=FederatedLearningService(log, blobs, participants, limits),
-            marketplace=MarketplaceService(log, DeviceOwners(log)),
+            marketplace=MarketplaceService(log, DeviceOwners(log), OfferingIndex(database)),
             deadlines=deadlines,
             monitoring=MonitoringService(log, [model.name for model in READ_MODELS]),
             sagas=SagaOperations(log, [PayForService(deadlines, payments_of(settings))]),

@@ -31,6 +31,7 @@ PARTS = {
     "audit": "Check the log and what follows from it.",
     "projections": "See and operate the read models.",
     "sagas": "See and operate the sagas.",
+    "market": "Check the market.",
     "subjects": "Erase people.",
     "bus": "See the bus.",
     "as-of": "See a read model as it was at a position or a time.",

@@ -6,6 +6,7 @@ from domain.federated_learning import round as round
 from domain.federated_learning import session as session
 from domain.marketplace import contract as contract
 from domain.marketplace import offering as offering
+from domain.marketplace import request as request
 from domain.monitoring import projection as projection
 from domain.privacy import subject as subject
 from domain.sagas import coordinate_training as coordinate_training

@@ -20,6 +20,7 @@ from api.edge.commands import (
 from api.edge.context import ApiContext
 from api.edge.gate import Caller, GatedRoute, allow
 from api.edge.principals import Principal
+from domain.marketplace.matching import Wish
 from domain.marketplace.offering import Resources
 from domain.marketplace.sla import Measured, SlaTerms
 
@@ -80,6 +81,25 @@ class ProposeContract(Body):
     duration_ms: Milliseconds
     deadline_at: At
     max_price_grains: PositiveGrains
+    owner_id: UUID | None = None
+
+
+class MatchRequest(Body):
+    """`request_id` is the caller's choice. Bounds of zero ask for nothing; `owner_id` is for operators."""
+
+    request_id: UUID
+    service_type: Name
+    units: Count
+    duration_ms: Milliseconds
+    deadline_at: At
+    max_price_grains: PositiveGrains
+    region: Name | None = None
+    min_ram_mb: Count = 0
+    min_cpu_cores: Count = 0
+    min_compute_score: Count = 0
+    min_uptime_bp: Count = 0
+    price_weight: Count = 1
+    uptime_weight: Count = 1
     owner_id: UUID | None = None
 
 
@@ -154,6 +174,17 @@ def _offerings(routes: APIRouter, ctx: ApiContext) -> None:
 
 def _customers(routes: APIRouter, ctx: ApiContext) -> None:
     service = ctx.village.marketplace
+
+    @routes.post("/match_service_request")
+    @allow("operator", "member")
+    async def match_service_request(request: Request, caller: Caller, body: MatchRequest) -> Response:
+        """Find the offering that serves a wish best. The answer is a receipt that can be decided again."""
+        given: dict[str, Any] = {
+            "request_id": body.request_id,
+            "customer_id": own_or_named(caller, body.owner_id),
+            "wish": Wish(**body.model_dump(exclude={"request_id", "owner_id"})),
+        }
+        return await run_command(ctx, request, service.match_service_request, **given)
 
     @routes.post("/propose_contract")
     @allow("operator", "member")

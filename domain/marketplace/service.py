@@ -1,12 +1,16 @@
-"""The marketplace service: what is sold and bought, one command a record."""
+"""The marketplace service: what is sold, found and bought, one command a record."""
 
 from uuid import UUID
 
-from domain.kernel import EventLog
+import msgspec
+
+from domain.kernel import EventLog, Receipt, command, scope
 
 from .contract import Contract
 from .contracts import Contracts
+from .matching import MAX_CANDIDATES, OfferingDirectory, Wish, checked
 from .offerings import DeviceOwners
+from .request import ServiceRequest
 
 
 class MarketplaceService(Contracts):
@@ -15,11 +19,33 @@ class MarketplaceService(Contracts):
     Args:
         log: the village's event log.
         owner_of: the query port that says whose a device is; a process that publishes no offerings has none.
+        directory: the query port of the open offerings; a process that matches no requests has none.
     """
 
-    def __init__(self, log: EventLog, owner_of: DeviceOwners | None = None) -> None:
+    def __init__(
+        self, log: EventLog, owner_of: DeviceOwners | None = None, directory: OfferingDirectory | None = None
+    ) -> None:
         self.log = log
         self._owner_of = owner_of
+        self._directory = directory
+
+    @command
+    def match_service_request(self, *, request_id: UUID, customer_id: UUID, wish: Wish) -> Receipt:
+        """Find the offering that serves a wish best; the receipt is recorded, and answered.
+
+        Raises:
+            AlreadyExists: the request was decided. WishInvalid, AmountNotPositive, AmountTooLarge.
+        """
+        assert self._directory is not None, "this process was composed without a directory of offerings"
+        now = scope().now
+        snapshot = self._directory.open_offerings(limit=MAX_CANDIDATES)
+        decided = ServiceRequest.decide(request_id, customer_id, checked(wish, now), snapshot, now)
+        return self.log.record(
+            decided,
+            snapshot_position=decided.snapshot_position,
+            ruleset_hash=decided.ruleset_hash,
+            **msgspec.to_builtins(decided.decision),
+        )
 
     def get_contract(self, *, contract_id: UUID) -> Contract:
         """A contract as the log has it. Raises ContractUnknown."""

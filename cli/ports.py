@@ -4,6 +4,7 @@ from uuid import UUID
 
 from domain.device_registry.criteria import DeviceCriteria
 from domain.device_registry.device import Device
+from domain.device_registry.status import ACTIVE
 from domain.federated_learning.policy import ParticipantCriteria
 from domain.federated_learning.selection import Candidate, Survey
 from domain.kernel import AggregateNotFound, EventLog
@@ -38,7 +39,7 @@ class Participants:
 
 
 class DeviceOwners:
-    """Whose an enrolled device is, asked of the log by the marketplace."""
+    """Whose an active device is, asked of the log by the marketplace."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
@@ -48,4 +49,4 @@ class DeviceOwners:
             device = self._log.find(Device, device_id)
         except AggregateNotFound:  # an id of something else
             return None
-        return device.owner_id if device is not None and device.enrolled else None
+        return device.owner_id if device is not None and device.enrolled and device.status == ACTIVE else None

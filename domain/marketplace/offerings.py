@@ -13,11 +13,11 @@ from .states import ContractUnknown
 
 
 class DeviceNotOfProvider(Forbidden):
-    """A provider offers the devices it owns."""
+    """A provider offers active devices that it owns."""
 
 
 class DeviceOwners(Protocol):
-    """Query port: the owner of an enrolled device, None where there is none."""
+    """Query port: the owner of an active device, None where there is none."""
 
     def __call__(self, device_id: UUID) -> UUID | None: ...
 

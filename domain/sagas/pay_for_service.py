@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
+from domain.device_registry.device import Device
 from domain.kernel import Conflict, Fact, Refusal, derive, scope
 from domain.marketplace.contract import Contract
 from domain.marketplace.settlement import Paid, due_of, reviewed_until
@@ -147,6 +148,7 @@ def _release(process: Process, village: Village) -> None:
 
 
 def _start(process: Process, village: Village) -> None:
+    village.log.load(Device, _contract(process, village).terms.device_id).require_active()
     village.marketplace.activate_contract(contract_id=_id(process))
 
 

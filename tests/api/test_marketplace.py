@@ -180,6 +180,11 @@ def test_only_the_owner_of_a_device_offers_it_and_withdraws_the_offering(stall: 
     assert stall.offer(price_grains_per_hour="0").json()["code"] == "request_invalid"
     assert stall.offer(sla=SLA | {"uptime_bp": 10_001}).json()["code"] == "sla_invalid"
     assert stall.offer(service_type="mining").json()["code"] == "offering_invalid"
+    with within(new_scope("test")):
+        registry = stall.office.village.device_registry
+        idle = enrol(registry, owner_id=stall.provider, now=datetime.now(UTC))
+        registry.suspend_device(device_id=idle, reason="a drill")
+    assert stall.offer(device_id=str(idle)).json()["code"] == "device_not_of_provider"
     named = {"offering_id": stall.offered()}
     assert stall.office.refused("marketplace/withdraw_offering", named, stall.customer) == (404, "offering_unknown")
     assert stall.office.post("marketplace/withdraw_offering", named, stall.provider).status_code == 200

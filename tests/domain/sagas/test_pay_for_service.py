@@ -230,6 +230,14 @@ def test_a_contract_whose_deadline_is_too_close_at_its_start_is_taken_back_whole
     market.assert_sound()
 
 
+def test_a_device_that_was_suspended_since_does_not_start(market: Market) -> None:
+    contract_id = market.propose()
+    market.ask(market.registry.suspend_device, device_id=market.device_id, reason="a drill")
+    market.stage.run()
+    assert (market.process(contract_id).status, market.process(contract_id).reason) == (COMPENSATED, "device_suspended")
+    assert (market.offering().free, market.wallet(market.customer_id).held) == (4, 0)
+
+
 def test_a_contract_that_is_cancelled_before_it_starts_costs_nothing(market: Market) -> None:
     contract_id = market.propose()
     market.ask(market.market.cancel_contract, contract_id=contract_id, customer_id=market.customer_id, reason="no")

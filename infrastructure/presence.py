@@ -3,6 +3,10 @@
 A row says what the log says, or it is `unsettled`. Every transition first marks the row (committed), then records
 the fact under the row's lock, then writes the new state. Whatever crashes in between leaves an unsettled row, which
 the next heartbeat or tick of the presence clock settles by asking the log, so neither a fact is lost nor a row stuck.
+
+Nothing is recorded that does not last: silence counts after 45 and 90 s, a return after 30 s without such a silence,
+another latency class after 60 s in it. So a device's presence changes at most once in 30 s. What has never been is
+recorded at once.
 """
 
 from collections.abc import Callable
@@ -14,13 +18,16 @@ from uuid import UUID
 import psycopg
 
 from domain.device_registry.device import OFFLINE, ONLINE
-from domain.device_registry.latency import latency_class
+from domain.device_registry.latency import LatencyWatch
 from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import Receipt, Refusal, new_scope, within
 from infrastructure.database import Database
 
 DEGRADED_AFTER = timedelta(seconds=45)
 OFFLINE_AFTER = timedelta(seconds=90)
+ONLINE_AFTER = timedelta(seconds=30)
+"""How long a device that was silent has to send heartbeats, none later than DEGRADED_AFTER, to be online again."""
+
 MAX_SEQUENCE = 2**63 - 1
 MAX_LATENCY_MS = 600_000
 
@@ -28,23 +35,29 @@ UNSETTLED = "unsettled"
 
 # The latency is a moving average, in which one measurement counts a quarter.
 _BEAT = """
-    INSERT INTO edge.presence AS held (device_id, sequence, last_seen_at, state, latency_ms)
-    VALUES (%(device_id)s, %(sequence)s, %(now)s, 'unsettled', %(latency_ms)s)
+    INSERT INTO edge.presence AS held (device_id, sequence, last_seen_at, steady_since, state, latency_ms)
+    VALUES (%(device_id)s, %(sequence)s, %(now)s, 'epoch', 'unsettled', %(latency_ms)s)
     ON CONFLICT (device_id) DO UPDATE SET
         sequence = excluded.sequence,
         last_seen_at = greatest(held.last_seen_at, excluded.last_seen_at),
-        state = CASE held.state WHEN 'online' THEN 'online' ELSE 'unsettled' END,
+        steady_since = CASE WHEN excluded.last_seen_at - held.last_seen_at >= %(gap)s
+            THEN excluded.last_seen_at ELSE held.steady_since END,
         latency_ms = CASE
             WHEN excluded.latency_ms IS NULL THEN held.latency_ms
             WHEN held.latency_ms IS NULL THEN excluded.latency_ms
             ELSE (held.latency_ms * 3 + excluded.latency_ms) / 4
         END
     WHERE held.sequence < excluded.sequence
-    RETURNING state, latency_ms, latency_class_ms
+    RETURNING state, steady_since, latency_ms, latency_class_ms, latency_candidate_ms, latency_since
 """
 _MARK = "UPDATE edge.presence SET state = 'unsettled' WHERE device_id = %s"
-_LOCK = "SELECT state, last_seen_at, latency_ms, latency_class_ms FROM edge.presence WHERE device_id = %s FOR UPDATE"
-_SETTLE = "UPDATE edge.presence SET state = %s, latency_class_ms = %s WHERE device_id = %s"
+_LOCK = "SELECT state, last_seen_at, steady_since FROM edge.presence WHERE device_id = %s FOR UPDATE"
+_SETTLE = "UPDATE edge.presence SET state = %s WHERE device_id = %s"
+# Without a known class the next measurement is recorded at once, and so settles what a crash has left open.
+_MARK_LATENCY = "UPDATE edge.presence SET latency_class_ms = NULL WHERE device_id = %s"
+_WATCH = (
+    "UPDATE edge.presence SET latency_class_ms = %s, latency_candidate_ms = %s, latency_since = %s WHERE device_id = %s"
+)
 _MARK_SILENT = """
     UPDATE edge.presence SET state = 'unsettled' WHERE device_id IN (
         SELECT device_id FROM edge.presence
@@ -98,16 +111,23 @@ class PresenceStore:
         Raises:
             HeartbeatReplayed: the sequence has not risen; nothing changed.
         """
-        beat = {"device_id": device_id, "sequence": sequence, "latency_ms": latency_ms, "now": now}
+        beat = {
+            "device_id": device_id,
+            "sequence": sequence,
+            "latency_ms": latency_ms,
+            "now": now,
+            "gap": DEGRADED_AFTER,
+        }
         with self._database.writer.connection() as connection:
             row = connection.execute(_BEAT, beat, prepare=True).fetchone()
         if row is None:
             raise HeartbeatReplayed(f"sequence {sequence} is not greater than the last one")
-        state, average, known = row
-        moved = average is not None and latency_class(average, known) != known
-        if state != ONLINE or moved:
-            self._settle_online(device_id, now, mark=state == ONLINE)
-        return ONLINE
+        state, steady_since, average, *watch = row
+        if state == UNSETTLED or (state != ONLINE and now - steady_since >= ONLINE_AFTER):
+            state = self._settle_seen(device_id, now, mark=state != UNSETTLED)
+        if average is not None:
+            self._watch_latency(device_id, LatencyWatch(*watch), average, now)
+        return str(state)
 
     def mark_silent(self, silence: Silence, limit: int) -> list[UUID]:
         """Mark devices whose silence may be a transition, longest silent first."""
@@ -122,30 +142,52 @@ class PresenceStore:
     def settle_silent(self, device_id: UUID, silence: Silence, now: datetime) -> str:
         """Record what a marked device's silence means now; answers its state."""
         with self._database.writer.connection() as connection, connection.transaction():
-            state, last_seen_at, _, known = _locked(connection, device_id)
+            state, last_seen_at, _ = _locked(connection, device_id)
             found = silence.state(last_seen_at)
             if state != UNSETTLED or found == ONLINE:
-                return str(state)  # a heartbeat came in between, and settles the row itself
+                return state  # a heartbeat came in between, and settles the row itself
             self._record("system:clock", now, lambda: self._fell_silent(device_id, found, last_seen_at))
-            connection.execute(_SETTLE, (found, known, device_id))
-        return found
+            return self._settled(connection, device_id)
 
-    def _settle_online(self, device_id: UUID, now: datetime, *, mark: bool) -> None:
-        actor = f"device:{device_id}"
+    def _settle_seen(self, device_id: UUID, now: datetime, *, mark: bool) -> str:
         if mark:
             with self._database.writer.connection() as connection:
                 connection.execute(_MARK, (device_id,))
         with self._database.writer.connection() as connection, connection.transaction():
-            state, _, average, known = _locked(connection, device_id)
-            if state == ONLINE:
-                return  # another heartbeat has settled it
-            self._record(actor, now, lambda: self._registry.device_went_online(device_id=device_id, seen_at=now))
-            if average is not None:
-                reached = known = latency_class(average, known)
+            state, _, steady_since = _locked(connection, device_id)
+            if state != UNSETTLED:
+                return state  # another heartbeat has settled it
+            if now - steady_since >= ONLINE_AFTER:
                 self._record(
-                    actor, now, lambda: self._registry.record_latency_class(device_id=device_id, latency_ms=reached)
+                    f"device:{device_id}",
+                    now,
+                    lambda: self._registry.device_went_online(device_id=device_id, seen_at=now),
                 )
-            connection.execute(_SETTLE, (ONLINE, known, device_id))
+            return self._settled(connection, device_id)
+
+    def _settled(self, connection: psycopg.Connection[Any], device_id: UUID) -> str:
+        """Let a locked row say what the log says; answers that."""
+        state = self._registry.presence_of(device_id)
+        connection.execute(_SETTLE, (state, device_id))
+        return state
+
+    def _watch_latency(self, device_id: UUID, watch: LatencyWatch, average: int, now: datetime) -> None:
+        after = watch.after(average, now)
+        if after == watch:
+            return
+        reached = after.known
+        if reached != watch.known and reached is not None:
+            with self._database.writer.connection() as connection:
+                connection.execute(_MARK_LATENCY, (device_id,))
+        with self._database.writer.connection() as connection, connection.transaction():
+            _locked(connection, device_id)
+            if reached != watch.known and reached is not None:
+                self._record(
+                    f"device:{device_id}",
+                    now,
+                    lambda: self._registry.record_latency_class(device_id=device_id, latency_ms=reached),
+                )
+            connection.execute(_WATCH, (*after, device_id))
 
     def _fell_silent(self, device_id: UUID, found: str, last_seen_at: datetime) -> Receipt:
         if found == OFFLINE:
@@ -157,7 +199,7 @@ class PresenceStore:
             command()
 
 
-def _locked(connection: psycopg.Connection[Any], device_id: UUID) -> tuple[str, datetime, int | None, int | None]:
+def _locked(connection: psycopg.Connection[Any], device_id: UUID) -> tuple[str, datetime, datetime]:
     row = connection.execute(_LOCK, (device_id,)).fetchone()
     assert row is not None, "presence rows are never deleted"
-    return row[0], row[1], row[2], row[3]
+    return row[0], row[1], row[2]

@@ -137,6 +137,10 @@ class DeviceRegistryService(Lifecycle):
         opened = Opener(Reputation.fact(Reputation.Opened, stream, device_id=device_id, service=service))
         return self.log.record(opened, evidence, id=device_id)
 
+    def presence_of(self, device_id: UUID) -> str:
+        """Whether a device is online, degraded or offline, as the log says. Raises DeviceUnknown."""
+        return self._device(device_id).presence
+
     def query_devices(self, criteria: DeviceCriteria) -> tuple[Sequence[Candidate], int]:
         """The devices that match, by rising id, and the position they were known at. Raises CriteriaInvalid."""
         assert self.directory is not None, "this process was composed without a device directory"

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from itertools import count, pairwise
+from itertools import accumulate, count, pairwise
 from uuid import UUID
 
 import pytest
@@ -44,9 +44,8 @@ def at(seconds: int) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def beat(store: PresenceStore, device_id: UUID, seconds: int, latency_ms: int | None = None) -> None:
-    sequence = next(_sequences)
-    assert store.beat(device_id=device_id, sequence=sequence, latency_ms=latency_ms, now=at(seconds)) == "online"
+def beat(store: PresenceStore, device_id: UUID, seconds: int, latency_ms: int | None = None) -> str:
+    return store.beat(device_id=device_id, sequence=next(_sequences), latency_ms=latency_ms, now=at(seconds))
 
 
 def watch(clock: PresenceClock, start: int, end: int) -> None:
@@ -83,7 +82,7 @@ def test_a_hundred_heartbeats_are_one_fact(
     assert log.head() == 3
 
 
-def test_silence_degrades_after_45_s_and_loses_after_90_s_and_one_heartbeat_brings_back(
+def test_silence_degrades_after_45_s_and_loses_after_90_s_and_30_s_of_heartbeats_bring_back(
     store: PresenceStore, service: DeviceRegistryService, database: Database
 ) -> None:
     device_id = enrol(service)
@@ -95,8 +94,9 @@ def test_silence_degrades_after_45_s_and_loses_after_90_s_and_one_heartbeat_brin
     assert presence_facts(database, device_id)[1:] == [("WentDegraded", at(0))]
     watch(clock, 90, 200)
     assert presence_facts(database, device_id)[2:] == [("WentOffline", at(0))]
-    beat(store, device_id, 201)
-    assert presence_facts(database, device_id)[3:] == [("WentOnline", at(201))]
+    assert [beat(store, device_id, seconds) for seconds in (201, 211, 230)] == ["offline"] * 3
+    assert [beat(store, device_id, seconds) for seconds in (231, 232)] == ["online"] * 2
+    assert presence_facts(database, device_id)[3:] == [("WentOnline", at(231))]
     assert row(database, device_id)[0] == "online"
 
 
@@ -168,13 +168,14 @@ def test_heartbeats_and_two_clocks_at_once_leave_alternating_facts_and_an_agreei
     with ThreadPoolExecutor(3) as threads:
         for done in [threads.submit(beats), threads.submit(ticks), threads.submit(ticks)]:
             done.result()
-    beat(store, device_id, 300)
+    for seconds in (300, 320, 340):
+        beat(store, device_id, seconds)
     names = [name for name, _ in presence_facts(database, device_id)]
     assert all(first != second for first, second in pairwise(names))
     assert row(database, device_id)[0] == log.load(Device, device_id).presence == "online"
 
 
-def test_the_latency_class_is_recorded_when_the_average_leaves_it(
+def test_the_latency_class_is_recorded_when_the_average_has_left_it_for_a_minute(
     store: PresenceStore, service: DeviceRegistryService, log: EventLog, database: Database
 ) -> None:
     device_id = enrol(service)
@@ -184,10 +185,13 @@ def test_the_latency_class_is_recorded_when_the_average_leaves_it(
     for seconds in range(1, 20):
         beat(store, device_id, seconds, 45)
     assert log.head() == head
-    beat(store, device_id, 20, 100)
+    for seconds in range(20, 80, 10):
+        beat(store, device_id, seconds, 100)
+    assert log.head() == head
+    beat(store, device_id, 80, 100)
     assert log.load(Device, device_id).latency_ms == 100
     assert row(database, device_id)[0::2] == ("online", 100)
-    for seconds in range(21, 40):
+    for seconds in range(81, 99):
         beat(store, device_id, seconds)
     assert log.head() == head + 1
 
@@ -256,7 +260,8 @@ def test_wherever_the_process_dies_the_next_heartbeat_or_tick_makes_row_and_log_
             clock = PresenceClock(store)
     registry.dies = ""
     if ends_with_a_beat:
-        beat(store, device_id, now + 1)
+        for seconds in range(1, 42, 10):
+            beat(store, device_id, now + seconds)
     elif all(act == "silence" for act, _, _ in steps):
         return  # it has never been seen
     else:
@@ -278,3 +283,36 @@ def test_a_whole_fleet_that_falls_silent_is_settled_tick_by_tick(
     watch(clock, 0, 40)
     assert [clock.tick(at(50)) for _ in range(4)] == [3, 3, 1, 0]
     assert {row(database, device_id)[0] for device_id in devices} == {"degraded"}
+
+
+MOMENTS = st.lists(st.sampled_from([5, 10, 20, 30, 40, 45, 50, 90, 120]), max_size=12)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(gaps=MOMENTS)
+def test_however_heartbeats_come_a_fact_is_recorded_only_of_what_has_lasted(
+    database: Database, log: EventLog, gaps: list[int]
+) -> None:
+    registry = DeviceRegistryService(log)
+    store, device_id = PresenceStore(database, registry), enrol(registry)
+    clock, beats = PresenceClock(store), [0, *accumulate(gaps)]
+    changes: list[tuple[str, int]] = []
+    for now in range(0, beats[-1] + 200, 5):
+        clock.tick(at(now))
+        answered = beat(store, device_id, now) if now in beats else None
+        known = [name for name, _ in presence_facts(database, device_id)]
+        assert answered is None or known[-1] == f"Went{answered.title()}"
+        changes += [(name, now) for name in known[len(changes) :]]
+    assert changes[0] == ("WentOnline", 0)
+    assert changes[-1][0] == "WentOffline"
+    for (before, then), (name, now) in pairwise(changes):
+        assert before != name
+        assert now - then >= 30
+        last = max(moment for moment in beats if moment <= now)
+        if name == "WentOnline":
+            steady = [moment for moment in beats if now - 30 <= moment <= now]
+            earlier = max(moment for moment in beats if moment <= now - 30)
+            assert all(second - first < 45 for first, second in pairwise([earlier, *steady]))
+        else:
+            last = max(moment for moment in beats if moment < now)
+            assert now - last >= (45 if name == "WentDegraded" else 90)

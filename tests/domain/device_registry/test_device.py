@@ -18,7 +18,13 @@ from domain.device_registry.enrolment import (
     PublicKeyMalformed,
     PublicKeyWeak,
 )
-from domain.device_registry.latency import LATENCY_CLASSES_MS, LatencyInvalid, latency_class
+from domain.device_registry.latency import (
+    LATENCY_CLASSES_MS,
+    LATENCY_HOLD,
+    LatencyInvalid,
+    LatencyWatch,
+    latency_class,
+)
 from domain.device_registry.status import DeviceRetired, DeviceSuspended, StatusReasonInvalid
 from domain.kernel import Refusal
 from tests.devices import CLAIM_EXPIRES_AT, NOW, Applicant, claimed_device, enrolled_device, some_capabilities
@@ -233,6 +239,36 @@ def test_a_latency_class_never_promises_less_than_was_measured_and_stays_once_re
     assert reached in LATENCY_CLASSES_MS
     assert reached >= min(latency, LATENCY_CLASSES_MS[-1])
     assert latency_class(latency, reached) == reached
+
+
+@given(
+    measured=st.lists(st.tuples(st.integers(1, 40), st.sampled_from([1, 30, 45, 52, 60, 90, 110, 300])), max_size=60)
+)
+def test_however_a_latency_wavers_its_class_changes_once_a_minute_at_most_and_only_to_where_it_has_stayed(
+    measured: list[tuple[int, int]],
+) -> None:
+    watch, now, changed_at, history = LatencyWatch(None), NOW, None, []
+    for seconds, latency in measured:
+        now += timedelta(seconds=seconds)
+        history.append((now, latency))
+        before, watch = watch, watch.after(latency, now)
+        if watch.known == before.known or before.known is None:
+            continue
+        assert watch.known is not None
+        assert changed_at is None or now - changed_at >= LATENCY_HOLD
+        held = [one for at, one in history if now - LATENCY_HOLD <= at]
+        assert all(latency_class(one, before.known) != before.known for one in held)
+        assert all(latency_class(one, watch.known) == watch.known for one in held)
+        changed_at = now
+
+
+def test_a_latency_that_stays_in_another_class_is_in_it_after_a_minute() -> None:
+    watch = LatencyWatch(None).after(40, NOW)
+    assert watch.known == 50
+    for seconds in range(0, 60, 10):
+        watch = watch.after(80, NOW + timedelta(seconds=seconds))
+        assert watch.known == 50
+    assert watch.after(80, NOW + LATENCY_HOLD) == LatencyWatch(100)
 
 
 ACTS = st.sampled_from(["see", "miss", "lose", "measure", "change"])

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import set_json_loads
 
-from domain.device_registry.criteria import DeviceCriteria
+from domain.device_registry.criteria import DeviceCriteria, Mismatch, mismatches
 from domain.device_registry.device import DEGRADED, OFFLINE, ONLINE, Device
 from domain.device_registry.reputation import NEWCOMER_BP, Reputation, Standing
 from domain.device_registry.status import ACTIVE, RETIRED, SUSPENDED
@@ -22,6 +22,9 @@ from .rows import Key, ReadModel, Row
 
 MAX_CANDIDATES = 10_000
 """The most devices one query answers."""
+
+MAX_EXPLAINED = 100
+"""Of how many devices one query tells why they do not match."""
 
 
 class DeviceRow(Row, frozen=True):
@@ -184,6 +187,13 @@ def asked(criteria: DeviceCriteria) -> list[Asked]:
     return found
 
 
+def unmet(criteria: DeviceCriteria) -> Asked:
+    """That at least one of the criteria is not met, as one condition."""
+    conditions = asked(criteria)
+    text = " AND ".join(f"({condition.text})" for condition in conditions)
+    return Asked("unmet", f"({text}) IS NOT TRUE", _parameters(conditions))
+
+
 class Survey(msgspec.Struct, frozen=True):
     """Which devices meet criteria at a position, and how many of all devices fail each criterion that was asked."""
 
@@ -226,6 +236,16 @@ class DeviceIndex:
             all_devices=total,
             refused={name: number for name, number in zip(names, failing, strict=True) if number},
         )
+
+    def explain(
+        self, criteria: DeviceCriteria, *, after: UUID | None = None, limit: int = MAX_EXPLAINED
+    ) -> list[tuple[DeviceRow, list[Mismatch]]]:
+        """Devices that do not match, by rising id, each with every reason why."""
+        assert limit <= MAX_EXPLAINED, f"at most {MAX_EXPLAINED} devices are explained at once"
+        with self._snapshot() as connection:
+            records = _matching(connection, self._model.select(), [unmet(criteria)], after, limit)
+        rows = [DeviceRow(*record) for record in records]
+        return [(row, mismatches(criteria, row)) for row in rows]
 
     @property
     def _table(self) -> sql.Identifier:

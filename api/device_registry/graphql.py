@@ -7,7 +7,7 @@ import strawberry
 
 from api.edge.graphql import AsOf, Condition, Connection, Info, Listing, Position, equals
 from domain.device_registry.criteria import DeviceCriteria, checked_criteria, mismatches
-from projections.device_registry import Asked, DeviceRow, Devices, asked
+from projections.device_registry import Asked, DeviceRow, Devices, asked, unmet
 
 
 @strawberry.type
@@ -143,6 +143,22 @@ class Query:
     ) -> Connection[Device]:
         """Enrolled devices by id, all or those that meet criteria, as they are or as they were."""
         return await DEVICES.page(info, first, after, at_least, *_conditions(criteria), as_of=as_of)
+
+    @strawberry.field
+    async def unmatched_devices(
+        self,
+        info: Info,
+        first: int,
+        criteria: DeviceCriteriaInput,
+        after: str | None = None,
+        at_least: Position | None = None,
+        as_of: AsOf | None = None,
+    ) -> Connection[Device]:
+        """Enrolled devices by id that do not meet criteria; `mismatches` of each says why."""
+        value = criteria.value()
+        one = unmet(value)
+        condition = Condition(one.text, one.parameters, lambda row: bool(mismatches(value, row)))
+        return await DEVICES.page(info, first, after, at_least, condition, as_of=as_of)
 
     @strawberry.field
     async def device(

@@ -241,6 +241,16 @@ def test_devices_are_listed_by_criteria_page_by_page_and_a_mismatch_is_explained
         device(deviceId: $id) { mismatches(criteria: $c) { criterion } } }"""
     found = desk.ask(why, id=str(devices[0].device_id), c=criteria)["data"]["device"]["mismatches"]
     assert found == [{"criterion": "min_ram_mb"}, {"criterion": "availability_required"}]
+    others = """query($c: DeviceCriteriaInput!) { unmatchedDevices(first: 9, criteria: $c) {
+        edges { node { deviceId mismatches(criteria: $c) { criterion wanted found } } } totalCount } }"""
+    listed = desk.ask(others, c=criteria)["data"]["unmatchedDevices"]
+    assert [edge["node"]["deviceId"] for edge in listed["edges"]] == [str(devices[0].device_id)]
+    assert listed["edges"][0]["node"]["mismatches"][0] == {
+        "criterion": "min_ram_mb",
+        "wanted": "2048",
+        "found": "1024",
+    }
+    assert listed["totalCount"] == 1
 
 
 def test_criteria_out_of_bounds_are_refused_by_name(desk: Desk) -> None:

@@ -188,6 +188,8 @@ def test_the_query_answers_exactly_what_a_brute_force_filter_answers(
         assert index.eligible_devices(asked)[0] == expected
         assert found.device_ids == [row.device_id for row in expected]
         assert found.all_devices == len(rows)
+        explained = [(row.device_id, why) for row, why in index.explain(asked)]
+        assert explained == sorted(((one, why) for one, why in reasons.items() if why), key=lambda pair: pair[0])
         failing = [{mismatch.criterion for mismatch in why} for why in reasons.values()]
         counted = {name: sum(name in criteria for criteria in failing) for name in set().union(*failing)}
         assert found.refused == counted

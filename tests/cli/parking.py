@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
+from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import EventLog, derive, new_scope, within
 from domain.marketplace.offering import Resources
 from domain.marketplace.service import MarketplaceService
@@ -21,6 +22,7 @@ from infrastructure.database import Database
 from infrastructure.event_store import open_event_log
 from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
 from tests.cli.villages import eventually
+from tests.devices import enrol
 from tests.trading import HOUR_MS, SLA
 
 PRICE = 1_000
@@ -69,6 +71,7 @@ def _propose(log: EventLog, contract_id: UUID, customer_id: UUID) -> None:
     """A funded customer buys an hour of a new offering."""
     now, provider_id, offering_id = datetime.now(UTC), uuid4(), uuid4()
     tokenomics, market = TokenomicsService(log), MarketplaceService(log, lambda _: provider_id)
+    device_id = enrol(DeviceRegistryService(log), owner_id=provider_id, now=now)
     with within(new_scope("test")):
         work = Activity("fl_participation", uuid4(), uuid4(), customer_id, HOUR_MS, 10_000)
         claim_id = tokenomics.accrue_reward(activity=work).id
@@ -77,7 +80,7 @@ def _propose(log: EventLog, contract_id: UUID, customer_id: UUID) -> None:
         market.create_service_offering(
             offering_id=offering_id,
             provider_id=provider_id,
-            device_id=uuid4(),
+            device_id=device_id,
             service_type="compute_burst",
             resources=Resources(4_096, 4, 12_000),
             region="eu-west",

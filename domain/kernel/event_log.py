@@ -1,14 +1,8 @@
 """The event log: the one place where commands load aggregates and record facts."""
 
-import functools
-import random
-import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -18,12 +12,11 @@ from eventsourcing.persistence import StoredEvent
 
 from .aggregate import Aggregate
 from .cache import AggregateCache
+from .deciding import Attempt, attempt, decide_again, running_attempt
 from .errors import (
     AggregateNotFound,
-    AlreadyExists,
     CommandTooLarge,
     Conflict,
-    CursorMoved,
     LogClosed,
     LogOverloaded,
     LogUnavailable,
@@ -31,39 +24,19 @@ from .errors import (
     Refusal,
 )
 from .evolve import rehydrate
-from .ids import event_id
-from .mapper import codec_of
-from .personal import SubjectKeys, sealed
-from .scope import CommandScope, next_command, scope, within
+from .personal import SubjectKeys
+from .recording import appends_of, remember
+from .scope import next_command, scope, within
 from .snapshot import restored, take
 from .turns import Turns
-from .unit import Decided, Recordable, Unit, collected, exact_streams
-from .write import MAX_EVENTS_PER_COMMAND, Append, CursorMove, Receipt, Recorder, Write, Written
+from .unit import Decided, Recordable, Unit, collected
+from .write import MAX_EVENTS_PER_COMMAND, CursorMove, Receipt, Recorder, Write
 
 A = TypeVar("A", bound=Aggregate)
-P = ParamSpec("P")
 T = TypeVar("T")
 
-MAX_CONFLICTS = 50
-"""How often one command is decided before its caller is told of the conflict."""
-
-MAX_PAUSE_S = 0.02
-"""The longest pause before a command is decided again."""
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """One try at deciding a command: whether it may look into the cache, and what it did."""
-
-    fresh: bool
-    used_cache: bool = False
-    refused_on_cache: bool = False
-    recorded: bool = False
-    reads: dict[UUID, int] = field(default_factory=dict)
-
-
-_attempt: ContextVar[_Attempt | None] = ContextVar("attempt", default=None)
 _unit: ContextVar[Unit | None] = ContextVar("unit", default=None)
+_method: ContextVar[str] = ContextVar("method", default="record")
 
 
 class EventLog(Application[UUID]):
@@ -110,15 +83,15 @@ class EventLog(Application[UUID]):
         return None if found is None else _of(kind, found)
 
     def _found(self, kind: type[Aggregate], stream: UUID, new: bool) -> Aggregate | None:
-        attempt = _attempt.get()
-        if attempt is None:
+        running = attempt.get()
+        if running is None:
             return self._loaded(kind, stream)
-        found = None if attempt.fresh else self.cache.get(stream)
-        if found is not None or (new and not attempt.fresh):
-            attempt.used_cache = True
+        found = None if running.fresh else self.cache.get(stream)
+        if found is not None or (new and not running.fresh):
+            running.used_cache = True
         elif (found := self._loaded(kind, stream)) is not None:
             self.cache.put(found)
-        attempt.reads.setdefault(stream, 0 if found is None else found.version)
+        running.reads.setdefault(stream, 0 if found is None else found.version)
         return found
 
     def load(self, kind: type[A], stream: UUID) -> A:
@@ -167,7 +140,7 @@ class EventLog(Application[UUID]):
         if (unit := _unit.get()) is not None:
             unit.add(facts, held, receipt)
             return receipt
-        if _attempt.get() is None:
+        if attempt.get() is None:
             with within(next_command()):
                 return self._write(_method.get(), facts, held, receipt, ())
         return self._write(_method.get(), facts, held, receipt, ())
@@ -176,13 +149,13 @@ class EventLog(Application[UUID]):
         """Run a command: first answer of its idempotency key, else decide, else decide once more on fresh state."""
         if _unit.get() is not None:
             return self._within_unit(decide)
-        assert _attempt.get() is None, "commands run inside another one as `log.transact(...)`"
+        assert attempt.get() is None, "commands run inside another one as `log.transact(...)`"
         with within(next_command()) as asked:
             if asked.idempotency_key is not None and (given := self._recorder.answer_of(asked, method)) is not None:
                 return given
             token = _method.set(method)
             try:
-                return self._decide(decide)
+                return decide_again(decide, self._stands, self._turns)
             except Refusal as refusal:
                 if asked.idempotency_key is None or isinstance(refusal, LogUnavailable | LogOverloaded | LogClosed):
                     raise
@@ -213,10 +186,10 @@ class EventLog(Application[UUID]):
             CursorMoved: another process did this work. Conflict: a stream kept moving; nothing was recorded.
         """
         assert _unit.get() is None, "a unit of work holds no other"
-        if _attempt.get() is not None:
+        if attempt.get() is not None:
             return self._in_unit(decide, tuple(cursors), _method.get())
         with within(next_command()):
-            return self._decide(lambda: self._in_unit(decide, tuple(cursors), method), tries)
+            return decide_again(lambda: self._in_unit(decide, tuple(cursors), method), self._stands, self._turns, tries)
 
     def tentatively(self, decide: Callable[[], object]) -> None:
         """Run commands of a unit of work that may be refused: what they had decided before is dropped then.
@@ -241,8 +214,8 @@ class EventLog(Application[UUID]):
             decide()
         finally:
             _unit.reset(token)
-        attempt = _attempt_now()
-        if attempt.refused_on_cache and not self._stands(attempt):
+        running = running_attempt()
+        if running.refused_on_cache and not self._stands(running):
             raise Conflict("a refusal was decided on a cached copy")
         return self._write(method, unit.facts, unit.aggregates, unit.receipt or Receipt(0), cursors)
 
@@ -251,47 +224,15 @@ class EventLog(Application[UUID]):
         try:
             return decide()
         except Refusal:
-            attempt = _attempt_now()
-            attempt.refused_on_cache |= attempt.used_cache
+            running = running_attempt()
+            running.refused_on_cache |= running.used_cache
             raise
 
-    def _decide(self, decide: Callable[[], T], tries: int | None = None) -> T:
-        """Commands of this process that lost a stream take turns at it from then on, so that all are decided soon."""
-        tries = tries or MAX_CONFLICTS
-        with ExitStack() as turn:
-            for tried in range(tries):
-                attempt = _Attempt(fresh=tried > 0)
-                token = _attempt.set(attempt)
-                try:
-                    return decide()
-                except CursorMoved:
-                    raise
-                except AlreadyExists:
-                    if tried or tries == 1:
-                        raise
-                    lost = None
-                except Conflict as conflict:
-                    if tried == tries - 1:
-                        raise
-                    lost = conflict.stream
-                except Exception:
-                    # A refusal, or a fault of ours that what is no longer true has led to.
-                    if attempt.recorded or tried == tries - 1 or self._stands(attempt):
-                        raise
-                    lost = None
-                finally:
-                    _attempt.reset(token)
-                turn.close()
-                if lost is not None:
-                    turn.enter_context(self._turns.of(lost))
-                time.sleep(random.uniform(0, min(0.002 * tried, MAX_PAUSE_S)))
-        raise AssertionError("every pass returns or raises by the last one")
-
-    def _stands(self, attempt: _Attempt) -> bool:
+    def _stands(self, running: Attempt) -> bool:
         """Whether a refusal was decided on what is true: all it read was so at one moment, and still is."""
-        if not attempt.used_cache and len(attempt.reads) < 2:
+        if not running.used_cache and len(running.reads) < 2:
             return True
-        return self._recorder.versions_of(list(attempt.reads)) == attempt.reads
+        return self._recorder.versions_of(list(running.reads)) == running.reads
 
     def _write(
         self,
@@ -301,66 +242,23 @@ class EventLog(Application[UUID]):
         receipt: Receipt,
         cursors: tuple[CursorMove, ...],
     ) -> Receipt:
-        attempt = _attempt.get() or _Attempt(fresh=True)
-        assert not attempt.recorded, "a command records once: give everything to one record()"
-        attempt.recorded = True
+        running = attempt.get() or Attempt(fresh=True)
+        assert not running.recorded, "a command records once: give everything to one record()"
+        running.recorded = True
         if len(facts) > MAX_EVENTS_PER_COMMAND:
             raise CommandTooLarge(f"{len(facts)} events, at most {MAX_EVENTS_PER_COMMAND}")
-        asked, exact = scope(), exact_streams(facts)
-        counts: Counter[int] = Counter()
-        appends = [self._append(fact, asked, counts, exact) for fact in facts]
-        write = Write(asked, method, appends, receipt.id, receipt.extra, cursors, attempt.reads, attempt.used_cache)
+        asked = scope()
+        appends = appends_of(facts, asked, self.subject_keys)
+        write = Write(asked, method, appends, receipt.id, receipt.extra, cursors, running.reads, running.used_cache)
         try:
             written = self._recorder.write(write)
         except Conflict as conflict:
-            lost = {append.stream for append in appends}.union(attempt.reads)
+            lost = {append.stream for append in appends}.union(running.reads)
             for stream in lost if conflict.stream is None else {conflict.stream}:
                 self.cache.drop(stream)
             raise
-        self._remember(held, facts, appends, written)
+        remember(self.cache, held, facts, appends, written)
         return written.receipt
-
-    def _append(self, fact: Decided, asked: CommandScope, counts: Counter[int], exact: set[UUID]) -> Append:
-        command_id = (fact.scope or asked).command_id
-        event, codec, number = fact.event, codec_of(fact.event.TOPIC), counts.get(command_id.int, 0)
-        counts[command_id.int] = number + 1
-        named = event_id(command_id, number)
-        if codec.personal:
-            event = sealed(event, named, codec.personal, self.subject_keys)
-        return Append(
-            event.originator_id,
-            event.originator_version if event.originator_id in exact and not fact.loose else None,
-            codec.topic,
-            codec.encode(vars(event)),
-            named,
-            fact.opener,
-            fact.scope,
-        )
-
-    def _remember(
-        self, held: Mapping[UUID, Aggregate], facts: Sequence[Decided], appends: Sequence[Append], written: Written
-    ) -> None:
-        """Keep what was recorded as decided, move on what loose facts came to, forget what others appended to.
-
-        A unit has moved its aggregates on by its loose facts, whose versions are known only now.
-        """
-        newest = dict.fromkeys([append.stream for append in appends], 0)
-        loose: Counter[UUID] = Counter()
-        for fact, append, version in zip(facts, appends, written.versions, strict=False):
-            if version:
-                newest[append.stream] = version
-            if append.version is None and not append.opener:
-                if append.stream not in held:
-                    self.cache.move_on(append.stream, version, fact.event)
-                elif append.scope is not None:
-                    loose[append.stream] += 1
-        for stream, version in newest.items():
-            aggregate = held.get(stream)
-            if aggregate is not None and version == aggregate.version + loose[stream]:
-                aggregate.version += loose[stream]
-                self.cache.put(aggregate)
-            elif aggregate is not None or not version:
-                self.cache.drop(stream)
 
     def _loaded(self, kind: type[Aggregate], stream: UUID) -> Aggregate | None:
         """From the newest snapshot that fits and the events since, or from all events."""
@@ -376,27 +274,6 @@ class EventLog(Application[UUID]):
         return loaded
 
 
-_method: ContextVar[str] = ContextVar("method", default="record")
-
-
-class _HasLog(Protocol):
-    @property
-    def log(self) -> EventLog: ...
-
-
-S = TypeVar("S", bound=_HasLog)
-
-
-def command(method: Callable[Concatenate[S, P], Receipt]) -> Callable[Concatenate[S, P], Receipt]:
-    """Marks a service method as a command: keyword-only, idempotent by key, decided again on a conflict."""
-
-    @functools.wraps(method)
-    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Receipt:
-        return self.log.execute(method.__qualname__, lambda: method(self, *args, **kwargs))
-
-    return run
-
-
 def _of(kind: type[A], aggregate: Aggregate) -> A:
     if not isinstance(aggregate, kind):
         raise AggregateNotFound(f"no {kind.__name__} {aggregate.id}")
@@ -405,9 +282,3 @@ def _of(kind: type[A], aggregate: Aggregate) -> A:
 
 def _as_read_back(extra: dict[str, Any]) -> dict[str, Any]:
     return cast(dict[str, Any], msgspec.json.decode(msgspec.json.encode(extra)))
-
-
-def _attempt_now() -> _Attempt:
-    attempt = _attempt.get()
-    assert attempt is not None
-    return attempt

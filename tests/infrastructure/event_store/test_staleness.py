@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from domain.kernel import AlreadyExists, Conflict, EventLog, Receipt, Refusal, event_log
+from domain.kernel import AlreadyExists, Conflict, EventLog, Receipt, Refusal, deciding
 from domain.kernel.errors import LogUnavailable
 from domain.kernel.write import Write, Written
 from infrastructure.event_store.recorder import PostgresRecorder
@@ -205,7 +205,7 @@ def test_what_was_refused_or_failed_leaves_no_trace_in_the_cache(ledger: Ledger)
 def test_a_conflict_is_told_at_last_when_the_stream_never_rests(
     ledger: Ledger, elsewhere: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_log, "MAX_CONFLICTS", 3)
+    monkeypatch.setattr(deciding, "MAX_CONFLICTS", 3)
     stream, tries = opened(ledger, balance=100), []
 
     def decide() -> Receipt:

@@ -162,19 +162,24 @@ def test_every_command_of_the_guide_does_what_it_says(api_url: str, claim: Calla
     hosted = tmp_path / "devices" / "laptop"
     hosted.mkdir(parents=True)
     (hosted / DEVICE_FILE).write_text(settings.replace("CLAIM-CODE", claim()))
-    states = [tmp_path / "device", tmp_path / "device", hosted]
+    states = [tmp_path / "device", tmp_path / "device", None, hosted]
     for command, state in zip(commands, states, strict=True):
-        before = beats(state)
         line = command.replace("https://village.example", api_url).replace("CLAIM-CODE", claim())
         line = line.replace("village device", f"exec {sys.executable} -m cli.main device")
+        before = beats(state) if state else 0
         process = subprocess.Popen(
             ["bash", "-c", line],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
+        if state is None:
+            told, err = process.communicate(timeout=WAIT_S)
+            assert (process.returncode, told) == (0, "The device has a new key.\n"), err
+            continue
         wait_until(lambda state=state, before=before: beats(state) > before)  # type: ignore[misc]
         os.killpg(process.pid, signal.SIGTERM)
         said(process)

@@ -31,7 +31,7 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _section(name: str, found: Mapping[str, Any]) -> str:
     machine = found["machine"]
-    notes = [f"- {row['row']}: {row['note']}" for row in found["rows"] if row.get("note")]
+    notes = list(dict.fromkeys(f"- {row['note']}" for row in found["rows"] if row["note"]))
     return "\n".join(
         [
             f"\n## {name}\n",

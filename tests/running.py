@@ -3,8 +3,8 @@
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -75,6 +75,22 @@ def assert_sound(found: Sequence[Record]) -> None:
         if before.command_id != after.command_id:
             ended.add(before.command_id)
         assert after.command_id not in ended, f"the command of {after.position} is not in one piece"
+
+
+@contextmanager
+def in_background(*runs: Callable[[threading.Event], object], timeout_s: float = 60.0) -> Iterator[None]:
+    """Runs what goes on until it is told to stop, each in a thread of its own, for as long as the block."""
+    stopping = threading.Event()
+    threads = [threading.Thread(target=run, args=(stopping,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join(timeout_s)
+    assert not any(thread.is_alive() for thread in threads), "it does not stop"
 
 
 def in_threads(count: int, work: Callable[[int], object], timeout_s: float = 60.0) -> list[BaseException]:

@@ -280,6 +280,8 @@ def test_two_instances_of_a_consumer_share_the_work_and_have_each_effect_once(
         threads = [threading.Thread(target=one.run, args=[stopping]) for one in both]
         for thread in threads:
             thread.start()
+        threads[0].join(60)
+        stopping.set()
         for thread in threads:
             thread.join(60)
     drain(consumer(bus, database))

@@ -24,6 +24,7 @@ from projections.replay import compare
 from projections.rows import ReadModel
 from tests.balances import BalanceRow, Balances, create_tables
 from tests.ledger import Account, Ledger
+from tests.running import in_background
 from workers.projector import Projector
 
 BROKEN: set[str] = set()
@@ -262,20 +263,14 @@ def test_a_rebuild_that_was_killed_goes_on_from_where_it_was(village: Village, m
 
 def test_partitions_folded_by_two_projectors_add_up_to_the_whole(village: Village) -> None:
     village.models = [Controls(), Parted()]
-    stopping = threading.Event()
     projectors = [Projector(village.database, village.models, batch_size=10) for _ in range(2)]
-    threads = [threading.Thread(target=projector.run, args=(stopping,)) for projector in projectors]
-    for thread in threads:
-        thread.start()
-    accounts = [village.open(f"owner {number}", 1) for number in range(20)]
-    _until(lambda: len({owner for (owner,) in village.query("SELECT owner FROM engine.cursors")} - {None}) == 2)
-    for account in accounts:
-        village.deposit(account, 1)
-    head = village.log.head()
-    _until(lambda: village.query("SELECT min(position) FROM engine.cursors") == [(head,)])
-    stopping.set()
-    for thread in threads:
-        thread.join(10)
+    with in_background(*(projector.run for projector in projectors)):
+        accounts = [village.open(f"owner {number}", 1) for number in range(20)]
+        _until(lambda: len({owner for (owner,) in village.query("SELECT owner FROM engine.cursors")} - {None}) == 2)
+        for account in accounts:
+            village.deposit(account, 1)
+        head = village.log.head()
+        _until(lambda: village.query("SELECT min(position) FROM engine.cursors") == [(head,)])
 
     assert village.balances() == {f"owner {number}": 2 for number in range(20)}
     assert village.differences() == []
@@ -340,19 +335,15 @@ def test_a_frozen_process_that_wakes_up_late_does_no_harm(village: Village) -> N
 def test_a_projector_recovers_when_postgres_ends_all_its_connections_in_a_rebuild(village: Village) -> None:
     village.open("Ada", 5)
     village.operate(village.monitoring.rebuild_projection)
-    stopping = threading.Event()
-    thread = threading.Thread(target=Projector(village.database, village.models).run, args=(stopping,))
-    thread.start()
-    for _ in range(3):
-        with psycopg.connect(village.url, autocommit=True) as admin:
-            admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-    _until(lambda: village.query("SELECT 1 FROM engine.cursors WHERE name LIKE 'rebuild:%'") == [])
-    _until(lambda: village.balances() == {"Ada": 5})
-    stopping.set()
-    thread.join(10)
+    with in_background(Projector(village.database, village.models).run):
+        for _ in range(3):
+            with psycopg.connect(village.url, autocommit=True) as admin:
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+        _until(lambda: village.query("SELECT 1 FROM engine.cursors WHERE name LIKE 'rebuild:%'") == [])
+        _until(lambda: village.balances() == {"Ada": 5})
     assert village.differences() == []
 
 

@@ -1,7 +1,6 @@
 """The projector on a real Postgres: exactly once, each model on its own, through lost connections."""
 
 import random
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from infrastructure.event_store import open_event_log
 from projections.replay import compare
 from tests.balances import BalanceRow, Balances, Poisoned, create_tables
 from tests.ledger import Account, Ledger, Overdrawn, Tag
+from tests.running import in_background
 from workers.projector import Projector
 
 
@@ -138,17 +138,11 @@ def test_a_zombie_whose_lease_went_to_another_writes_nothing(ledger: Ledger, log
 
 def test_two_projectors_at_once_apply_every_fact_once(ledger: Ledger, log: EventLog, database: Database) -> None:
     accounts = [uuid4() for _ in range(4)]
-    stopping = threading.Event()
     projectors = [Projector(database, [Balances()], batch_size=5) for _ in range(2)]
-    threads = [threading.Thread(target=projector.run, args=(stopping,)) for projector in projectors]
-    for thread in threads:
-        thread.start()
-    for number in range(80):
-        do(ledger, accounts[number % 4], 1)
-    _until(lambda: cursor(database) == log.head())
-    stopping.set()
-    for thread in threads:
-        thread.join(10)
+    with in_background(*(projector.run for projector in projectors)):
+        for number in range(80):
+            do(ledger, accounts[number % 4], 1)
+        _until(lambda: cursor(database) == log.head())
 
     assert rows(database) == dict.fromkeys(accounts, 20)
 
@@ -157,21 +151,17 @@ def test_a_projector_recovers_when_all_its_connections_are_cut(
     ledger: Ledger, log: EventLog, database: Database, database_url: str
 ) -> None:
     account = uuid4()
-    stopping = threading.Event()
-    thread = threading.Thread(target=Projector(database, [Balances()]).run, args=(stopping,))
-    thread.start()
-    do(ledger, account, 1)
-    _until(lambda: cursor(database) == log.head())
-    for _ in range(3):
-        with psycopg.connect(database_url, autocommit=True) as admin:
-            admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+    with in_background(Projector(database, [Balances()]).run):
         do(ledger, account, 1)
-    _until(lambda: cursor(database) == log.head())
-    stopping.set()
-    thread.join(10)
+        _until(lambda: cursor(database) == log.head())
+        for _ in range(3):
+            with psycopg.connect(database_url, autocommit=True) as admin:
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            do(ledger, account, 1)
+        _until(lambda: cursor(database) == log.head())
 
     assert rows(database) == {account: 4}
 

@@ -24,7 +24,7 @@ from projections.replay import compare
 from projections.rows import ReadModel
 from tests.balances import Balances, create_tables
 from tests.ledger import Ledger
-from tests.running import assert_sound, deposit, keyed, opened, records
+from tests.running import assert_sound, deposit, in_background, keyed, opened, records
 from tests.servers import wait_until_ended
 from workers.projector import Projector
 
@@ -55,13 +55,8 @@ def projecting(server: EmbeddedPostgres, log: EventLog) -> Iterator[Database]:
     """A projector in small batches, so that a restart meets it in the middle of its work."""
     with Database(server.url) as database:
         create_tables(database)
-        stopping = threading.Event()
-        thread = threading.Thread(target=Projector(database, MODELS, batch_size=3).run, args=(stopping,))
-        thread.start()
-        yield database
-        stopping.set()
-        thread.join(60)
-        assert not thread.is_alive()
+        with in_background(Projector(database, MODELS, batch_size=3).run):
+            yield database
 
 
 class Depositor(threading.Thread):
@@ -151,14 +146,9 @@ def test_a_projector_starts_before_its_postgres_is_there(server: EmbeddedPostgre
     with Database(url) as database:
         create_tables(database)
         server.stop()
-        stopping = threading.Event()
-        thread = threading.Thread(target=Projector(database, MODELS).run, args=(stopping,))
-        thread.start()
-        server.start()
-        with database.connect(Role.READER) as reader:
-            cursors = "SELECT min(position), count(*) FROM engine.cursors"
-            until(lambda: reader.execute(cursors).fetchall() == [(head, len(MODELS))])
-            assert reader.execute("SELECT account_id, grains FROM read.balances").fetchall() == [(account, 7)]
-        stopping.set()
-        thread.join(60)
-        assert not thread.is_alive()
+        with in_background(Projector(database, MODELS).run):
+            server.start()
+            with database.connect(Role.READER) as reader:
+                cursors = "SELECT min(position), count(*) FROM engine.cursors"
+                until(lambda: reader.execute(cursors).fetchall() == [(head, len(MODELS))])
+                assert reader.execute("SELECT account_id, grains FROM read.balances").fetchall() == [(account, 7)]

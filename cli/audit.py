@@ -28,6 +28,8 @@ Keys = Annotated[
     typer.Option("--verifiers", help="File of verifier keys, one a line (from `village audit keys`, kept elsewhere)."),
 ]
 
+LISTED = 3
+
 
 @app.command()
 def verify(verifiers: Keys = None, json_output: Json = False) -> None:
@@ -88,6 +90,7 @@ def replay(
 def explain(
     what: Annotated[UUID, typer.Argument(help="Id of a transfer, a contract, a round, a claim or any other stream.")],
     verifiers: Keys = None,
+    full: Annotated[bool, typer.Option("--full", help="Show long lists whole.")] = False,
     json_output: Json = False,
 ) -> None:
     """Show how a thing came to be: its facts, their causes, who acted, and which of them are sealed."""
@@ -107,7 +110,13 @@ def explain(
         mark = "sealed" if link.proof else "not sealed yet"
         typer.echo(f"{link.position:>8}  {link.recorded_at}  {link.topic}  by {link.actor}  ({mark})")
         for name, value in link.state.items():
-            typer.echo(f"          {name}: {json.dumps(value)}")
+            typer.echo(f"          {name}: {json.dumps(value) if full else shortened(value)}")
+
+
+def shortened(value: object) -> str:
+    if not isinstance(value, list) or len(value) <= LISTED:
+        return json.dumps(value)
+    return f"{json.dumps(value[:LISTED])[:-1]}, ... {len(value) - LISTED} more (--full shows them)]"
 
 
 @app.command()

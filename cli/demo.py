@@ -132,7 +132,8 @@ def _act(
             tell({**outcomes[0].summary(), **({"login_url": page} if page else {})})
             if page:
                 screen.print(f"The village stays up. Its page: {page}\n(the link works once, within 15 minutes)")
-                screen.print("Stop it with Ctrl-C.")
+                home = supervisor.settings.home
+                screen.print(f"Other commands reach it with VILLAGE_HOME={home}. Stop it with Ctrl-C.", soft_wrap=True)
                 supervisor.stopping.wait()
 
 

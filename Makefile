@@ -16,7 +16,7 @@ demo: $(STAMP)
 WORKERS ?= 2
 
 test: $(STAMP) system-packages
-	$(BIN)/pytest -n $(WORKERS) --dist loadscope $(TESTS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(TESTS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

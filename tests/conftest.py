@@ -6,25 +6,50 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-import psycopg
 import pytest
 from hypothesis import settings
-from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
 from infrastructure.database import Database, migrate
 from infrastructure.embedded.nats import EmbeddedNats
 from infrastructure.embedded.postgres import EmbeddedPostgres
+from tests.databases import Copies, create, drop
 
 # What these tests write need not survive the machine: the tests of durability start servers of their own.
 UNSAFE_AND_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
+# More than 20 s each, the longest first.
+LONGEST = (
+    "tests/simulation/test_chaos.py",
+    "tests/workers/device_agent/test_crash.py",
+    "tests/cli/test_operations.py",
+    "tests/cli/test_up.py",
+    "tests/browser/test_dashboard.py",
+    "tests/cli/test_demo.py",
+    "tests/workers/device_agent/test_device_command.py",
+    "tests/simulation/test_bus_storm.py",
+)
+
+TEMPLATE = "template_village"
 _numbers = count(1)
 
 # A property says what is true, not how fast: on a busy machine any example may take long.
 # Where a change is judged, the same examples are drawn every time; elsewhere new ones.
 settings.register_profile("village", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("village")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The modules that boot villages come first, the longest of them at once: at the end no worker waits for another.
+
+    Works with `--no-loadscope-reorder`; the order of a module's own tests stays.
+    """
+    booting = {item.nodeid.partition("::")[0] for item in items if item.get_closest_marker("slow")}
+
+    def rank(item: pytest.Item) -> int:
+        module = item.nodeid.partition("::")[0]
+        return LONGEST.index(module) if module in LONGEST else len(LONGEST) + (module not in booting)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
@@ -45,23 +70,31 @@ def postgres(short_home: Path) -> Iterator[EmbeddedPostgres]:
 @pytest.fixture(scope="session")
 def template_url(postgres: EmbeddedPostgres) -> str:
     """A migrated database that nobody connects to: the tests get copies."""
-    return _create(postgres.url, "template_village", template=None, then_migrate=True)
+    url = create(postgres.url, TEMPLATE, "template0")
+    migrate(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def copies(postgres: EmbeddedPostgres, template_url: str) -> Iterator[Copies]:
+    """The session's copies of it."""
+    with Copies(postgres.url, TEMPLATE) as copies:
+        yield copies
 
 
 @pytest.fixture
 def empty_database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
     """A database without any schema."""
-    name = f"empty_{next(_numbers)}"
-    yield _create(postgres.url, name, template=None)
-    _drop(postgres.url, name)
+    url = create(postgres.url, f"empty_{next(_numbers)}", "template0")
+    yield url
+    drop(url, postgres.url)
 
 
 @pytest.fixture
-def database_url(postgres: EmbeddedPostgres, template_url: str) -> Iterator[str]:
+def database_url(copies: Copies) -> Iterator[str]:
     """A fresh, migrated database of the test's own, dropped with all its connections afterwards."""
-    name = f"test_{next(_numbers)}"
-    yield _create(postgres.url, name, template="template_village")
-    _drop(postgres.url, name)
+    with copies.one() as url:
+        yield url
 
 
 @pytest.fixture
@@ -76,21 +109,3 @@ def nats_url(short_home: Path) -> Iterator[str]:
     """The session's NATS server; tests use streams and subjects of their own names."""
     with EmbeddedNats(short_home / "session") as server:
         yield server.url
-
-
-def _create(server_url: str, name: str, *, template: str | None, then_migrate: bool = False) -> str:
-    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-        sql.Identifier(name), sql.Identifier(template or "template0")
-    )
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(statement)
-    url = server_url.replace("/village?", f"/{name}?")
-    assert conninfo_to_dict(url)["dbname"] == name
-    if then_migrate:
-        migrate(url)
-    return url
-
-
-def _drop(server_url: str, name: str) -> None:
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

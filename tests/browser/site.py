@@ -23,10 +23,11 @@ from domain.tokenomics.accounts import wallet_id_of
 from domain.tokenomics.wallet import Wallet
 from infrastructure.settings import Settings
 from tests.devices import enrol
+from tests.running import in_background
 from tests.training import MANIFEST, Shelf, arrays, blob_of, norm_of, training_request
 
 PATIENCE_S = 60.0
-_STOP_S = 15.0
+_STOP_S = 60.0
 _WORKERS = ("clock", "projector", "saga-runner")
 
 
@@ -170,8 +171,10 @@ class Site:
         """Take the reader's right to a table away for a while."""
         with psycopg.connect(self._url, autocommit=True) as connection:
             connection.execute(f"REVOKE SELECT ON {table} FROM village_reader")
-            yield
-            connection.execute(f"GRANT SELECT ON {table} TO village_reader")
+            try:
+                yield
+            finally:
+                connection.execute(f"GRANT SELECT ON {table} TO village_reader")
 
     def _row(self, query: LiteralString, *parameters: object) -> Any:
         with self._parts.database.reader.connection() as connection:
@@ -184,16 +187,8 @@ class Site:
 
 @contextmanager
 def _running_worker(name: str, settings: Settings) -> Iterator[None]:
-    stopping = threading.Event()
-    with WORKERS[name](settings) as runners:
-        threads = [threading.Thread(target=runner, args=(stopping,), name=name) for runner in runners]
-        for thread in threads:
-            thread.start()
+    with WORKERS[name](settings) as runners, in_background(*runners):
         yield
-        stopping.set()
-        for thread in threads:
-            thread.join(_STOP_S)
-            assert not thread.is_alive(), f"{name} did not stop"
 
 
 def _now() -> datetime:

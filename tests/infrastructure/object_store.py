@@ -39,6 +39,7 @@ class ObjectStore(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or a body waits 40 ms for its head to be acknowledged
     server: ObjectStore
 
     def log_message(self, format: str, *args: object) -> None:
@@ -101,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
 def object_store() -> Iterator[ObjectStore]:
     """A store that answers until the block ends."""
     with ObjectStore() as store:
-        thread = threading.Thread(target=store.serve_forever)
+        thread = threading.Thread(target=store.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
             yield store

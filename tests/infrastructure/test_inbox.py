@@ -16,6 +16,7 @@ from infrastructure.bus_status import dead_letters
 from infrastructure.database import Database
 from infrastructure.inbox import Consumer, Handler, Received
 from tests.bus import fresh_bus, message, run_of
+from tests.running import in_background
 
 FAST = {"ack_wait_s": 20.0, "backoff_s": (0.05,), "max_deliver": 3}
 
@@ -268,22 +269,17 @@ def test_two_instances_of_a_consumer_share_the_work_and_have_each_effect_once(
     nats_url: str, bus: Bus, database: Database, effects: Callable[[], list[int]]
 ) -> None:
     bus.publish(run_of(1, 200), after=0)
-    stopping = threading.Event()
+    last = threading.Event()
 
     def handle(connection: psycopg.Connection[Any], got: Received) -> None:
         note(connection, got)
         if got.position == 200:
-            stopping.set()
+            last.set()
 
     with Bus(nats_url, bus.stream) as other:
         both = [consumer(one, database, handle) for one in (bus, other)]
-        threads = [threading.Thread(target=one.run, args=[stopping]) for one in both]
-        for thread in threads:
-            thread.start()
-        threads[0].join(60)
-        stopping.set()
-        for thread in threads:
-            thread.join(60)
+        with in_background(*(one.run for one in both)):
+            last.wait(60)
     drain(consumer(bus, database))
     assert effects() == list(range(1, 201))
 

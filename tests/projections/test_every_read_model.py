@@ -7,9 +7,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from domain.kernel import Aggregate, Refusal
 from domain.kernel.catalogue import closing_topics
@@ -17,17 +15,16 @@ from domain.marketplace.settlement import NOTHING
 from domain.monitoring.service import MonitoringService
 from domain.tokenomics.pricing import Activity
 from infrastructure.database import Database, Role
-from infrastructure.embedded.postgres import EmbeddedPostgres
 from projections.as_of import aggregate_at, position_at, row_at, rows_at
 from projections.catalogue import READ_MODELS
 from projections.replay import replayed
 from projections.rows import Key, ReadModel
+from tests.databases import Copies
 from tests.devices import Applicant, enrol
 from tests.trading import some_offering
 from tests.training_world import TrainingWorld
 from workers.projector import Projector
 
-NAME = "every_read_model"
 DEEDS = 72
 
 
@@ -185,17 +182,13 @@ class Life(TrainingWorld):
 
 
 @pytest.fixture(scope="module")
-def life(postgres: EmbeddedPostgres, template_url: str) -> Iterator[Life]:
+def life(copies: Copies) -> Iterator[Life]:
     """A village that has lived, on a database of the module's own."""
-    url = postgres.url.replace("/village?", f"/{NAME}?")
-    with psycopg.connect(postgres.url, autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template_village").format(sql.Identifier(NAME)))
-        with Database(url) as database:
-            life = Life(url, database, seed=20_261_124)
-            life.live()
-            yield life
-            life.close()
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(NAME)))
+    with copies.one() as url, Database(url) as database:
+        life = Life(url, database, seed=20_261_124)
+        life.live()
+        yield life
+        life.close()
 
 
 @pytest.mark.parametrize("model", READ_MODELS, ids=lambda model: model.name)

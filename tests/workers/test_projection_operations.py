@@ -215,23 +215,20 @@ def test_a_rebuild_mends_rows_that_were_tampered_with_and_keeps_indexes_and_gran
 def test_a_reader_sees_neither_error_nor_gap_while_models_are_rebuilt(village: Village) -> None:
     accounts = [village.open(f"owner {number}", 1) for number in range(20)]
     village.project()
-    stopping, seen = threading.Event(), list[Any]()
+    seen = list[Any]()
 
-    def read() -> None:
+    def read(stopping: threading.Event) -> None:
         with village.database.connect(Role.READER) as connection:
             while not stopping.is_set():
                 seen.append(
                     connection.execute("SELECT count(*), sum(grains) FROM read.balances", prepare=True).fetchone()
                 )
 
-    reader = threading.Thread(target=read)
-    reader.start()
-    for round_ in range(5):
-        village.deposit(accounts[round_], 1)
-        village.operate(village.monitoring.rebuild_projection)
-        village.project()
-    stopping.set()
-    reader.join(10)
+    with in_background(read):
+        for round_ in range(5):
+            village.deposit(accounts[round_], 1)
+            village.operate(village.monitoring.rebuild_projection)
+            village.project()
 
     assert {count for count, _ in seen} == {20}
     assert [total for _, total in seen] == sorted(total for _, total in seen)

@@ -203,7 +203,7 @@ def test_a_refused_command_changes_no_row(ledger: Ledger, database: Database) ->
     assert rows(database) == {account: 7}
 
 
-def _until(holds: object, timeout_s: float = 20.0) -> None:
+def _until(holds: object, timeout_s: float = 60.0) -> None:
     assert callable(holds)
     deadline = time.monotonic() + timeout_s
     while not holds():

@@ -11,10 +11,8 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 import httpx2
-import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from psycopg import sql
 
 from api.app import create_app
 from api.edge.context import ApiContext
@@ -25,11 +23,11 @@ from api.server import listen, server
 from domain.kernel.event_log import EventLog
 from infrastructure.blobs import BlobStore
 from infrastructure.database import Database
-from infrastructure.embedded.postgres import EmbeddedPostgres
 from infrastructure.event_store import open_event_log
 from infrastructure.http_signatures import DeviceAuth
 from infrastructure.keys import load_keys
 from infrastructure.settings import Settings
+from tests.databases import Copies
 from tests.devices import Directory
 from tests.ledger import Ledger
 
@@ -106,10 +104,10 @@ def edge(database: Database, log: EventLog, tmp_path: Path, rate_limits: RateLim
 
 
 @pytest.fixture(scope="module")
-def steady(postgres: EmbeddedPostgres, template_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+def steady(copies: Copies, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     """One API for all tests of a module that count nothing."""
     with (
-        copied_database(postgres.url, f"steady_{uuid4().hex}") as url,
+        copies.one() as url,
         Database(url) as database,
         closing(open_event_log(url)) as log,
         running(database, log, tmp_path_factory.mktemp("home"), RateLimits()) as edge,
@@ -138,22 +136,14 @@ def running(database: Database, log: EventLog, home: Path, rate_limits: RateLimi
     def stop() -> None:
         serving.should_exit = True
 
-    ends = time.monotonic() + 60
-    while not serving.started and time.monotonic() < ends:
-        time.sleep(0.005)
-    assert serving.started, "the server did not start"
-    with httpx2.Client(base_url=url, timeout=60) as client:
-        yield Edge(url, ctx, log, Tokens(ctx.keys), enrolled, client, stop)
-    stop()
-    thread.join(60)
+    try:
+        ends = time.monotonic() + 60
+        while not serving.started and time.monotonic() < ends:
+            time.sleep(0.005)
+        assert serving.started, "the server did not start"
+        with httpx2.Client(base_url=url, timeout=60) as client:
+            yield Edge(url, ctx, log, Tokens(ctx.keys), enrolled, client, stop)
+    finally:
+        stop()
+        thread.join(60)
     assert not thread.is_alive(), "the server did not stop"
-
-
-@contextmanager
-def copied_database(server_url: str, name: str) -> Iterator[str]:
-    """A migrated database, dropped afterwards."""
-    url = server_url.replace("/village?", f"/{name}?")
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template_village").format(sql.Identifier(name)))
-        yield url
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

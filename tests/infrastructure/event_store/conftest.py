@@ -4,23 +4,17 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from domain.kernel import EventLog
-from infrastructure.embedded.postgres import EmbeddedPostgres
 from infrastructure.event_store import open_event_log
+from tests.databases import Copies
 from tests.ledger import Ledger
-
-NAME = "event_store"
 
 
 @pytest.fixture(scope="package")
-def shared_database_url(postgres: EmbeddedPostgres, template_url: str) -> str:
+def shared_database_url(copies: Copies) -> str:
     """One database for all tests of the event store: making one each would take most of their time."""
-    with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(NAME)))
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template_village").format(sql.Identifier(NAME)))
-    return postgres.url.replace("/village?", f"/{NAME}?")
+    return copies.take()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from infrastructure.event_store import Listener, LogReader
 from infrastructure.event_store.listener import Pacer
 from tests.infrastructure.event_store.test_closing import until
 from tests.ledger import Ledger
-from tests.running import deposit, opened
+from tests.running import deposit, in_background, opened
 
 
 @pytest.fixture
@@ -122,10 +122,10 @@ def test_a_consumer_that_polls_misses_nothing_while_its_listener_is_cut(
     database: Database, database_url: str, ledger: Ledger, hinted: bool
 ) -> None:
     listener = Listener(lambda: database.connect(Role.READER)).start() if hinted else None
-    pacer, stopping = Pacer(listener, poll_s=0.05), threading.Event()
+    pacer = Pacer(listener, poll_s=0.05)
     seen: list[int] = []
 
-    def consume() -> None:
+    def consume(stopping: threading.Event) -> None:
         with database.connect(Role.READER) as connection:
             reader, position = LogReader(connection), 0
             while not stopping.is_set():
@@ -135,17 +135,15 @@ def test_a_consumer_that_polls_misses_nothing_while_its_listener_is_cut(
                 if not batch.records:
                     pacer.wait()
 
-    consumer = threading.Thread(target=consume)
-    consumer.start()
-    stream = opened(ledger)
-    for number in range(60):
-        deposit(ledger, stream, 1)
-        if hinted and number % 20 == 10:
-            cut_listeners(database_url)
-    until(lambda: len(seen) >= 61)
-    stopping.set()
-    pacer.wake()
-    consumer.join(10)
-    if listener is not None:
-        listener.stop()
+    try:
+        with in_background(consume):
+            stream = opened(ledger)
+            for number in range(60):
+                deposit(ledger, stream, 1)
+                if hinted and number % 20 == 10:
+                    cut_listeners(database_url)
+            until(lambda: len(seen) >= 61)
+    finally:
+        if listener is not None:
+            listener.stop()
     assert seen == list(range(1, 62))

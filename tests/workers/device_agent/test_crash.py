@@ -97,7 +97,10 @@ class Victim:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(15)
+            try:
+                self.process.wait(60)
+            finally:
+                self.process.kill()
         self._upstream.close()
 
 
@@ -132,7 +135,10 @@ def bystanders(supervisor: Supervisor, console: Console, tmp_path: Path) -> Iter
     )
     yield
     process.terminate()
-    assert process.wait(15) == 0
+    try:
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ def village(answer: Callable[[Seen], Answer]) -> Iterator[tuple[str, list[Seen]]
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or a body waits 40 ms for its head to be acknowledged
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))

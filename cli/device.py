@@ -26,6 +26,7 @@ DEVICE_FILE = "device.json"
 
 Api = Annotated[str, typer.Option("--api", help="Address of the village, for example https://village.example.")]
 Heartbeat = Annotated[float, typer.Option(min=0.1, max=300, help="Seconds between heartbeats.")]
+Jobs = Annotated[bool, typer.Option("--jobs", help="Also do the jobs of contracts over this device.")]
 PlainHttp = Annotated[bool, typer.Option("--plain-http", help="Allow http to another machine (a trusted network).")]
 Json = Annotated[bool, typer.Option("--json", help="Log one JSON object a line.")]
 
@@ -50,13 +51,14 @@ def run(
     device_type: Annotated[str, typer.Option(help="Kind of device, for example laptop.")] = "desktop",
     region: Annotated[str, typer.Option(help="Where it is, for example eu-west.")] = "local",
     heartbeat: Heartbeat = 10.0,
+    jobs: Jobs = False,
     plain_http: PlainHttp = False,
     json: Json = False,
 ) -> None:
     """Enrol this device (once) and let it take part in training until it is stopped."""
     code = sys.stdin.readline().strip() if claim == "-" else claim
     applicant = Applicant(code, device_type, region) if code else None
-    _run([HostedDevice(state, data, applicant)], AgentSettings(api, heartbeat), plain_http, json)
+    _run([HostedDevice(state, data, applicant)], AgentSettings(api, heartbeat, jobs=jobs), plain_http, json)
 
 
 @app.command()

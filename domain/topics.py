@@ -5,8 +5,10 @@ from domain.device_registry import reputation as reputation
 from domain.federated_learning import round as round
 from domain.federated_learning import session as session
 from domain.marketplace import contract as contract
+from domain.marketplace import job as job
 from domain.marketplace import offering as offering
 from domain.marketplace import request as request
+from domain.marketplace import workload as workload
 from domain.monitoring import projection as projection
 from domain.privacy import subject as subject
 from domain.sagas import coordinate_training as coordinate_training

@@ -23,12 +23,14 @@ class KeyStoreUnsafe(RuntimeError):
 class Keys:
     """The secrets of one village. `repr` shows none of them.
 
-    `token_signing` signs the JWTs of operators and members (Ed25519); `challenge` authenticates enrolment
-    challenges (HMAC-SHA256); `claim_code` derives claim codes (HMAC-SHA256), so that none has to be
-    stored; `request` tells requests with an idempotency key apart (HMAC-SHA256) without a trace of what is in them.
+    `token_signing` signs the JWTs of operators and members, `job_signing` the orders that devices are given (both
+    Ed25519); `challenge` authenticates enrolment challenges (HMAC-SHA256); `claim_code` derives claim codes
+    (HMAC-SHA256), so that none has to be stored; `request` tells requests with an idempotency key apart
+    (HMAC-SHA256) without a trace of what is in them.
     """
 
     token_signing: Ed25519PrivateKey = field(repr=False)
+    job_signing: Ed25519PrivateKey = field(repr=False)
     challenge: bytes = field(repr=False)
     claim_code: bytes = field(repr=False)
     request: bytes = field(repr=False)
@@ -43,6 +45,7 @@ def load_keys(home: Path) -> Keys:
     folder = key_folder(home)
     return Keys(
         token_signing=read_or_make_signing_key(folder / "token_signing.pem"),
+        job_signing=read_or_make_signing_key(folder / "job_signing.pem"),
         challenge=read_or_make_secret(folder / "challenge.key"),
         claim_code=read_or_make_secret(folder / "claim_code.key"),
         request=read_or_make_secret(folder / "request.key"),

@@ -21,7 +21,7 @@ from domain.kernel import Receipt, derive
 from domain.kernel.errors import Forbidden
 from infrastructure.settings import Settings
 
-from .assignments import Assignments
+from .assignments import round_assignments
 
 MAX_WAIT_MS = 20_000
 Count = Annotated[int, Field(strict=True, ge=0, le=2**40)]
@@ -174,7 +174,7 @@ def router(ctx: ApiContext) -> APIRouter:
 
 
 def _device_routes(ctx: ApiContext, routes: APIRouter) -> None:
-    assignments = Assignments(ctx)
+    assignments = round_assignments(ctx)
 
     @routes.get("/assignment", responses={204: {"description": "No round to work on."}})
     @allow("device")

@@ -8,7 +8,6 @@ import strawberry
 
 from api.edge.graphql import (
     AsOf,
-    Condition,
     Connection,
     Grains,
     Info,
@@ -16,9 +15,11 @@ from api.edge.graphql import (
     Milliseconds,
     Position,
     equals,
-    require,
 )
 from projections.marketplace import ContractRow, Contracts, OfferingRow, Offerings
+
+from .jobs_graphql import JobQuery
+from .parties import parties
 
 
 @strawberry.type
@@ -111,11 +112,11 @@ class Contract:
 
 OFFERINGS = Listing(Offerings(), Offering.of, order=("position",), descending=True, shared=True)
 CONTRACTS = Listing(Contracts(), Contract.of, order=("position",), descending=True, shared=True)
-"""Shared, because two columns say whose it is: `_parties` is a condition of every query."""
+"""Shared, because two columns say whose it is: `parties` is a condition of every query."""
 
 
 @strawberry.type
-class Query:
+class Query(JobQuery):
     """Queries of the marketplace."""
 
     @strawberry.field
@@ -162,7 +163,7 @@ class Query:
     ) -> Connection[Contract]:
         """Contracts from the newest back; members see those they provide or pay."""
         conditions = [
-            *_parties(info), *equals("offering_id", offering_id), *equals("provider_id", provider_id),
+            *parties(info), *equals("offering_id", offering_id), *equals("provider_id", provider_id),
             *equals("customer_id", customer_id), *equals("state", state),
         ]  # fmt: skip
         return await CONTRACTS.page(info, first, after, at_least, *conditions, as_of=as_of)
@@ -172,23 +173,8 @@ class Query:
         self, info: Info, contract_id: UUID, at_least: Position | None = None, as_of: AsOf | None = None
     ) -> Contract | None:
         """A contract, as it is or as it was; null when there is none that one is a party of."""
-        seen = _parties(info)
+        seen = parties(info)
         if as_of is None:
             return await CONTRACTS.one(info, *seen, *equals("contract_id", contract_id), at_least=at_least)
         found = await CONTRACTS.one_at(info, contract_id, as_of)
         return found if found is not None and all(condition.holds(found) for condition in seen) else None
-
-
-def _parties(info: Info) -> list[Condition]:
-    """Which contracts one may see."""
-    principal = require(info, "operator", "member")
-    if principal.role == "operator":
-        return []
-    me = principal.owner
-    return [
-        Condition(
-            "(provider_id = %(me)s OR customer_id = %(me)s)",
-            {"me": me},
-            lambda row: me is not None and me in (row.provider_id, row.customer_id),
-        )
-    ]

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from api.edge.commands import (
     At,
@@ -24,13 +24,10 @@ from domain.marketplace.matching import Wish
 from domain.marketplace.offering import Resources
 from domain.marketplace.sla import Measured, SlaTerms
 
+from . import jobs
+from .parts import NamedContract, Part, owner_of
+
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
-
-
-class Part(BaseModel):
-    """A part of a body."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class ResourcesPart(Part):
@@ -103,12 +100,6 @@ class MatchRequest(Body):
     owner_id: UUID | None = None
 
 
-class NamedContract(Body):
-    """A contract."""
-
-    contract_id: UUID
-
-
 class EndContract(NamedContract):
     """A contract, and a name for why."""
 
@@ -146,6 +137,7 @@ def router(ctx: ApiContext) -> APIRouter:
     _customers(routes, ctx)
     _providers(routes, ctx)
     _operators(routes, ctx)
+    jobs.add_routes(routes, ctx)
     return routes
 
 
@@ -168,7 +160,7 @@ def _offerings(routes: APIRouter, ctx: ApiContext) -> None:
     @allow("operator", "member")
     async def withdraw_offering(request: Request, caller: Caller, body: NamedOffering) -> Response:
         """Sell no more of it. Contracts over it go on."""
-        given = {**body.model_dump(), "provider_id": _owner(caller)}
+        given = {**body.model_dump(), "provider_id": owner_of(caller)}
         return await run_command(ctx, request, service.withdraw_offering, **given)
 
 
@@ -246,10 +238,5 @@ def _operators(routes: APIRouter, ctx: ApiContext) -> None:
         return await run_command(ctx, request, service.decide_dispute, **body.model_dump())
 
 
-def _owner(caller: Principal) -> UUID | None:
-    """Whose a contract or an offering has to be; None for an operator, who may act on any."""
-    return None if caller.role == "operator" else caller.owner
-
-
 def _as(party: str, caller: Principal, body: NamedContract) -> dict[str, Any]:
-    return {**body.model_dump(), f"{party}_id": _owner(caller)}
+    return {**body.model_dump(), f"{party}_id": owner_of(caller)}

@@ -166,6 +166,16 @@ class Contract(Aggregate):
             raise states.DeadlineTooClose(f"{self.terms.duration_ms} ms by {self.terms.deadline_at.isoformat()}")
         self._activated(started_at=now)
 
+    def require_active(self) -> None:
+        """Pass while the service runs. Raises WrongContractState."""
+        self._in(ACTIVE)
+
+    def deliverable_ms(self, now: datetime) -> int:
+        """The most that can have been delivered by now: what was bought, and no more than has passed."""
+        assert self.started_at is not None, "only what has started delivers"
+        passed_ms = milliseconds(self.started_at, self.ended_at or min(now, self.terms.deadline_at))
+        return min(self.terms.duration_ms, passed_ms)
+
     def report_usage(self, cumulative_ms: int, now: datetime) -> None:
         """What has been delivered so far; not more than was known changes nothing. All that was bought completes it.
 
@@ -173,12 +183,8 @@ class Contract(Aggregate):
             WrongContractState, UsageBeyondContract.
         """
         self._in(ACTIVE, *ENDED)
-        assert self.started_at is not None
-        passed_ms = milliseconds(self.started_at, self.ended_at or min(now, self.terms.deadline_at))
-        if not 0 <= cumulative_ms <= min(self.terms.duration_ms, passed_ms):
-            raise states.UsageBeyondContract(
-                f"{cumulative_ms} of {self.terms.duration_ms} ms, {passed_ms} ms after the start"
-            )
+        if not 0 <= cumulative_ms <= (most := self.deliverable_ms(now)):
+            raise states.UsageBeyondContract(f"{cumulative_ms} of {most} ms")
         if cumulative_ms > self.used_ms:
             self._usage_reported(cumulative_ms=cumulative_ms)
         if self.status == ACTIVE and self.used_ms == self.terms.duration_ms:

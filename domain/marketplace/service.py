@@ -7,14 +7,14 @@ import msgspec
 from domain.kernel import EventLog, Receipt, command, scope
 
 from .contract import Contract
-from .contracts import Contracts
+from .jobs import Jobs
 from .matching import MAX_CANDIDATES, OfferingDirectory, Wish, checked
 from .offerings import DeviceOwners
 from .request import ServiceRequest
 
 
-class MarketplaceService(Contracts):
-    """Offerings and the contracts over them.
+class MarketplaceService(Jobs):
+    """Offerings, the contracts over them, and the jobs under those.
 
     Args:
         log: the village's event log.

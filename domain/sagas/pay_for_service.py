@@ -128,6 +128,7 @@ def _admit(process: Process, village: Village) -> None:
 
 
 def _call_off(process: Process, village: Village) -> None:
+    village.marketplace.cancel_jobs(contract_id=_id(process), reason="contract_ended")
     village.marketplace.call_off_contract(contract_id=_id(process), reason=process.reason)
 
 
@@ -162,6 +163,7 @@ def _delivered_by(process: Process, village: Village) -> datetime | None:
 def _deliver(process: Process, village: Village) -> None:
     if _contract(process, village).status == ACTIVE:
         village.marketplace.expire_contract(contract_id=_id(process))
+    village.marketplace.cancel_jobs(contract_id=_id(process), reason="contract_ended")
     village.marketplace.release_capacity(contract_id=_id(process))
 
 

@@ -12,6 +12,7 @@ import pytest
 from domain.kernel import Aggregate, Refusal
 from domain.kernel.catalogue import closing_topics
 from domain.marketplace.settlement import NOTHING
+from domain.marketplace.work import JobLimits, JobSpec
 from domain.monitoring.service import MonitoringService
 from domain.tokenomics.pricing import Activity
 from infrastructure.database import Database, Role
@@ -26,6 +27,8 @@ from tests.training_world import TrainingWorld
 from workers.projector import Projector
 
 DEEDS = 72
+
+SEARCH = {"seed": 1, "start": 0, "count": 1, "difficulty_bits": 1}
 
 
 @dataclass
@@ -66,6 +69,14 @@ class Life(TrainingWorld):
             if number % 12 == 11:
                 self.operate()
             self.look()
+
+    def work(self, contract_id: UUID) -> None:
+        """A job under a contract; now and then it ends."""
+        spec = JobSpec("hash_search", SEARCH, {}, JobLimits(cpu_ms=1, wall_ms=1, memory_mb=128))
+        job_id = uuid4()
+        self.do(self.market.submit_job, job_id=job_id, contract_id=contract_id, customer_id=None, spec=spec)
+        if self.dice.random() < 0.5:
+            self.do(self.market.cancel_job, job_id=job_id, customer_id=None)
 
     def close(self) -> None:
         self.everything.close()
@@ -158,6 +169,7 @@ class Life(TrainingWorld):
             contract_id = self.dice.choice(self.contracts)
             self.do(self.market.activate_contract, contract_id=contract_id)
             self.do(self.market.report_usage, contract_id=contract_id, provider_id=None, cumulative_ms=500)
+            self.work(contract_id)
             if self.dice.random() < 0.5:
                 self.do(self.market.complete_contract, contract_id=contract_id, customer_id=None)
                 self.do(self.market.release_capacity, contract_id=contract_id)

@@ -13,11 +13,13 @@ from uuid import UUID, uuid4
 import httpx2
 import structlog
 
+from domain.marketplace.work import JobInvalid, OrderForged
 from infrastructure.http_signatures import DeviceAuth
 from workers.device_agent.capabilities import differs
 from workers.device_agent.client import ApiRefused, ApiUnavailable, RetryPolicy, VillageClient
 from workers.device_agent.data import Dataset
 from workers.device_agent.enrolment import Applicant, enrol
+from workers.device_agent.jobs.runner import Jobs
 from workers.device_agent.participation import Participation
 from workers.device_agent.state import Capabilities, DeviceState, Identity
 
@@ -42,6 +44,7 @@ class AgentSettings:
     api_url: str
     heartbeat_s: float = 10.0
     wait_ms: int = 20_000
+    jobs: bool = False
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
 
@@ -79,6 +82,9 @@ class DeviceAgent:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._for_ever(lambda: self._beat_and_pause(client)))
                 tasks.create_task(self._for_ever(lambda: self._poll(client, work)))
+                if self._settings.jobs:
+                    jobs = Jobs(identity.device_id, client, self._state, self._log)
+                    tasks.create_task(self._for_ever(lambda: self._work(jobs)))
         except* DeviceRejected as group:
             raise DeviceRejected(str(group.exceptions[0])) from group
         finally:
@@ -141,6 +147,15 @@ class DeviceAgent:
         if assignment is None or not await work.take_part(assignment):
             # A village that answers at once must not be asked without pause.
             await asyncio.sleep(max(0.0, _MIN_POLL_S - (time.monotonic() - started)))
+
+    async def _work(self, jobs: Jobs) -> None:
+        try:
+            worked = await jobs.work(self._settings.wait_ms)
+        except (OrderForged, JobInvalid, ValueError) as unfit:
+            self._log.error("an order this device does not work on", why=str(unfit))
+            worked = False
+        if not worked:
+            await asyncio.sleep(_MIN_POLL_S)
 
     async def _for_ever(self, step: Callable[[], Awaitable[None]]) -> NoReturn:
         while True:

@@ -98,14 +98,20 @@ class VillageClient:
             raise ApiUnavailable(str(error)) from error
         return max(1, round((time.perf_counter() - started) * 1_000))
 
+    async def query(self, path: str, wait_ms: int = 0) -> Mapping[str, Any] | None:
+        """GET an object, which the village may take `wait_ms` to answer; None when there is none.
+
+        Raises ApiRefused, or ApiUnavailable after the last attempt.
+        """
+        timeout = REQUEST_TIMEOUT_S + wait_ms / 1_000
+        return await self._retried(lambda: self._json("GET", path, timeout=timeout))
+
     async def assignment(self, wait_ms: int) -> Assignment | None:
         """The round this device has to work on, waiting up to `wait_ms` for one; None when there is none.
 
         Raises ApiRefused, or ApiUnavailable after the last attempt or for an answer outside its bounds.
         """
-        path = f"/v1/federated_learning/assignment?wait_ms={wait_ms}"
-        timeout = REQUEST_TIMEOUT_S + wait_ms / 1_000
-        answer = await self._retried(lambda: self._json("GET", path, timeout=timeout))
+        answer = await self.query(f"/v1/federated_learning/assignment?wait_ms={wait_ms}", wait_ms)
         try:
             return None if answer is None else msgspec.convert(answer, Assignment)
         except msgspec.ValidationError as error:

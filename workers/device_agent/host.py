@@ -21,7 +21,7 @@ from workers.device_agent.training import warm_up
 
 MAX_DEVICES = 100
 """How many devices one process hosts at most."""
-_CONNECTIONS_PER_DEVICE = 3
+_CONNECTIONS_PER_DEVICE = 4
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from domain.kernel.fact import Fact
 from domain.marketplace import states
 from domain.marketplace.contract import Contract
 from domain.marketplace.offering import Offering
-
-from .rows import Key, ReadModel, Row
+from projections.rows import Key, ReadModel, Row
 
 OPEN, WITHDRAWN = "open", "withdrawn"
 
@@ -137,8 +136,6 @@ class Contracts(ReadModel[ContractRow]):
             return _proposed(fact.event, fact)
         return None if row is None else msgspec.structs.replace(row, **_changes(row, fact))
 
-
-READ_MODELS = (Offerings(), Contracts())
 
 _ENDS = {
     Contract.Completed: states.COMPLETED,

@@ -1,0 +1,130 @@
+"""A job's process computes within its limits, cut off from the network, and is ended with a reason beyond them."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from domain.federated_learning.manifest import mlp_manifest
+from domain.marketplace.work import JobLimits, JobSpec
+from workers.device_agent.data import mnist_split, samples_blob
+from workers.device_agent.jobs.sandbox import Ending, Sandbox
+from workers.models import initial_weights, save_weights
+
+ROOT = Path(__file__).resolve().parents[3]
+MINUTES = 600_000
+FOR_EVER = {"seed": 1, "start": 0, "count": 1 << 40, "difficulty_bits": 64}
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are confined on Linux")
+
+
+def ended(folder: Path, job_type: str, parameters: dict[str, int], **limits: int) -> Ending:
+    usual = {"cpu_ms": MINUTES, "wall_ms": MINUTES, "memory_mb": 2_048}
+    sandbox = Sandbox(JobSpec(job_type, parameters, {}, JobLimits(**usual | limits)), folder)
+    try:
+        while (ending := sandbox.poll()) is None:
+            time.sleep(0.01)
+    finally:
+        sandbox.close()
+    assert not folder.exists()
+    return ending
+
+
+def result(ending: Ending) -> dict[str, object]:
+    assert (ending.outcome, ending.reason) == ("succeeded", "")
+    assert ending.result is not None
+    assert 0 < ending.used_ms <= ending.wall_ms
+    return dict(msgspec.json.decode(ending.result))
+
+
+def test_a_hash_search_finds_the_first_nonce(tmp_path: Path) -> None:
+    parameters = {"seed": 1, "start": 0, "count": 1 << 20, "difficulty_bits": 12}
+    found = result(ended(tmp_path, "hash_search", parameters))
+    assert str(found["digest"]).startswith("000")
+    assert found["tried"] == int(str(found["nonce"])) + 1
+
+
+def test_a_matrix_benchmark_gives_the_checksum_that_anybody_gets(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+    parameters = {"seed": 7, "size": 64, "rounds": 5}
+    one, other = (result(ended(folder, "matrix_benchmark", parameters)) for folder in folders)
+    assert one == other
+    assert one["operations"] == 2 * 64**3 * 5
+
+
+def test_a_model_is_evaluated_on_a_shard(tmp_path: Path) -> None:
+    _, test = mnist_split()
+    (tmp_path / "model").write_bytes(save_weights(initial_weights(mlp_manifest([784, 16, 10]), 0)))
+    (tmp_path / "data").write_bytes(samples_blob(test))
+    found = result(ended(tmp_path, "evaluate_model", {}, memory_mb=4_096))
+    assert 0 <= int(str(found["accuracy_bp"])) <= 10_000
+    assert int(str(found["loss_micro"])) > 0
+
+
+def test_what_is_no_model_is_unfit(tmp_path: Path) -> None:
+    for name in ("model", "data"):
+        (tmp_path / name).write_bytes(b"not a model")
+    ending = ended(tmp_path, "evaluate_model", {}, memory_mb=4_096)
+    assert (ending.outcome, ending.reason, ending.result) == ("failed", "unfit", None)
+
+
+@pytest.mark.parametrize(("limit", "least"), [("cpu", 300), ("wall", 1_000)])
+def test_a_job_beyond_its_time_is_ended(tmp_path: Path, limit: str, least: int) -> None:
+    ending = ended(tmp_path, "hash_search", FOR_EVER, **{f"{limit}_ms": least})
+    assert (ending.outcome, ending.reason) == ("failed", f"{limit}_limit")
+
+
+def test_a_job_beyond_its_memory_is_ended(tmp_path: Path) -> None:
+    ending = ended(tmp_path, "matrix_benchmark", {"seed": 1, "size": 4_096, "rounds": 1}, memory_mb=512)
+    assert (ending.outcome, ending.reason) == ("failed", "memory_limit")
+
+
+INSIDE = """
+import os, sys
+sys.path[:] = sys.argv[1:]
+from workers.device_agent.jobs.confinement import confine
+confine(cpu_ms=60000, memory_mb=512, parent=os.getppid())
+{what}
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "refused"),
+    [
+        ("import socket; socket.socket()", "PermissionError"),
+        ("os.fork()", "PermissionError"),
+        ("os.execv('/bin/true', ['true'])", "PermissionError"),
+        ("os.kill(os.getppid(), 0)", "PermissionError"),
+        ("open('big', 'wb').write(bytes(2 << 20))", "OSError"),
+        ("[open('/dev/null') for _ in range(300)]", "OSError"),
+        ("import threading; t = threading.Thread(target=print); t.start(); t.join()", ""),
+    ],
+)
+def test_a_confined_process_reaches_nobody(tmp_path: Path, what: str, refused: str) -> None:
+    code = [sys.executable, "-c", INSIDE.format(what=what), str(ROOT), *sys.path]
+    told = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (told.returncode != 0, told.stderr.strip().rpartition("\n")[2].partition(":")[0]) == (bool(refused), refused)
+
+
+def test_a_job_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
+    starts = (
+        "import sys, time, pathlib\nfrom domain.marketplace.work import *\n"
+        "from workers.device_agent.jobs.sandbox import Sandbox\n"
+        f"spec = JobSpec('hash_search', {FOR_EVER!r}, {{}}, JobLimits(600000, 600000, 512))\n"
+        f"print(Sandbox(spec, pathlib.Path({str(tmp_path)!r}))._process.pid, flush=True)\ntime.sleep(600)"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", starts], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert starter.stdout is not None
+    pid = int(starter.stdout.readline())
+    starter.kill()
+    starter.wait()
+    starter.stdout.close()
+    ends = time.monotonic() + 60
+    while Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() < ends, "the job outlives its starter"
+        time.sleep(0.05)

@@ -12,8 +12,9 @@ run: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/village demo $(DEMO)
 
-# Two processes share the tests by file; WORKERS=0 runs them in one, as a debugger wants it.
-WORKERS ?= 2
+# Processes share the tests by file: one more than CI has cores, for tests wait more than they compute.
+# WORKERS=0 runs them in one, as a debugger wants it.
+WORKERS ?= 3
 
 test: $(STAMP) system-packages
 	$(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(TESTS)

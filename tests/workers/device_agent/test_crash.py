@@ -176,7 +176,7 @@ def start_training(console: Console) -> str:
     return str(console.command("/v1/federated_learning/start_training", body)["id"])
 
 
-def wait_online(console: Console, count: int, timeout_s: float = 60.0) -> None:
+def wait_online(console: Console, count: int, timeout_s: float = 180.0) -> None:
     ends = time.monotonic() + timeout_s
     while time.monotonic() < ends:
         edges = console.query("{ devices(first: 100) { edges { node { presence } } } }")["devices"]["edges"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
+from threading import Lock
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,6 +26,9 @@ R = TypeVar("R", bound=Row)
 MAX_TRACEBACK = 4_000
 COPY_FROM = 50
 """How many new rows make it worth the two round trips of a COPY."""
+_lock = Lock()
+_suspended: list[bool] = []
+"""Whether garbage was collected before, for each that is in `uncollected` now: several threads may be."""
 
 Touched = Mapping[Key, Sequence[Fact]]
 """Facts by the row they touch, each row's in order."""
@@ -86,13 +90,15 @@ class Fold:
 @contextmanager
 def uncollected() -> Iterator[None]:
     """No garbage collection meanwhile: a batch makes no cycles, and looking for some took half of its time."""
-    enabled = gc.isenabled()
-    gc.disable()
+    with _lock:
+        _suspended.append(gc.isenabled())
+        gc.disable()
     try:
         yield
     finally:
-        if enabled:
-            gc.enable()
+        with _lock:
+            if _suspended.pop():
+                gc.enable()
 
 
 def by_topic(facts: Iterable[Fact]) -> dict[str, list[Fact]]:
@@ -146,6 +152,8 @@ def store(
 ) -> None:
     """Write the rows that are new or changed and delete those that ended. What `before` does not tell is no row."""
     new, changed, ended = list[R](), list[R](), list[Key]()
+    if not before:
+        new, after = [row for row in after.values() if row is not None], {}
     for key, row in after.items():
         was = before.get(key)
         if row is not None and was is None:

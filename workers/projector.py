@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -12,18 +12,18 @@ from uuid import uuid4
 import psycopg
 import structlog
 
-from domain.kernel.fact import Fact
 from infrastructure.database import Database, Role
 from infrastructure.event_store.listener import Listener, Pacer
-from infrastructure.event_store.reader import Batch, LogReader
+from infrastructure.event_store.reader import LogReader
 from projections import rebuild
 from projections.batch import NOT_STORABLE, Pending, Skipped, apply, retry
-from projections.fold import Letter, by_topic, of_topics, uncollected
+from projections.fold import Letter, of_topics, uncollected
 from projections.letters import tried
 from projections.monitoring import ControlRow, Controls
 from projections.rows import ReadModel
 from projections.slots import LEASE_S, CursorTaken, Lease, Slot
 
+from .ahead import Chapter, ReadAhead
 from .pump import Failures, run_forever
 
 POLL_S = 0.25
@@ -63,7 +63,8 @@ class Projector:
     ) -> None:
         self._database = database
         self._models = {model.name: model for model in models}
-        self._wanted = frozenset[str]().union(*(model.topics for model in models))
+        wanted = frozenset[str]().union(*(model.topics for model in models))
+        self._reader = ReadAhead(lambda: database.connect(Role.PROJECTOR), wanted)
         self._live_batch = batch_size or MAX_READ
         self._rebuild_batch = batch_size or REBUILD_BATCH
         self._pending: dict[str, Pending] = {}
@@ -110,6 +111,7 @@ class Projector:
         return self._work()
 
     def close(self) -> None:
+        self._reader.close()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -133,23 +135,23 @@ class Projector:
         """Read one batch for all of these slots and let each take its part."""
         if not slots:
             return False
-        batch = LogReader(self._open()).after(min(slot.position for slot in slots), limit)
-        if not batch.records:
+        start = min(slot.position for slot in slots)
+        chapter = self._reader.after(start, limit)
+        if chapter.end == start:
             return False
-        facts = by_topic(batch.facts(self._wanted))
-        idle = [slot for slot in slots if not self._project(slot, batch, facts)]
-        self._pass_over(idle, batch)
+        idle = [slot for slot in slots if not self._project(slot, chapter)]
+        self._pass_over(idle, chapter.end)
         return True
 
-    def _project(self, slot: Slot, batch: Batch, facts: Mapping[str, list[Fact]]) -> bool:
+    def _project(self, slot: Slot, chapter: Chapter) -> bool:
         """Fold what concerns this slot; False when nothing did and its cursor is only to be moved."""
-        if slot.position >= batch.end:
+        if slot.position >= chapter.end:
             return True
-        own = of_topics(facts, slot.model.topics, after=slot.position)
+        own = of_topics(chapter.facts, slot.model.topics, after=slot.position)
         if not own:
             return False
         with self._guarded(slot):
-            _tell(slot, apply(self._open(), slot, own, batch.end, self._skipped(slot.model)))
+            _tell(slot, apply(self._open(), slot, own, chapter.end, self._skipped(slot.model)))
         return True
 
     @uncollected()
@@ -161,12 +163,12 @@ class Projector:
         if not self._pending:
             return worked
         limit = min(MAX_READ, self._rebuild_batch)
-        batch = LogReader(self._open()).after(min(one.end for one in self._pending.values()), limit)
-        facts = by_topic(batch.facts(self._wanted))
+        start = min(one.end for one in self._pending.values())
+        chapter = self._reader.after(start, limit)
         for one in list(self._pending.values()):
             with self._guarded(one.slot):
-                self._gather(one, batch, facts, is_last=len(batch.records) < limit)
-        return worked or bool(batch.records)
+                self._gather(one, chapter)
+        return worked or chapter.end > start
 
     def _pending_of(self, slot: Slot) -> Pending:
         known = self._pending.get(slot.name)
@@ -175,12 +177,12 @@ class Projector:
         known.slot = slot
         return known
 
-    def _gather(self, one: Pending, batch: Batch, facts: Mapping[str, list[Fact]], *, is_last: bool) -> None:
+    def _gather(self, one: Pending, chapter: Chapter) -> None:
         slot = one.slot
-        if one.end < batch.end:
-            own = of_topics(facts, slot.model.topics, after=one.end)
-            one.add(self._open(), own, batch.end, self._skipped(slot.model))
-        if one.end > slot.position and (is_last or one.is_full(self._rebuild_batch)):
+        if one.end < chapter.end:
+            own = of_topics(chapter.facts, slot.model.topics, after=one.end)
+            one.add(self._open(), own, chapter.end, self._skipped(slot.model))
+        if one.end > slot.position and (not chapter.is_full or one.is_full(self._rebuild_batch)):
             del self._pending[slot.name]
             try:
                 _tell(slot, one.write(self._open()))
@@ -201,13 +203,13 @@ class Projector:
         except Exception as error:
             self._failures.failed(slot.name, error)
 
-    def _pass_over(self, idle: Sequence[Slot], batch: Batch) -> None:
+    def _pass_over(self, idle: Sequence[Slot], end: int) -> None:
         columns = [[getattr(slot, name) for slot in idle] for name in ("cursor", "partition", "position", "fence")]
-        told = (READ_CHANNEL, str(batch.end))
-        moved = set(self._open().execute(_PASS_OVER, (batch.end, *columns, *told), prepare=True).fetchall())
+        told = (READ_CHANNEL, str(end))
+        moved = set(self._open().execute(_PASS_OVER, (end, *columns, *told), prepare=True).fetchall())
         for slot in idle:
             if (slot.cursor, slot.partition) in moved:
-                slot.position = batch.end
+                slot.position = end
             else:
                 self._refresh_at = 0.0
 

@@ -86,6 +86,20 @@ class Codec:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UnreadableEvent(f"{self.topic}: {self._newer(state) or error}") from error
 
+    def event(self, stream: UUID, version: int, state: bytes, recorded_at: datetime) -> Any:
+        """The domain event a row of the log holds; its `timestamp` is the envelope's `recorded_at`."""
+        fields = self.decode(state)
+        event = object.__new__(self.kind)
+        values = event.__dict__
+        for name in self.names:
+            values[name] = getattr(fields, name)
+        values["originator_id"] = stream
+        values["originator_version"] = version
+        values["timestamp"] = recorded_at
+        if self.opens:
+            values["originator_topic"] = self.originator_topic
+        return event
+
     def _upcast(self, values: dict[str, Any], found: int) -> Any:
         if not 1 <= found < self.version:
             raise UnreadableEvent(f"{self.topic}: {_not_known(found, self.version)}")
@@ -150,18 +164,7 @@ _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 def decode_event(topic: str, stream: UUID, version: int, state: bytes, recorded_at: datetime = _EPOCH) -> Any:
     """The domain event a row of the log holds; its `timestamp` is the envelope's `recorded_at`."""
-    codec = codec_of(topic)
-    fields = codec.decode(state)
-    event = object.__new__(codec.kind)
-    values = event.__dict__
-    for name in codec.names:
-        values[name] = getattr(fields, name)
-    values["originator_id"] = stream
-    values["originator_version"] = version
-    values["timestamp"] = recorded_at
-    if codec.opens:
-        values["originator_topic"] = codec.originator_topic
-    return event
+    return codec_of(topic).event(stream, version, state, recorded_at)
 
 
 def _recordable(hint: Any, where: str) -> Any:

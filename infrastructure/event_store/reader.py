@@ -1,21 +1,23 @@
 """The log reader: facts in order of position, in batches that never end inside a command."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
 
-from domain.kernel.fact import Fact
-from domain.kernel.mapper import decode_event
+from domain.kernel.fact import Envelope, Fact
+from domain.kernel.mapper import codec_of
 from domain.kernel.write import MAX_EVENTS_PER_COMMAND
 from infrastructure.archive import archived_states
 
 _COLUMNS = (
-    "position, stream, version, topic, state, event_id, command_id, correlation_id, causation_id, actor, recorded_at"
+    "position, stream, version, topic, state, uuid_send(event_id) || uuid_send(command_id) ||"
+    " uuid_send(correlation_id) || coalesce(uuid_send(causation_id), ''), actor, recorded_at"
 )
 _AFTER = f"SELECT {_COLUMNS} FROM log.events WHERE position > %b AND position <= %b ORDER BY position LIMIT %b"
 _REST = (
@@ -35,20 +37,21 @@ MAX_POSITION = 2**62
 MAX_STREAM_FACTS = 100_000
 
 
-class Record(NamedTuple):
-    """A row of the log, not yet decoded; an archived state has been brought back."""
-
+class _Row(NamedTuple):
     position: int
     stream: UUID
     version: int
     topic: str
     state: bytes
-    event_id: UUID
-    command_id: UUID
-    correlation_id: UUID
-    causation_id: UUID | None
+    ids: bytes
     actor: str
     recorded_at: datetime
+
+
+class Record(_Row, Envelope):
+    """A row of the log, not yet decoded; an archived state has been brought back."""
+
+    __slots__ = ()
 
     def fact(self) -> Fact:
         """The row decoded.
@@ -56,13 +59,22 @@ class Record(NamedTuple):
         Raises:
             UnreadableEvent: the topic is unknown or the state does not fit it.
         """
-        event = decode_event(self.topic, self.stream, self.version, self.state, self.recorded_at)
-        return Fact(
-            self.position, self.stream, self.version, self.topic, event, self.event_id, self.command_id,
-            self.correlation_id, self.causation_id, self.actor, self.recorded_at,
-        )  # fmt: skip
+        (fact,) = _decoded([self])
+        return fact
 
 
+def _decoded(records: Iterable[Record]) -> list[Fact]:
+    return [
+        Fact(
+            position, stream, version, topic,
+            codec_of(topic).event(stream, version, state, recorded_at),
+            ids, actor, recorded_at,
+        )
+        for position, stream, version, topic, state, ids, actor, recorded_at in records
+    ]  # fmt: skip
+
+
+_record = partial(tuple.__new__, Record)
 _STATE = itemgetter(Record._fields.index("state"))
 
 
@@ -76,7 +88,7 @@ class Batch:
 
     def facts(self, topics: Collection[str]) -> list[Fact]:
         """The facts of these topics, decoded."""
-        return [record.fact() for record in self.records if record.topic in topics]
+        return _decoded([record for record in self.records if record.topic in topics])
 
 
 class LogReader:
@@ -130,7 +142,7 @@ class LogReader:
     def _select(self, statement: str, *parameters: Any) -> list[Record]:
         with self._connection.cursor(binary=True) as cursor:
             cursor.execute(statement, parameters, prepare=True)
-            records = [Record._make(row) for row in cursor.fetchall()]
+            records = list(map(_record, cursor.fetchall()))
         return records if all(map(_STATE, records)) else self._brought_back(records)
 
     def _brought_back(self, records: list[Record]) -> list[Record]:

@@ -16,8 +16,8 @@ SAGA = UUID(int=1)
 def told(*events: Any) -> SagaRow:
     row: SagaRow | None = None
     for position, event in enumerate(events, start=1):
-        ids = UUID(int=position)
-        fact = Fact(position, SAGA, position, type(event).TOPIC, event, ids, ids, SAGA, None, "saga:test", AT)
+        ids = UUID(int=position).bytes * 2 + SAGA.bytes
+        fact = Fact(position, SAGA, position, type(event).TOPIC, event, ids, "saga:test", AT)
         row = Sagas().evolve(row, fact, SAGA)
     assert row is not None
     return row

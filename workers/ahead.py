@@ -1,0 +1,74 @@
+"""Reading ahead: the next batch of the log is read and decoded while this one is folded and written."""
+
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from domain.kernel.fact import Fact
+from infrastructure.event_store.reader import LogReader
+from projections.fold import by_topic, uncollected
+
+MAX_AHEAD = 2
+"""Batches read ahead and not yet asked for: one of the live scan, one of the rebuilds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A batch of the log decoded: its wanted facts by topic, each topic's in order. `end` is where to go on from."""
+
+    end: int
+    is_full: bool
+    facts: dict[str, list[Fact]]
+
+
+class ReadAhead:
+    """Reads in a thread and over a connection of its own: the log never changes, so what was read early is as good.
+
+    A chapter that was read before the log ended may be short; the next one has the rest.
+    """
+
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], topics: Collection[str]) -> None:
+        self._connect = connect
+        self._topics = topics
+        self._connection: psycopg.Connection[Any] | None = None
+        self._thread = _one_thread()
+        self._ahead: dict[tuple[int, int], Future[Chapter]] = {}
+
+    def after(self, position: int, limit: int) -> Chapter:
+        """Up to `limit` rows after a position, whole commands only.
+
+        Raises:
+            psycopg.Error: the log could not be read.
+            UnreadableEvent: a wanted fact does not fit its class.
+        """
+        chapter = (self._ahead.pop((position, limit), None) or self._begin(position, limit)).result()
+        if chapter.is_full:
+            if len(self._ahead) == MAX_AHEAD:
+                self._ahead.pop(next(iter(self._ahead))).cancel()
+            self._ahead[chapter.end, limit] = self._begin(chapter.end, limit)
+        return chapter
+
+    def close(self) -> None:
+        """Ends the thread and the connection; both come back when asked for more."""
+        self._thread.shutdown(cancel_futures=True)
+        self._thread = _one_thread()
+        self._ahead.clear()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _begin(self, position: int, limit: int) -> Future[Chapter]:
+        return self._thread.submit(self._read, position, limit)
+
+    @uncollected()
+    def _read(self, position: int, limit: int) -> Chapter:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        batch = LogReader(self._connection).after(position, limit)
+        return Chapter(batch.end, len(batch.records) >= limit, by_topic(batch.facts(self._topics)))
+
+
+def _one_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="read-ahead")

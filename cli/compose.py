@@ -219,6 +219,7 @@ def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
     from infrastructure.presence import PresenceStore
     from infrastructure.sealing_keys import load_sealing_keys
     from workers.deadline_clock import DeadlineClock
+    from workers.incident_watch import IncidentWatch
     from workers.log_sealer import LogSealer
     from workers.presence_clock import PresenceClock
     from workers.subject_eraser import SubjectEraser
@@ -232,6 +233,7 @@ def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
                 DeadlineClock(made.village.deadlines, made.database).run,
                 PresenceClock(presence).run,
                 SubjectEraser(made.database, made.subject_keys).run,
+                IncidentWatch(made.village.monitoring, made.database).run,
                 LogSealer(made.database, load_sealing_keys(settings.home, settings.log_origin)).run,
                 *relay,
             ]

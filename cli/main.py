@@ -32,6 +32,7 @@ PARTS = {
     "projections": "See and operate the read models.",
     "sagas": "See and operate the sagas.",
     "market": "Check the market.",
+    "incidents": "See and deal with what is wrong.",
     "subjects": "Erase people.",
     "bus": "See the bus.",
     "as-of": "See a read model as it was at a position or a time.",

@@ -1,6 +1,7 @@
-"""Monitoring over HTTP: what operators do to read models by REST, dead letters by GraphQL."""
+"""Monitoring over HTTP: what operators do to read models and incidents by REST; dead letters, incidents by GraphQL."""
 
 from .graphql import Query
+from .incidents import Subscription
 from .rest import router
 
-__all__ = ["Query", "router"]
+__all__ = ["Query", "Subscription", "router"]

@@ -8,6 +8,8 @@ import strawberry
 from api.edge.graphql import Condition, Connection, Info, Keyset, Position, Source, page_of, require
 from projections.slots import REBUILD
 
+from .incidents import IncidentQuery
+
 _COLUMNS = ("cursor", "position", "key", "poison", "error", "traceback", "tried_at", "created_at")
 _IN_ORDER = Keyset("dead_letters", ("position", "cursor", "key"), (int, str, str))
 
@@ -45,7 +47,7 @@ class DeadLetter:
 
 
 @strawberry.type
-class Query:
+class Query(IncidentQuery):
     """Queries of monitoring."""
 
     @strawberry.field

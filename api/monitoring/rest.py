@@ -1,6 +1,7 @@
-"""The operators' hand on the read models over REST; each command is a fact with its actor and reason."""
+"""The operators' hand on read models and incidents over REST; each command is a fact with its actor and reason."""
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
@@ -29,6 +30,20 @@ class SkipLetter(RetryLetter):
     """`position` is the fact to leave out of that row."""
 
     position: Annotated[int, Field(strict=True, ge=1, le=MAX_POSITION)]
+
+
+class AcknowledgeIncident(Body):
+    """`note` says who does what about it."""
+
+    incident_id: UUID
+    note: Reason
+
+
+class ResolveIncident(Body):
+    """Why it is over."""
+
+    incident_id: UUID
+    reason: Reason
 
 
 def router(ctx: ApiContext) -> APIRouter:
@@ -65,5 +80,17 @@ def router(ctx: ApiContext) -> APIRouter:
     async def skip_letter(request: Request, body: SkipLetter) -> Response:
         """Leave one fact out of one row for good (rebuilds too), and fold those behind it."""
         return await run_command(ctx, request, service.skip_letter, **body.model_dump())
+
+    @routes.post("/acknowledge_incident")
+    @allow("operator")
+    async def acknowledge_incident(request: Request, body: AcknowledgeIncident) -> Response:
+        """Say that somebody looks after an incident."""
+        return await run_command(ctx, request, service.acknowledge_incident, **body.model_dump())
+
+    @routes.post("/resolve_incident")
+    @allow("operator")
+    async def resolve_incident(request: Request, body: ResolveIncident) -> Response:
+        """Say that an incident is over, and why; while its cause stands, its rule opens the next one."""
+        return await run_command(ctx, request, service.resolve_incident, **body.model_dump())
 
     return routes

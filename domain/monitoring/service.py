@@ -1,9 +1,11 @@
-"""Commands of the monitoring context: the operator's hand on the read models, audited."""
+"""Commands of the monitoring context: the operator's hand on the read models, and incidents; all audited."""
 
 from collections.abc import Callable, Collection
+from uuid import UUID
 
 from domain.kernel import EventLog, NotFound, Receipt, command
 
+from .incident import Incident, incident_id_of
 from .projection import Projection
 
 
@@ -11,8 +13,12 @@ class ProjectionUnknown(NotFound):
     """No read model of this village has this name."""
 
 
+class IncidentUnknown(NotFound):
+    """No incident has this id."""
+
+
 class MonitoringService:
-    """Records what operators ask of the read models; the projector follows within a second."""
+    """Records what operators ask of the read models (the projector follows within a second), and incidents."""
 
     def __init__(self, log: EventLog, projections: Collection[str]) -> None:
         self.log = log
@@ -62,6 +68,55 @@ class MonitoringService:
             ProjectionUnknown, LetterAlreadySkipped, TooManySkippedLetters.
         """
         return self._control(name, lambda projection: projection.skip_letter(key, position, reason))
+
+    @command
+    def open_incident(
+        self, *, rule: str, subject: str, number: int, severity: str, summary: str, value: float, limit: float
+    ) -> Receipt:
+        """Open the `number`th incident of a subject by a rule; opening it again changes nothing.
+
+        Raises:
+            AlreadyExists: only when two writers race for it; it is open.
+        """
+        incident_id = incident_id_of(rule, subject, number)
+        if (held := self.log.find(Incident, incident_id)) is not None:
+            return self.log.record(held)
+        opened = Incident(
+            incident_id=incident_id,
+            rule=rule,
+            subject=subject,
+            number=number,
+            severity=severity,
+            summary=summary,
+            value=value,
+            limit=limit,
+        )
+        return self.log.record(opened)
+
+    @command
+    def acknowledge_incident(self, *, incident_id: UUID, note: str) -> Receipt:
+        """Say that somebody looks after it.
+
+        Raises:
+            IncidentUnknown, IncidentAlreadyAcknowledged, IncidentResolved.
+        """
+        return self._of_incident(incident_id, lambda incident: incident.acknowledge(note))
+
+    @command
+    def resolve_incident(self, *, incident_id: UUID, reason: str) -> Receipt:
+        """Say that it is over, and why. While its cause stands, its rule opens the next one.
+
+        Raises:
+            IncidentUnknown, IncidentResolved.
+        """
+        return self._of_incident(incident_id, lambda incident: incident.resolve(reason))
+
+    def _of_incident(self, incident_id: UUID, decide: Callable[[Incident], None]) -> Receipt:
+        incident = self.log.find(Incident, incident_id)
+        if incident is None:
+            raise IncidentUnknown(str(incident_id))
+        decide(incident)
+        return self.log.record(incident)
 
     def _control(self, name: str, decide: Callable[[Projection], None]) -> Receipt:
         if name not in self._projections:

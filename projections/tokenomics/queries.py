@@ -24,6 +24,9 @@ SELECT coalesce(-sum(balance_grains) FILTER (WHERE account_id = %(mint)s), 0)::b
 FROM read.accounts
 """
 
+SUPPLY_DRIFT = "(SELECT coalesce(sum(balance_grains), 0)::bigint FROM read.accounts)"
+"""What all accounts, the mint with its debt among them, hold together: zero, as every transfer balances."""
+
 
 class Supply(NamedTuple):
     """What the mint has issued and what all other accounts hold together, in grains: the drift between them is zero."""

@@ -141,6 +141,28 @@ def test_a_parked_payment_is_tried_again_over_http_and_taken_back_on_the_command
         assert (resolved["facts"]["action"], resolved["facts"]["reason"]) == ("compensate", "nobody works")
 
 
+def test_what_is_wrong_is_an_incident_until_it_is_mended(operator: Operator) -> None:
+    def standing() -> list[Any]:
+        return [one for one in operator.asks("incidents", "list") if one["rule"] == "dead_letters"]
+
+    operator.sql(
+        "INSERT INTO engine.dead_letters (cursor, position, key, poison, error, traceback)"
+        " VALUES ('epochs', 1, '999999', true, 'no', '')"
+    )
+    assert eventually(lambda: len(standing()) == 1, 60)
+    (incident,) = standing()
+    assert (incident["subject"], incident["state"]) == ("epochs", "opened")
+    assert "Recorded" in operator.types("incidents", "ack", incident["incident_id"], "--note", "ada looks")
+    again = operator.types("incidents", "ack", incident["incident_id"], "--note", "bob looks", code=1)
+    assert "incident_already_acknowledged" in again
+    operator.sql("DELETE FROM engine.dead_letters WHERE cursor = 'epochs' AND key = '999999'")
+    assert eventually(lambda: standing() == [], 60)
+    assert "dead_letters of epochs" in operator.types("incidents", "list", "--state", "all")
+    assert "incident_resolved" in operator.types(
+        "incidents", "resolve", incident["incident_id"], "--reason", "again", code=1
+    )
+
+
 def test_a_log_is_verified_with_keys_kept_elsewhere(operator: Operator, tmp_path: Path) -> None:
     (tmp_path / "verifiers").write_text(operator.types("audit", "keys"))
     assert eventually(lambda: operator.asks("audit", "verify")["sealed"] > 0)

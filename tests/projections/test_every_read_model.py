@@ -190,6 +190,11 @@ class Life(TrainingWorld):
         self.do(self.monitoring.retry_letter, name=name, key='"x"', reason="a drill")
         self.do(self.monitoring.skip_letter, name=name, key='"x"', position=1, reason="a drill")
         self.do(self.monitoring.rebuild_projection, name=name, reason="a drill")
+        opened = {"severity": "warning", "summary": "a drill", "value": 2.0, "limit": 1.0}
+        incident_id = self.do(self.monitoring.open_incident, rule="drill", subject=name, number=1, **opened)
+        self.do(self.monitoring.acknowledge_incident, incident_id=incident_id, note="looking")
+        if self.dice.random() < 0.5:
+            self.do(self.monitoring.resolve_incident, incident_id=incident_id, reason="over")
         self.do(self.village.privacy.erase_subject, subject_id=uuid4(), reason="asked for")
 
 

@@ -1,5 +1,6 @@
 """Facts in, facts out: what the tests of aggregates say about decisions."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -50,7 +51,7 @@ def replayed(facts: Sequence[Any]) -> Aggregate | None:
 @contextmanager
 def refuses(rule: type[Refusal], *aggregates: Aggregate) -> Iterator[None]:
     """The block is refused by exactly this rule, and the aggregates have decided and changed nothing."""
-    before = [(aggregate.clone(), len(aggregate.pending_events)) for aggregate in aggregates]
+    before = [(copy.deepcopy(aggregate), len(aggregate.pending_events)) for aggregate in aggregates]
     with pytest.raises(rule) as refusal:
         yield
     assert refusal.type is rule

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from domain.kernel.aggregate import Value
+from domain.kernel import Value
 from domain.kernel.errors import Refusal
 
 MAX_HEADER_BYTES = 1 << 20

@@ -1,9 +1,10 @@
 """The shared kernel: what every bounded context is made of."""
 
-from .aggregate import Aggregate, Created, Event, Value, event
+from .aggregate import Aggregate, event
 from .command import command
 from .errors import AggregateNotFound, AlreadyExists, Conflict, Forbidden, NotFound, Refusal
 from .event_log import EventLog
+from .events import Created, Event, Value
 from .fact import Fact
 from .ids import derive
 from .personal import Personal, PersonalText

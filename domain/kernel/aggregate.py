@@ -1,62 +1,28 @@
 """The aggregate base: the library's mutable aggregate with the Decider's discipline and stored names as an API."""
 
-import copy
-import dataclasses
 import inspect
-from datetime import datetime, timedelta
-from enum import Enum
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
 from typing import Any, ClassVar, Self, cast
 from uuid import UUID
 
-import msgspec
+from eventsourcing.domain import Aggregate as LibraryAggregate
 from eventsourcing.domain import (
-    Aggregate as LibraryAggregate,
-)
-from eventsourcing.domain import (
-    AggregateCreated,
-    AggregateEvent,
     CanInitAggregate,
     CanMutateAggregate,
+    CommandMethodDecorator,
+    decorated_func_callers,
     event,
 )
 from eventsourcing.utils import register_topic
 
-from .ports import system_clock
-from .scope import current_scope
+from .events import ATOMS, begun, copied, evolution_of, evolve_by, made
+from .events import Event as AnyEvent
 from .snapshot import SnapshotPolicy
 
-__all__ = ["Aggregate", "Created", "Event", "Value", "event"]
+__all__ = ["Aggregate", "event"]
 
-_ATOMS = frozenset({str, int, bool, float, bytes, UUID, datetime, type(None)})
-_IMMUTABLE = (str, int, bool, float, bytes, UUID, datetime, timedelta, Enum, type(None), tuple, frozenset)
-
-
-class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A value inside an event or an aggregate: immutable, compared by content, decoded strictly."""
-
-
-class Event(AggregateEvent):
-    """A fact about one aggregate. Past tense, nested in its aggregate, frozen.
-
-    `commutes` marks facts that never refuse and whose order does not matter (credits, evidence): they are
-    appended at ANY version, and an exact append does not conflict with them. `closes` marks facts after which
-    their stream is over: it may be archived.
-    """
-
-    commutes: ClassVar[bool] = False
-    closes: ClassVar[bool] = False
-    class_version: ClassVar[int] = 1
-
-    @staticmethod
-    def create_timestamp() -> datetime:
-        """The time of the running command; the envelope's `recorded_at` is what is stored."""
-        running = current_scope()
-        return running.now if running else system_clock()
-
-
-class Created(Event, AggregateCreated):
-    """The fact that opens a stream."""
+_MARKS = frozenset({"_created_on", "_modified_on", "_pending_events", "_shared"})
 
 
 class Aggregate(LibraryAggregate):
@@ -69,8 +35,9 @@ class Aggregate(LibraryAggregate):
     context: ClassVar[str] = ""
     topic: ClassVar[str] = ""
     snapshots: ClassVar[SnapshotPolicy | None] = None
+    _shared = False
 
-    class Event(Event):
+    class Event(AnyEvent):
         pass
 
     def __init_subclass__(cls, *, context: str = "", **options: Any) -> None:
@@ -81,13 +48,16 @@ class Aggregate(LibraryAggregate):
         for event_class in event_classes(cls):
             event_class.TOPIC = f"{cls.topic}.{event_class.__name__}"  # type: ignore[attr-defined]
             register_topic(event_class.TOPIC, event_class)  # type: ignore[attr-defined]
+        for name, method in list(vars(cls).items()):
+            if isinstance(method, CommandMethodDecorator) and name != "__init__":
+                setattr(cls, name, _triggering(decorated_func_callers[method]))
 
     @classmethod
     def _create(cls, event_class: type[Any], *, id: UUID | None = None, **fields: Any) -> Self:
         stream = id or cls.create_id(**{name: fields[name] for name in _parameters(cls.create_id)})
         opened = cls.fact(event_class, stream, **fields)
-        aggregate = cast(Self, opened.mutate(None))
-        aggregate.pending_events.append(detached(opened))
+        aggregate = cast(Self, begun(opened))
+        aggregate._pending_events.append(opened)
         return aggregate
 
     def trigger_event(self, event_class: type[Any], **fields: Any) -> None:
@@ -95,35 +65,49 @@ class Aggregate(LibraryAggregate):
 
         The fact keeps copies of its containers: neither the aggregate nor its caller can rewrite it afterwards.
         """
-        super().trigger_event(event_class, **{name: copied(value) for name, value in fields.items()})
-        self._pending_events[-1] = detached(self._pending_events[-1])
+        self._trigger(event_class, fields)
+
+    def _trigger(self, event_class: type[Any], fields: dict[str, Any]) -> None:
+        fact = made(event_class, self._id, self._version + 1, fields)
+        self.evolve_by(fact)
+        self._version += 1
+        self._modified_on = fact.timestamp
+        self._pending_events.append(fact)
+
+    def evolve_by(self, fact: Any) -> None:
+        """Evolve by an event, in containers that no copy shares; the version stays as it is."""
+        if self._shared:
+            held = self.__dict__
+            for name in [name for name, value in held.items() if type(value) not in ATOMS]:
+                if name != "_pending_events":
+                    held[name] = copied(held[name])
+            self._shared = False
+        evolve_by(self, fact)
+
+    def collect_events(self) -> Sequence[CanMutateAggregate[UUID]]:
+        """The pending events, which are pending no longer."""
+        collected, self._pending_events = self._pending_events, []
+        return collected
 
     @classmethod
     def fact(cls, event_class: type[Any], stream: UUID, **fields: Any) -> Any:
         """An event built without loading its aggregate: for facts that commute, and for openers."""
+        fact = made(event_class, stream, 1, fields)
         if issubclass(event_class, CanInitAggregate):
-            fields["originator_topic"] = cls.topic
-        return event_class(
-            originator_id=stream,
-            originator_version=1,
-            timestamp=event_class.create_timestamp(),
-            **{name: copied(value) for name, value in fields.items()},
-        )
+            fact.__dict__["originator_topic"] = cls.topic
+        return fact
 
     def clone(self) -> Self:
-        """An independent copy: containers are copied, the immutable values inside them are shared."""
+        """An independent copy. The two share their containers until one of them evolves, which copies them first."""
+        self._shared = True
         twin = object.__new__(type(self))
-        state = twin.__dict__
-        state.update(self.__dict__)
-        for name, value in self.__dict__.items():
-            if type(value) not in _ATOMS:
-                state[name] = copied(value)
+        twin.__dict__.update(self.__dict__)
+        twin._pending_events = self._pending_events.copy()
         return twin
 
     def state(self) -> dict[str, Any]:
         """What replaying the stream must give: everything but wall-clock marks and events not yet recorded."""
-        left_out = ("_created_on", "_modified_on", "_pending_events")
-        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+        return {name: value for name, value in self.__dict__.items() if name not in _MARKS}
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.state() == other.state()
@@ -144,6 +128,19 @@ def event_classes(aggregate: type[LibraryAggregate]) -> list[type[CanMutateAggre
     ]
 
 
+def _triggering(event_class: Any) -> Callable[..., None]:
+    """What an `@event` method does when it is called: the library's own binds its arguments anew each time."""
+    evolve, names = evolution_of(event_class)
+
+    @wraps(evolve)
+    def trigger(self: Aggregate, *args: Any, **fields: Any) -> None:
+        if args:
+            fields.update(zip(names, args, strict=False))
+        self._trigger(event_class, fields)
+
+    return trigger
+
+
 @cache
 def _parameters(create_id: Any) -> tuple[str, ...]:
     return tuple(inspect.signature(create_id).parameters)
@@ -153,36 +150,3 @@ def _parameters(create_id: Any) -> tuple[str, ...]:
 def _context_of(module: str) -> str:
     parts = module.split(".")
     return parts[1] if parts[0] == "domain" and len(parts) > 2 else parts[-1]
-
-
-def copied(value: Any) -> Any:
-    """A value that shares no container with the given one."""
-    kind: Any = type(value)
-    if _is_shared(kind):
-        return value
-    if kind is dict:
-        return {key: copied(item) for key, item in value.items()}
-    if kind is list:
-        return [copied(item) for item in value]
-    if kind is set:
-        return set(value)
-    return copy.deepcopy(value)
-
-
-def detached(fact: Any) -> Any:
-    """The fact, with containers of its own."""
-    if all(map(_is_shared, map(type, vars(fact).values()))):
-        return fact
-    twin = object.__new__(type(fact))
-    twin.__dict__.update({name: copied(value) for name, value in vars(fact).items()})
-    return twin
-
-
-@cache
-def _is_shared(kind: type) -> bool:
-    """Whether copies may share a value of this type, for nobody changes it."""
-    if issubclass(kind, _IMMUTABLE):
-        return True
-    if issubclass(kind, msgspec.Struct):
-        return bool(kind.__struct_config__.frozen)
-    return dataclasses.is_dataclass(kind) and bool(kind.__dataclass_params__.frozen)  # type: ignore[attr-defined]

@@ -6,63 +6,58 @@ from typing import Any
 from uuid import UUID
 
 from .aggregate import Aggregate
-from .evolve import evolve_by
 
 
 class AggregateCache:
     """Keeps the newest known version of the most recently used aggregates.
 
-    What it holds is never mutated: `put` stores a copy and `get` answers another, so a refused or failed
-    command leaves no trace. It may be behind another process; the expected version tells.
+    Nobody shares what it holds: `put` stores a copy and `get` answers another, so a refused or failed command leaves
+    no trace. It may be behind another process; the expected version tells.
     """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._entries: OrderedDict[UUID, Aggregate] = OrderedDict()
+        self._entries: OrderedDict[int, Aggregate] = OrderedDict()  # a UUID hashes slowly, its number does not
         self._lock = threading.Lock()
 
     def get(self, stream: UUID) -> Aggregate | None:
         with self._lock:
-            held = self._entries.get(stream)
+            held = self._entries.get(stream.int)
             if held is None:
                 return None
-            self._entries.move_to_end(stream)
-        return held.clone()
+            self._entries.move_to_end(stream.int)
+            return held.clone()
 
     def put(self, aggregate: Aggregate) -> None:
-        self._keep(aggregate.clone())
+        stored = aggregate.clone()
+        key = stored.id.int
+        with self._lock:
+            held = self._entries.pop(key, stored)
+            self._entries[key] = held if held.version > stored.version else stored
+            while len(self._entries) > self._capacity:
+                self._entries.popitem(last=False)
 
     def move_on(self, stream: UUID, version: int, event: Any) -> None:
         """Evolve what is kept by the event recorded at this version; forget it when it lacks one before that."""
         with self._lock:
-            held = self._entries.get(stream)
-        if held is not None and held.version == version - 1:
-            moved = held.clone()
-            evolve_by(moved, event)
-            moved.version = version
-            self._keep(moved)
-        else:
-            self.drop_older(stream, version)
-
-    def _keep(self, stored: Aggregate) -> None:
-        with self._lock:
-            held = self._entries.get(stored.id)
-            if held is None or held.version < stored.version:
-                self._entries[stored.id] = stored
-                self._entries.move_to_end(stored.id)
-            while len(self._entries) > self._capacity:
-                self._entries.popitem(last=False)
+            held = self._entries.pop(stream.int, None)
+            if held is None or held.version < version - 1:
+                return
+            if held.version == version - 1:
+                held.evolve_by(event)
+                held.version = version
+            self._entries[stream.int] = held
 
     def drop_older(self, stream: UUID, version: int) -> None:
         """Forget what is behind a version that is known to be recorded."""
         with self._lock:
-            held = self._entries.get(stream)
+            held = self._entries.get(stream.int)
             if held is not None and held.version < version:
-                del self._entries[stream]
+                del self._entries[stream.int]
 
     def drop(self, stream: UUID) -> None:
         with self._lock:
-            self._entries.pop(stream, None)
+            self._entries.pop(stream.int, None)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -1,17 +1,17 @@
 """Rehydration: stored rows folded into an aggregate, without the library's per-event checks."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
-from eventsourcing.domain import decorated_funcs
 from eventsourcing.persistence import StoredEvent
 
-from .aggregate import Aggregate, copied
+from .aggregate import Aggregate
 from .errors import UnreadableEvent
+from .events import begun, evolution_of
 from .mapper import Codec, codec_of, decode_event
 
-_plans: dict[str, tuple[Codec, Callable[..., None], tuple[str, ...]]] = {}
+_plans: dict[str, tuple[Codec, Callable[..., Any], tuple[str, ...]]] = {}
 
 
 def rehydrate(stream: UUID, rows: Sequence[StoredEvent], since: Aggregate | None = None) -> Aggregate | None:
@@ -30,7 +30,7 @@ def rehydrate(stream: UUID, rows: Sequence[StoredEvent], since: Aggregate | None
     first = decode_event(rows[0].topic, stream, rows[0].originator_version, rows[0].state)
     if not codec_of(rows[0].topic).opens:
         raise UnreadableEvent(f"stream {stream} does not begin with the fact that opens it")
-    return _moved_on(cast(Aggregate, first.mutate(None)), rows[1:])
+    return _moved_on(begun(first), rows[1:])
 
 
 def _moved_on(aggregate: Aggregate, rows: Sequence[StoredEvent]) -> Aggregate:
@@ -44,20 +44,7 @@ def _moved_on(aggregate: Aggregate, rows: Sequence[StoredEvent]) -> Aggregate:
     return aggregate
 
 
-def evolve_by(aggregate: Any, event: Any) -> None:
-    """Evolve an aggregate by an event in place; its version stays as it is."""
-    _, evolve, names = _plans.get(type(event).TOPIC) or _plan(type(event).TOPIC)
-    evolve(aggregate, **{name: copied(getattr(event, name)) for name in names})
-
-
-def _plan(topic: str) -> tuple[Codec, Callable[..., None], tuple[str, ...]]:
+def _plan(topic: str) -> tuple[Codec, Callable[..., Any], tuple[str, ...]]:
     codec = codec_of(topic)
-    function = decorated_funcs.get(codec.kind)
-    if function is None:
-        return _plans.setdefault(topic, (codec, _unchanged, ()))
-    wanted = function.__code__.co_varnames[1 : function.__code__.co_argcount + function.__code__.co_kwonlyargcount]
-    return _plans.setdefault(topic, (codec, function, tuple(name for name in codec.names if name in wanted)))
-
-
-def _unchanged(_: Any) -> None:
-    """An event without an evolve method leaves the state as it is."""
+    kind: Any = codec.kind
+    return _plans.setdefault(topic, (codec, *evolution_of(kind)))

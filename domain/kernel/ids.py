@@ -2,30 +2,45 @@
 
 from functools import cache
 from hashlib import sha1
-from uuid import UUID, SafeUUID, uuid5
+from uuid import UUID, SafeUUID
 
 _ROOT = UUID("5ad1a6c4-2c57-5c0b-9d0f-6f1b7d0c6a11")
 
 _UNKNOWN = SafeUUID.unknown
 _VERSION_OFF = ~(0xF000 << 64 | 0xC000 << 48)
 _VERSION_5 = 5 << 76 | 0x8000 << 48
+_set = object.__setattr__
 
 
 @cache
 def namespace(kind: str) -> UUID:
     """The namespace of one kind of thing, for example `tokenomics.Wallet`."""
-    return uuid5(_ROOT, kind)
+    return named(_ROOT, kind)
+
+
+def named(space: UUID, name: str) -> UUID:
+    """`uuid5(space, name)`, made at a third of its cost."""
+    digest = sha1(space.int.to_bytes(16, "big") + name.encode(), usedforsecurity=False).digest()
+    return _uuid(int.from_bytes(digest[:16], "big") & _VERSION_OFF | _VERSION_5)
 
 
 def event_id(command_id: UUID, index: int) -> UUID:
-    """The id of a command's n-th event: `uuid5(command_id, str(index))`, made at a third of its cost."""
-    digest = sha1(command_id.int.to_bytes(16, "big") + b"%d" % index, usedforsecurity=False).digest()
-    made = object.__new__(UUID)
-    object.__setattr__(made, "int", int.from_bytes(digest[:16], "big") & _VERSION_OFF | _VERSION_5)
-    object.__setattr__(made, "is_safe", _UNKNOWN)
-    return made
+    """The id of a command's n-th event: the command's own, with n + 1 in its last bits.
+
+    Ids of commands are random in all of 122 bits, so that those of their events differ too; those of one command are
+    neighbours in an index, which a hash of each would not be.
+    """
+    return _uuid(command_id.int ^ (index + 1))
 
 
 def derive(kind: str, *parts: object) -> UUID:
     """The id of the thing of this kind with this business key; the same key always gives the same id."""
-    return uuid5(namespace(kind), "|".join(map(str, parts)))
+    return named(namespace(kind), "|".join(map(str, parts)))
+
+
+def _uuid(number: int) -> UUID:
+    """`UUID(int=number)`, without its checks."""
+    made = object.__new__(UUID)
+    _set(made, "int", number)
+    _set(made, "is_safe", _UNKNOWN)
+    return made

@@ -3,8 +3,9 @@
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import product
 from types import NoneType, UnionType
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,8 @@ from .personal import Personal, Sealed
 from .time import Instant
 
 _ENVELOPE = frozenset({"originator_id", "originator_version", "originator_topic", "timestamp"})
+_PLAIN = frozenset({str, int, bool, UUID, NoneType})
+_encode = msgspec.json.Encoder().encode
 _SCALARS = (str, int, bool, float, UUID, type(None))
 
 
@@ -41,11 +44,13 @@ class Codec:
         }
         self.version: int = kind.class_version
         self.upcasters = [_upcaster(kind, version) for version in range(1, self.version)]
-        versioned = [("class_version", int)] if self.version > 1 else []
+        self.versioned = (self.version,) if self.version > 1 else ()
+        versioned = [("class_version", int) for _ in self.versioned]
         self.shape = msgspec.defstruct(
             "State", [*self.fields.items(), *versioned], frozen=True, forbid_unknown_fields=True
         )
         self.decoder = msgspec.json.Decoder(self.shape)
+        self.plain = _plain([*self.fields.values(), *(int for _ in self.versioned)])
         self.opens = issubclass(kind, CanInitAggregate)
         self.originator_topic = self.topic.rpartition(".")[0]
         if kept := set(self.personal) & _evolves_by(kind, self.originator_topic if self.opens else None):
@@ -58,13 +63,12 @@ class Codec:
             UnrecordableEvent: a value would not come back equal (wrong type, NaN, infinity, naive datetime), or holds
                 the character U+0000, which no text column or jsonb of a read model can hold.
         """
-        state = [values[name] for name in self.names]
-        if self.version > 1:
-            state.append(self.version)
+        state = (*map(values.__getitem__, self.names), *self.versioned)
         original = self.shape(*state)
         try:
-            encoded = msgspec.json.encode(original)
-            if self.decoder.decode(encoded) == original and not _holds_zero_character(encoded):
+            encoded = _encode(original)
+            proved = tuple(map(type, state)) in self.plain or self.decoder.decode(encoded) == original
+            if proved and (b"\\u0000" not in encoded or _is_escaped(encoded)):
                 return encoded
         except (msgspec.MsgspecError, TypeError, ValueError) as error:
             raise UnrecordableEvent(f"{self.topic}: {error}") from error
@@ -189,6 +193,12 @@ def _recordable(hint: Any, where: str) -> Any:
     raise TypeError(f"{where}: an event cannot carry {hint!r} (a datetime is an Instant, PersonalText a field's own)")
 
 
+def _plain(hints: Sequence[Any]) -> frozenset[tuple[type, ...]]:
+    """The types of values that JSON gives back as they are, whatever they are; none for other fields than these."""
+    kinds = [set(typing.get_args(hint)) if isinstance(hint, UnionType) else {hint} for hint in hints]
+    return frozenset(product(*kinds) if all(kind <= _PLAIN for kind in kinds) else ())
+
+
 def _is_personal(hint: Any) -> bool:
     return {Personal, Sealed} <= set(typing.get_args(hint))
 
@@ -224,7 +234,5 @@ def _not_known(found: int, version: int) -> str:
     return f"stored at version {found}, which never was"
 
 
-def _holds_zero_character(encoded: bytes) -> bool:
-    if b"\\u0000" not in encoded:
-        return False
-    return b"\\u0000" in encoded.replace(b"\\\\", b"")  # an escaped backslash before `u0000` is plain text
+def _is_escaped(encoded: bytes) -> bool:
+    return b"\\u0000" not in encoded.replace(b"\\\\", b"")  # an escaped backslash before `u0000` is plain text

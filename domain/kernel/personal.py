@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 from uuid import UUID
 
-from .aggregate import Value
 from .errors import SealingUnavailable, UnrecordableEvent
+from .events import Value
 
 
 class Personal:

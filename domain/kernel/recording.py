@@ -1,7 +1,8 @@
 """What a command decided, made ready to be written, and what the cache learns when it was."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import count, repeat
 from uuid import UUID
 
 from .aggregate import Aggregate
@@ -21,18 +22,17 @@ def appends_of(facts: Sequence[Decided], asked: CommandScope, keys: SubjectKeys 
         SealingUnavailable, SubjectErased: a personal text cannot be sealed.
     """
     exact = exact_streams(facts)
-    counts: Counter[int] = Counter()
+    numbers: defaultdict[int, count[int]] = defaultdict(count)
     appends = []
     for fact in facts:
-        command_id = (fact.scope or asked).command_id
-        event, codec, number = fact.event, codec_of(fact.event.TOPIC), counts.get(command_id.int, 0)
-        counts[command_id.int] = number + 1
-        named = event_id(command_id, number)
+        event, command_id = fact.event, (fact.scope or asked).command_id
+        codec, named = codec_of(event.TOPIC), event_id(command_id, next(numbers[command_id.int]))
         if codec.personal:
             event = sealed(event, named, codec.personal, keys)
-        stream = event.originator_id
-        version = event.originator_version if stream in exact and not fact.loose else None
-        appends.append(Append(stream, version, codec.topic, codec.encode(vars(event)), named, fact.opener, fact.scope))
+        values = event.__dict__
+        stream = values["originator_id"]
+        version = None if fact.loose or stream.int not in exact else values["originator_version"]
+        appends.append(Append(stream, version, codec.topic, codec.encode(values), named, fact.opener, fact.scope))
     return appends
 
 
@@ -47,20 +47,22 @@ def remember(
 
     A unit has moved its aggregates on by its loose facts, whose versions are known only now.
     """
-    newest = dict.fromkeys([append.stream for append in appends], 0)
-    loose: Counter[UUID] = Counter()
-    for fact, append, version in zip(facts, appends, written.versions, strict=False):
-        if version:
-            newest[append.stream] = version
+    aggregates = {stream.int: aggregate for stream, aggregate in held.items()}
+    newest: dict[int, tuple[UUID, int]] = {}
+    loose: dict[int, int] = {}
+    for fact, append, version in zip(facts, appends, written.versions or repeat(0), strict=False):
+        key = append.stream.int
+        if version or key not in newest:
+            newest[key] = (append.stream, version)
         if append.version is None and not append.opener:
-            if append.stream not in held:
+            if key not in aggregates:
                 cache.move_on(append.stream, version, fact.event)
             elif append.scope is not None:
-                loose[append.stream] += 1
-    for stream, version in newest.items():
-        aggregate = held.get(stream)
-        if aggregate is not None and version == aggregate.version + loose[stream]:
-            aggregate.version += loose[stream]
+                loose[key] = loose.get(key, 0) + 1
+    for key, (stream, version) in newest.items():
+        aggregate = aggregates.get(key)
+        if aggregate is not None and version == aggregate.version + loose.get(key, 0):
+            aggregate.version = version
             cache.put(aggregate)
         elif aggregate is not None or not version:
             cache.drop(stream)

@@ -1,15 +1,15 @@
 """What a command has decided and not yet recorded, and the unit of work that gathers several commands."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from .aggregate import Aggregate, Event, detached
+from .aggregate import Aggregate
 from .errors import CommandTooLarge
-from .evolve import evolve_by
+from .events import Event, begun
 from .scope import CommandScope, scope
 from .write import MAX_EVENTS_PER_COMMAND, Receipt
 
@@ -92,30 +92,29 @@ class Unit:
             if aggregate is not None:
                 _move_on(aggregate, fact)
             elif fact.opener:
-                aggregate = cast(Aggregate, detached(fact.event).mutate(None))
+                aggregate = begun(fact.event)
         return aggregate
 
 
 def collected(things: Sequence[Recordable]) -> list[Decided]:
     """Aggregates replaced by their pending events, in the order given."""
-    return [fact for thing in things for fact in _facts(thing)]
+    facts: list[Decided] = []
+    for thing in things:
+        if isinstance(thing, Aggregate):
+            facts.extend(map(Decided, thing.collect_events()))
+        elif isinstance(thing, Opener):
+            facts.append(Decided(thing.event, loose=True, opener=True))
+        else:
+            assert thing.commutes or hasattr(thing, "originator_topic"), f"{type(thing).__name__} needs its aggregate"
+            facts.append(Decided(thing, loose=thing.commutes))
+    return facts
 
 
-def exact_streams(facts: Sequence[Decided]) -> set[UUID]:
-    """Streams with at least one fact of an aggregate that does not commute: appended at the exact version."""
-    return {fact.event.originator_id for fact in facts if not fact.loose and not fact.event.commutes}
-
-
-def _facts(thing: Recordable) -> Iterator[Decided]:
-    if isinstance(thing, Aggregate):
-        yield from map(Decided, thing.collect_events())
-    elif isinstance(thing, Opener):
-        yield Decided(thing.event, loose=True, opener=True)
-    else:
-        assert thing.commutes or hasattr(thing, "originator_topic"), f"{type(thing).__name__} needs its aggregate"
-        yield Decided(thing, loose=thing.commutes)
+def exact_streams(facts: Sequence[Decided]) -> set[int]:
+    """Numbers of the streams with a fact of an aggregate that does not commute: appended at the exact version."""
+    return {fact.event.originator_id.int for fact in facts if not fact.loose and not fact.event.commutes}
 
 
 def _move_on(aggregate: Aggregate, fact: Decided) -> None:
     if not fact.opener:
-        evolve_by(aggregate, fact.event)
+        aggregate.evolve_by(fact.event)

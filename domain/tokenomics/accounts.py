@@ -1,6 +1,6 @@
 """Accounts: what a leg of a transfer names. A wallet is the account of its owner; system accounts exist by name."""
 
-from functools import cache
+from functools import cache, lru_cache
 from uuid import UUID
 
 from domain.kernel import derive
@@ -28,6 +28,7 @@ INSURANCE = system_account("insurance")
 SYSTEM_ACCOUNT_NAMES = {system_account(name): name for name in SYSTEM_ACCOUNTS}
 
 
+@lru_cache(16_384)
 def wallet_id_of(owner_id: UUID) -> UUID:
     """The id of the one wallet an owner has."""
     return derive("tokenomics.Wallet", owner_id)

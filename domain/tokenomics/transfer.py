@@ -1,7 +1,6 @@
 """A transfer: tokens moved between accounts, once for ever, by legs that sum to zero."""
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any, Literal
 from uuid import UUID
 
@@ -99,7 +98,7 @@ class Transfer(Aggregate):
             TooManyLegs, ZeroLeg, RepeatedAccount, AmountTooLarge, LegsDoNotSumToZero.
         """
         _check(legs)
-        ordered = sorted(legs, key=attrgetter("account"))
+        ordered = sorted(legs, key=_account)
         return cls._create(
             cls.Posted,
             transfer_id=transfer_id,
@@ -127,13 +126,18 @@ class Transfer(Aggregate):
         """
         if self.rejected:
             raise TransferRejected(f"{self.transfer_id}: {self.reason}")
-        if (self.kind, self.legs) != (kind, tuple(sorted(legs, key=attrgetter("account")))):
+        if (self.kind, self.legs) != (kind, tuple(sorted(legs, key=_account))):
             raise TransferIdReused(f"{self.transfer_id} is a {self.kind} of other legs")
 
 
 def transfer_id_of(kind: Kind, *business_key: object) -> UUID:
     """The id of the transfer with this business key."""
     return derive("tokenomics.Transfer", kind, *business_key)
+
+
+def _account(leg: Leg) -> int:
+    """By its number a UUID sorts as by itself, and faster."""
+    return leg.account.int
 
 
 def _check(legs: Sequence[Leg]) -> None:
@@ -144,7 +148,7 @@ def _check(legs: Sequence[Leg]) -> None:
             raise ZeroLeg(f"account {leg.account}")
         if abs(leg.grains) > MAX_GRAINS:
             raise AmountTooLarge(f"{leg.grains} grains")
-    if len({leg.account for leg in legs}) != len(legs):
+    if len({leg.account.int for leg in legs}) != len(legs):
         raise RepeatedAccount("an account has two legs")
     if total := sum(leg.grains for leg in legs):
         raise LegsDoNotSumToZero(f"off by {total} grains")

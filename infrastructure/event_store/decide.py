@@ -1,6 +1,6 @@
 """What becomes of a write, given what is read under the log's lock. No I/O but one rare question."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -24,6 +24,18 @@ Key = tuple[str, str, str]
 
 
 @dataclass(slots=True)
+class Stream:
+    """A stream under the lock: the version it is stored at, and the topics that accepted writes append to it."""
+
+    stored: int = 0
+    topics: list[str] = field(default_factory=list)
+
+    @property
+    def version(self) -> int:
+        return self.stored + len(self.topics)
+
+
+@dataclass(slots=True)
 class LogState:
     """The log as it stands under the lock, moved on by every write that is accepted."""
 
@@ -31,7 +43,8 @@ class LogState:
     position: int
     recorded_at: datetime
     locked_at: float
-    heads: dict[UUID, int]
+    streams: dict[UUID, Stream]
+    """Every stream that the writes append to or have read."""
     cursors: dict[tuple[str, int], int]
     given: dict[Key, tuple[bytes, bytes]]
     standing: dict[UUID, tuple[int, int]]
@@ -39,7 +52,6 @@ class LogState:
     retried: bool
     topics_since: Callable[[UUID, int], list[str]]
     """Stored topics of a stream after a version; asked only when an exact append finds the stream ahead."""
-    appended: dict[UUID, list[tuple[int, str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +59,8 @@ class Accepted:
     """A write that stands: what to insert, at which versions, and what to answer."""
 
     write: Write
-    kept: list[tuple[Append, int]]
+    appends: list[Append]
+    versions: list[int]
     written: Written
 
 
@@ -58,19 +71,19 @@ def decide(write: Write, state: LogState) -> Accepted | Written | Refusal:
             return before
         _check_cursors(write, state)
         _check_reads(write, state)
-        versions = _versions(write, state)
+        versions, added = _versions(write, state)
     except Refusal as refusal:
         return refusal
-    kept = [(append, version) for append, version in zip(write.appends, versions, strict=True) if version]
-    for append, version in kept:
-        state.heads[append.stream] = version
-        state.appended.setdefault(append.stream, []).append((version, append.topic))
+    for stream, topics in added:
+        stream.topics += topics
+    kept = [version for version in versions if version]
     state.position += len(kept)
     state.cursors.update({(move.name, move.partition): move.new for move in write.cursors})
     receipt = Receipt(state.position, write.id, write.extra)
     if write.scope.idempotency_key is not None:
         state.given[key_of(write)] = (write.scope.body_hash, msgspec.json.encode(receipt))
-    return Accepted(write, kept, Written(receipt, versions))
+    appends = [append for append, version in zip(write.appends, versions, strict=True) if version]
+    return Accepted(write, appends, kept, Written(receipt, tuple(versions)))
 
 
 def key_of(write: Write) -> Key:
@@ -115,33 +128,38 @@ def _check_cursors(write: Write, state: LogState) -> None:
 
 def _check_reads(write: Write, state: LogState) -> None:
     for stream, version in write.reads.items():
-        head = state.heads.get(stream, 0)
+        head = state.streams[stream].version
         if version != head and (write.cached or not _holds(stream, version, head, state)):
             raise Conflict(f"stream {stream} was read at version {version}, and is at {head}", stream)
 
 
-def _versions(write: Write, state: LogState) -> tuple[int, ...]:
-    """The version each append gets; 0 for an opener whose stream exists."""
-    heads: dict[UUID, int] = {}
-    expected: set[UUID] = set()
+def _versions(write: Write, state: LogState) -> tuple[list[int], Collection[tuple[Stream, list[str]]]]:
+    """The version each append gets, 0 for an opener whose stream exists; and the topics that come to each stream."""
+    added: dict[int, tuple[Stream, list[str]]] = {}
+    expected: set[int] = set()
     versions = []
+    stream: UUID | None = None
     for append in write.appends:
-        stream = append.stream
-        before = state.heads.get(stream, 0)
-        head = heads.get(stream, before)
+        if append.stream is not stream:
+            stream = append.stream
+            found = state.streams[stream]
+            before, (_, topics) = found.version, added.setdefault(id(found), (found, []))
+            told = id(found) in expected
+        head = before + len(topics)
         if append.opener and head:
             versions.append(0)
             continue
-        if append.version is not None and stream not in expected:
+        if append.version is not None and not told:
             # The first exact append tells at which version its aggregate stood; an opener of this command is in it,
             # commuting facts of this command are not.
-            expected.add(stream)
+            told = True
+            expected.add(id(found))
             _check_version(stream, append.version - 1, before or min(head, 1), state)
         if not head and not codec_of(append.topic).opens:
             raise AggregateNotFound(f"{append.topic}: stream {stream} does not exist")
-        heads[stream] = head + 1
+        topics.append(append.topic)
         versions.append(head + 1)
-    return tuple(versions)
+    return versions, added.values()
 
 
 def _check_version(stream: UUID, expected: int, head: int, state: LogState) -> None:
@@ -157,8 +175,9 @@ def _holds(stream: UUID, version: int, head: int, state: LogState) -> bool:
 
 
 def _topics_since(stream: UUID, version: int, state: LogState) -> list[str]:
-    own = [topic for appended, topic in state.appended.get(stream, []) if appended > version]
-    return own + state.topics_since(stream, version)
+    found = state.streams[stream]
+    own = found.topics[max(0, version - found.stored) :]
+    return own + state.topics_since(stream, version) if version < found.stored else own
 
 
 def commutes(topic: str) -> bool:

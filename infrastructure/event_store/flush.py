@@ -14,7 +14,7 @@ from domain.kernel.scope import CommandScope
 from domain.kernel.write import Write, Written
 
 from .arrays import bigint, bigints, byteas, instant, texts, uuids
-from .decide import Accepted, LogState, decide, key_of
+from .decide import Accepted, LogState, Stream, decide, key_of
 from .exchange import Answer, Exchange
 
 CHANNEL = "village_log"
@@ -124,7 +124,7 @@ class Flush:
             position=position,
             recorded_at=recorded_at,
             locked_at=locked_at,
-            heads=dict(versions.rows()),
+            streams={stream: Stream(version) for stream, version in versions.rows()},
             cursors={(name, partition): at for name, partition, at in cursors.rows()},
             given={(a, m, k): (h, answer) for a, m, k, h, answer in given.rows()},
             standing={event_id: (at, version) for event_id, at, version in standing.rows()},
@@ -134,7 +134,7 @@ class Flush:
 
 
 def _append(writing: Exchange, accepted: list[Accepted], base: int, now: bytes) -> None:
-    appends = [append for outcome in accepted for append, _ in outcome.kept]
+    appends = [append for outcome in accepted for append in outcome.appends]
     if not appends:
         return
     scopes, times = _scopes(accepted)
@@ -143,7 +143,7 @@ def _append(writing: Exchange, accepted: list[Accepted], base: int, now: bytes) 
         bigint(base),
         now,
         uuids([append.stream for append in appends]),
-        bigints([version for outcome in accepted for _, version in outcome.kept]),
+        bigints([version for outcome in accepted for version in outcome.versions]),
         texts([append.topic for append in appends]),
         byteas([append.state for append in appends]),
         uuids([append.event_id for append in appends]),
@@ -181,7 +181,7 @@ def _scopes(accepted: list[Accepted]) -> tuple[list[CommandScope], list[int]]:
     scopes: list[CommandScope] = []
     times: list[int] = []
     for outcome in accepted:
-        for scope, run in groupby(append.scope for append, _ in outcome.kept):
+        for scope, run in groupby(append.scope for append in outcome.appends):
             scopes.append(scope or outcome.write.scope)
             times.append(sum(1 for _ in run))
     return scopes, times

@@ -5,13 +5,14 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import psycopg
 from eventsourcing.persistence import Notification, ProcessRecorder, StoredEvent, Tracking
 from psycopg_pool import PoolTimeout
 
 from domain.kernel.errors import LogClosed, LogOverloaded, LogUnavailable
+from domain.kernel.ids import event_id
 from domain.kernel.ports import Clock, system_clock
 from domain.kernel.scope import CommandScope, new_scope
 from domain.kernel.snapshot import StoredSnapshot
@@ -135,7 +136,7 @@ class PostgresRecorder(ProcessRecorder):
                 version=stored.originator_version,
                 topic=stored.topic,
                 state=stored.state,
-                event_id=uuid5(scope.command_id, str(index)),
+                event_id=event_id(scope.command_id, index),
             )
             for index, stored in enumerate(stored_events)
         ]

@@ -1,5 +1,6 @@
 """The aggregate base: stored names, independent copies, and a replay that equals what was lived."""
 
+import copy
 import dataclasses
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from domain.kernel import Aggregate, Created, Value, event, new_scope, within
 from domain.kernel.aggregate import event_classes
 from domain.kernel.errors import UnreadableEvent
-from domain.kernel.evolve import evolve_by, rehydrate
+from domain.kernel.events import evolve_by
+from domain.kernel.evolve import rehydrate
 from domain.kernel.mapper import StrictMapper
 from tests.facts import assert_replays, facts_of, mapper, names_of, replayed
 from tests.ledger import Account, Overdrawn, Tag
@@ -140,8 +142,25 @@ def test_a_container_that_is_not_a_plain_one_is_copied_too() -> None:
     original = basket()
     original.odd = Odd([1])  # type: ignore[attr-defined]
     copy = original.clone()
+    copy.add("a")
     copy.odd.append(2)  # type: ignore[attr-defined]
     assert original.odd == [1]  # type: ignore[attr-defined]
+
+
+def test_a_copy_of_a_copy_shares_nothing_that_any_of_them_changes() -> None:
+    original = basket("a")
+    copy = original.clone()
+    second = copy.clone()
+    copy.add("b")
+    second.add("c")
+    original.add("d")
+    assert [each.items for each in (original, copy, second)] == [["a", "d"], ["a", "b"], ["a", "c"]]
+
+
+def test_a_fact_needs_all_the_fields_of_its_class_and_no_other() -> None:
+    for fields in ({}, {"grains": 1, "colour": "red"}):
+        with pytest.raises(TypeError, match="Deposited"):
+            account().trigger_event(Account.Deposited, **fields)
 
 
 def test_equality_ignores_the_marks_of_the_wall_clock() -> None:
@@ -242,14 +261,20 @@ def test_replaying_the_facts_of_any_commands_gives_the_aggregate_that_decided_th
     assert (folded.balance, folded.tags) == (lived.balance, lived.tags)
 
 
-def test_the_library_itself_replays_the_same_facts_to_the_same_aggregate() -> None:
-    lived = account(balance=7)
-    lived.withdraw(3)
-    first, *rest = [mapper.to_domain_event(mapper.to_stored_event(fact)) for fact in lived.pending_events]
-    replayed_by_library = first.mutate(None)
-    for fact in rest:
+@given(start=st.lists(st.text(max_size=3), max_size=3), items=st.lists(st.text(max_size=3), max_size=5))
+def test_facts_and_aggregates_are_those_that_the_library_itself_makes(start: list[str], items: list[str]) -> None:
+    lived = basket(*start)
+    for item in items:
+        lived.add(item)
+    pending = copy.deepcopy(lived.pending_events)
+    theirs = [type(fact)(**vars(fact)) for fact in pending]
+    assert [vars(fact) for fact in theirs] == [vars(fact) for fact in pending]
+    replayed_by_library: Any = theirs[0].mutate(None)
+    for fact in theirs[1:]:
         fact.mutate(replayed_by_library)
+    assert vars(replayed_by_library).keys() == vars(lived).keys()
     assert replayed_by_library == lived
+    assert (replayed_by_library.version, replayed_by_library.modified_on) == (lived.version, lived.modified_on)
 
 
 def test_a_stream_with_a_missing_version_cannot_be_loaded() -> None:

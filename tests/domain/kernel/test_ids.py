@@ -8,15 +8,27 @@ from hypothesis import strategies as st
 
 from domain.kernel import derive
 from domain.kernel.ids import event_id, namespace
+from domain.kernel.ids import named as derived
+from domain.kernel.write import MAX_EVENTS_PER_COMMAND
 
 
-@given(command_id=st.uuids(), index=st.integers(0, 4_095))
-def test_the_id_of_an_event_is_the_name_based_one_of_its_command(command_id: UUID, index: int) -> None:
-    made, named = event_id(command_id, index), uuid5(command_id, str(index))
+@given(command_id=st.uuids(), indices=st.sets(st.integers(0, MAX_EVENTS_PER_COMMAND - 1), max_size=9))
+def test_the_events_of_a_command_have_ids_of_their_own_none_of_them_the_commands(
+    command_id: UUID, indices: set[int]
+) -> None:
+    made = [event_id(command_id, index) for index in indices]
+    assert len({command_id, *made}) == 1 + len(indices)
+    assert {(each.version, each.variant) for each in made} <= {(command_id.version, command_id.variant)}
+    assert made == [event_id(command_id, index) for index in indices]
+    assert pickle.loads(pickle.dumps(made)) == [UUID(str(each)) for each in made]
+
+
+@given(space=st.uuids(), name=st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_name_based_id_is_that_of_the_standard(space: UUID, name: str) -> None:
+    made, named = derived(space, name), uuid5(space, name)
     assert (made, made.version, made.variant, str(made), hash(made)) == (
         named, 5, named.variant, str(named), hash(named),
     )  # fmt: skip
-    assert pickle.loads(pickle.dumps(made)) == named
 
 
 def test_the_same_kind_and_key_always_give_the_same_id_and_other_ones_another() -> None:

@@ -15,9 +15,13 @@ from hypothesis import strategies as st
 
 from domain.kernel import Aggregate, Created, Instant, Value, event
 from domain.kernel.errors import UnreadableEvent, UnrecordableEvent
-from domain.kernel.mapper import StrictMapper, codec_of, decode_event
+from domain.kernel.mapper import Codec, StrictMapper, codec_of, decode_event
 
 mapper = StrictMapper(transcoder=JSONTranscoder())
+
+
+class Text(str):
+    pass
 
 
 class Inner(Value, frozen=True):
@@ -51,6 +55,12 @@ class Sample(Aggregate, context="mapper_tests"):
         inner: Inner
         inners: list[Inner]
         plain: Plain | None
+
+    class Scalars(Aggregate.Event):
+        text: str
+        number: int
+        flag: bool | None
+        owner: UUID | None
 
     class Counted(Aggregate.Event):
         counts: dict[str, int]
@@ -191,6 +201,33 @@ def test_a_decoded_event_takes_its_time_from_the_envelope() -> None:
 def test_a_value_that_would_not_come_back_as_it_is_cannot_be_recorded(kind: type[Any], fields: dict[str, Any]) -> None:
     with pytest.raises(UnrecordableEvent):
         stored(kind, **fields)
+
+
+anything = st.one_of(
+    st.text(st.characters(), max_size=3),
+    st.integers(),
+    st.sampled_from([10**4_299, 10**4_300, -(10**5_000)]),
+    st.booleans(),
+    st.uuids(),
+    st.none(),
+    st.floats(),
+    st.just(Text("text")),
+    st.just(b"bytes"),
+)
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(("text", "number", "flag", "owner"), anything)))
+def test_what_is_known_to_come_back_by_its_type_is_what_does_come_back(fields: dict[str, Any]) -> None:
+    codec, proving = codec_of(Sample.Scalars.TOPIC), Codec(Sample.Scalars)  # type: ignore[attr-defined]
+    proving.plain = frozenset()
+    assert len(codec.plain) == 4
+    try:
+        expected = proving.encode(fields)
+    except UnrecordableEvent:
+        with pytest.raises(UnrecordableEvent):
+            codec.encode(fields)
+    else:
+        assert codec.encode(fields) == expected
 
 
 def test_a_backslash_before_what_looks_like_a_zero_character_is_text_like_any_other() -> None:

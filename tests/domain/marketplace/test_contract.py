@@ -1,5 +1,6 @@
 """A contract: facts in, facts out, and what no sequence of commands can break."""
 
+import copy
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -282,7 +283,7 @@ class Life(RuleBasedStateMachine):
         self.scope.__exit__(None, None, None)
 
     def tried(self, work: Callable[[], None]) -> None:
-        before, pending = self.contract.clone(), len(self.contract.pending_events)
+        before, pending = copy.deepcopy(self.contract), len(self.contract.pending_events)
         try:
             work()
         except Refusal:

@@ -2,13 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
 from domain.kernel import Aggregate, AggregateNotFound, AlreadyExists, Conflict, Created, EventLog, Opener, event
 from domain.kernel.errors import CommandTooLarge
+from domain.kernel.ids import event_id
 from domain.kernel.write import MAX_EVENTS_PER_COMMAND
 from infrastructure.event_store import open_event_log
 from tests.infrastructure.event_store.test_flush import write
@@ -101,7 +102,7 @@ def test_event_ids_derive_from_the_command_and_the_place_of_the_event_in_it(data
     with asked() as scope:
         log.record(account)
     assert [record.event_id for record in records(database_url)] == [
-        uuid5(scope.command_id, "0"), uuid5(scope.command_id, "1"),
+        event_id(scope.command_id, 0), event_id(scope.command_id, 1),
     ]  # fmt: skip
 
 

@@ -1,0 +1,134 @@
+"""Events: facts of one aggregate, how they are made, and how an aggregate begins with and evolves by them."""
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from enum import Enum
+from functools import cache
+from typing import Any, ClassVar
+from uuid import UUID
+
+import msgspec
+from eventsourcing.domain import AggregateCreated, AggregateEvent, decorated_funcs
+from eventsourcing.utils import resolve_topic
+
+from .ports import system_clock
+from .scope import current_scope
+
+ATOMS: frozenset[type] = frozenset({str, int, bool, float, bytes, UUID, datetime, type(None)})
+_IMMUTABLE = (str, int, bool, float, bytes, UUID, datetime, timedelta, Enum, type(None), tuple, frozenset)
+_ENVELOPE = frozenset({"originator_id", "originator_version", "originator_topic", "timestamp"})
+
+
+class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A value inside an event or an aggregate: immutable, compared by content, decoded strictly."""
+
+
+class Event(AggregateEvent):
+    """A fact about one aggregate. Past tense, nested in its aggregate, frozen.
+
+    `commutes` marks facts that never refuse and whose order does not matter (credits, evidence): they are
+    appended at ANY version, and an exact append does not conflict with them. `closes` marks facts after which
+    their stream is over: it may be archived.
+    """
+
+    commutes: ClassVar[bool] = False
+    closes: ClassVar[bool] = False
+    class_version: ClassVar[int] = 1
+
+    @staticmethod
+    def create_timestamp() -> datetime:
+        """The time of the running command; the envelope's `recorded_at` is what is stored."""
+        running = current_scope()
+        return running.now if running else system_clock()
+
+
+class Created(Event, AggregateCreated):
+    """The fact that opens a stream."""
+
+
+def made(kind: Any, stream: UUID, version: int, fields: dict[str, Any]) -> Any:
+    """A new event, with containers of its own: what its class's `__init__` makes, at a fifth of its cost.
+
+    Raises:
+        TypeError: these are not the fields of the class.
+    """
+    if fields.keys() != _own_fields(kind):
+        raise TypeError(f"{kind.__qualname__} has the fields {sorted(_own_fields(kind))}, not {sorted(fields)}")
+    fact = object.__new__(kind)
+    values = fact.__dict__
+    for name, value in fields.items():
+        values[name] = value if type(value) in ATOMS else copied(value)
+    values["originator_id"] = stream
+    values["originator_version"] = version
+    values["timestamp"] = kind.create_timestamp()
+    return fact
+
+
+def begun(fact: Any) -> Any:
+    """The aggregate that an opening fact begins, as the library's `mutate(None)` makes it."""
+    kind: Any = resolve_topic(fact.originator_topic)
+    aggregate = object.__new__(kind)
+    aggregate.__base_init__(fact.originator_id, fact.originator_version, fact.timestamp)
+    kind.__init__(aggregate, **_taken(fact, _shared_names(kind.__init__, fact.__class__)))
+    return aggregate
+
+
+def evolve_by(aggregate: Any, fact: Any) -> None:
+    """Evolve an aggregate by an event in place; its version stays as it is."""
+    evolve, names = evolution_of(fact.__class__)
+    evolve(aggregate, **_taken(fact, names))
+
+
+@cache
+def evolution_of(kind: Any) -> tuple[Callable[..., Any], tuple[str, ...]]:
+    """The body of the `@event` method of an event class, and the fields it takes, in its order.
+
+    An event without one leaves the state as it is.
+    """
+    evolve: Any = decorated_funcs.get(kind, _unchanged)
+    return evolve, _shared_names(evolve, kind)
+
+
+@cache
+def _shared_names(evolve: Any, kind: Any) -> tuple[str, ...]:
+    return tuple(name for name in inspect.signature(evolve).parameters if name in _own_fields(kind))
+
+
+def _taken(fact: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    values = fact.__dict__
+    return {name: value if type(value := values[name]) in ATOMS else copied(value) for name in names}
+
+
+def _unchanged(_: Any) -> None: ...
+
+
+@cache
+def _own_fields(kind: Any) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(kind)) - _ENVELOPE
+
+
+def copied(value: Any) -> Any:
+    """A value that shares no container with the given one."""
+    kind: Any = type(value)
+    if _is_shared(kind):
+        return value
+    if kind is dict:
+        return {key: copied(item) for key, item in value.items()}
+    if kind is list:
+        return [copied(item) for item in value]
+    if kind is set:
+        return set(value)
+    return copy.deepcopy(value)
+
+
+@cache
+def _is_shared(kind: type) -> bool:
+    """Whether copies may share a value of this type, for nobody changes it."""
+    if issubclass(kind, _IMMUTABLE):
+        return True
+    if issubclass(kind, msgspec.Struct):
+        return bool(kind.__struct_config__.frozen)
+    return dataclasses.is_dataclass(kind) and bool(kind.__dataclass_params__.frozen)  # type: ignore[attr-defined]

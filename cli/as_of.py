@@ -47,11 +47,12 @@ def as_of(
 
 
 @contextmanager
-def past(when: str) -> Iterator[tuple[Any, int]]:
-    """A connection that reads the log, and the position that is meant; refusals are told plainly."""
+def past(when: str | None) -> Iterator[tuple[Any, int]]:
+    """A connection that reads the log, and the position that is meant (None: the newest); refusals are told plainly."""
     import domain.topics  # noqa: F401
     from domain.kernel import Refusal
     from infrastructure.database import Database, Role
+    from infrastructure.event_store.reader import LogReader
     from projections.as_of import position_at
 
     settings = require_database(Settings())
@@ -59,7 +60,12 @@ def past(when: str) -> Iterator[tuple[Any, int]]:
     database = Database(settings.database_url.get_secret_value(), pool_size=1, application="village-as-of")
     with database.connect(Role.READER) as connection:
         try:
-            yield connection, int(when) if re.fullmatch(r"\d{1,18}", when) else position_at(connection, _instant(when))
+            if when is None:
+                yield connection, LogReader(connection).head()
+            elif re.fullmatch(r"\d{1,18}", when):
+                yield connection, int(when)
+            else:
+                yield connection, position_at(connection, _instant(when))
         except Refusal as refusal:
             raise CommandFailed(f"{refusal.code}: {refusal}") from refusal
 

@@ -92,6 +92,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     from projections.device_registry import DeviceIndex
     from projections.federated_learning import Participations
     from projections.matching import OfferingIndex
+    from projections.privacy_budgets import ExhaustedBudgets
     from projections.tokenomics.queries import RewardIndex
 
     assert settings.database_url is not None, "require_database comes first"
@@ -102,7 +103,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
         log = open_event_log(url, on_flush=flushed, subject_keys=subject_keys)
         ends.callback(log.close)
         index = DeviceIndex(database)
-        participants = Participants(index, Participations(database))
+        participants = Participants(index, Participations(database), ExhaustedBudgets(database))
         blobs = BlobStore.open(settings.blob_url, home=settings.home)
         deadlines = Deadlines(log)
         limits = Limits(settings.max_participants_per_round, settings.max_model_bytes)
@@ -218,7 +219,9 @@ def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
     from domain.kernel import new_scope, within
     from infrastructure.presence import PresenceStore
     from infrastructure.sealing_keys import load_sealing_keys
+    from projections.tokenomics.queries import MoneyIndex
     from workers.deadline_clock import DeadlineClock
+    from workers.hold_clock import HoldClock
     from workers.incident_watch import IncidentWatch
     from workers.log_sealer import LogSealer
     from workers.presence_clock import PresenceClock
@@ -231,6 +234,7 @@ def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
         with _bus_relay(made) as relay:
             yield [
                 DeadlineClock(made.village.deadlines, made.database).run,
+                HoldClock(made.village.tokenomics, MoneyIndex(made.database).due_holds).run,
                 PresenceClock(presence).run,
                 SubjectEraser(made.database, made.subject_keys).run,
                 IncidentWatch(made.village.monitoring, made.database).run,

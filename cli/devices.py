@@ -4,8 +4,10 @@ import getpass
 from typing import Annotated
 from uuid import UUID
 
+import msgspec
 import typer
 
+from cli.as_of import Json, past
 from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
 from infrastructure.settings import Settings
@@ -31,6 +33,31 @@ def reinstate(device_id: UUID, reason: Reason) -> None:
 def retire(device_id: UUID, reason: Reason) -> None:
     """End a device for ever."""
     _decide("retire_device", device_id, reason)
+
+
+@app.command("shadow-rule")
+def shadow_rule(
+    rule: Annotated[int, typer.Argument(help="The number of a rule that is written down and not live.")],
+    json_output: Json = False,
+) -> None:
+    """Score all history under another rule of reputation, and show what would change. Nothing is recorded."""
+    from domain.device_registry.reputation import RULE_VERSION
+    from projections.shadow import shadow_scores
+
+    with told_plainly(), past(None) as (connection, _):
+        found = shadow_scores(connection, rule)
+    if json_output:
+        for one in found.scores:
+            typer.echo(msgspec.json.encode(one).decode())
+        return
+    for one in found.differences:
+        typer.echo(
+            f"{one.device_id}  {one.service:<20}{one.live_bp:>6} -> {one.shadow_bp:<6}{one.evidence:>8} evidence"
+        )
+    typer.echo(
+        f"{len(found.differences)} of {len(found.scores)} scores would change from rule {RULE_VERSION} to rule {rule}"
+        f" at position {found.position}; a newcomer would have {found.newcomer_bp}."
+    )
 
 
 def _decide(command: str, device_id: UUID, reason: str) -> None:

@@ -28,6 +28,7 @@ PARTS = {
     "device": "Run a volunteer device.",
     "devices": "Decide over the devices of the village.",
     "token": "Give people and programs access.",
+    "tokens": "See what wallets have, now and at any time.",
     "audit": "Check the log and what follows from it.",
     "projections": "See and operate the read models.",
     "sagas": "See and operate the sagas.",

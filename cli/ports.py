@@ -10,16 +10,21 @@ from domain.federated_learning.selection import Candidate, Survey
 from domain.kernel import AggregateNotFound, EventLog
 from projections.device_registry import DeviceIndex
 from projections.federated_learning import Participations
+from projections.privacy_budgets import ExhaustedBudgets
 
 REPUTATION_SERVICE = "federated_learning"
+BUDGET_PURPOSE = "federated_learning"
+BUDGET_EXHAUSTED = "privacy_budget_exhausted"
+"""Why a device that meets the criteria is not asked: it, or its owner, has no privacy left to give."""
 
 
 class Participants:
     """Which devices could take part in a round: federated learning's criteria, asked of the device registry."""
 
-    def __init__(self, devices: DeviceIndex, past: Participations) -> None:
+    def __init__(self, devices: DeviceIndex, past: Participations, budgets: ExhaustedBudgets) -> None:
         self._devices = devices
         self._past = past
+        self._budgets = budgets
 
     def survey(self, criteria: ParticipantCriteria, *, limit: int) -> Survey:
         """At most `limit` devices that are online and meet the criteria, and why the others do not."""
@@ -33,9 +38,17 @@ class Participants:
             ),
             limit=limit,
         )
-        past = self._past.counts(found.device_ids)
-        candidates = [Candidate(device_id, past.get(device_id, 0)) for device_id in found.device_ids]
-        return Survey(candidates, found.position, found.refused)
+        willing = self._willing(found.device_ids)
+        past = self._past.counts(willing)
+        candidates = [Candidate(device_id, past.get(device_id, 0)) for device_id in willing]
+        spent = len(found.device_ids) - len(willing)
+        return Survey(candidates, found.position, found.refused | ({BUDGET_EXHAUSTED: spent} if spent else {}))
+
+    def _willing(self, device_ids: list[UUID]) -> list[UUID]:
+        """The devices whose privacy budget is not exhausted, nor that of their owner."""
+        owners = self._devices.owners(device_ids)
+        exhausted = self._budgets.among([*owners, *set(owners.values())], BUDGET_PURPOSE)
+        return [one for one in device_ids if not exhausted & {one, owners.get(one)}]
 
 
 class DeviceOwners:

@@ -11,6 +11,7 @@ from domain.marketplace import request as request
 from domain.marketplace import workload as workload
 from domain.monitoring import incident as incident
 from domain.monitoring import projection as projection
+from domain.privacy import budget as budget
 from domain.privacy import subject as subject
 from domain.sagas import coordinate_training as coordinate_training
 from domain.sagas import deadline as deadline

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -13,11 +13,12 @@ from psycopg.types.json import set_json_loads
 
 from domain.device_registry.criteria import DeviceCriteria, Mismatch, mismatches
 from domain.device_registry.device import DEGRADED, OFFLINE, ONLINE, Device
-from domain.device_registry.reputation import NEWCOMER_BP, Reputation, Standing
+from domain.device_registry.reputation import Reputation, Standing
 from domain.device_registry.status import ACTIVE, RETIRED, SUSPENDED
 from domain.kernel.fact import Fact
 from infrastructure.database import Database
 
+from .device_criteria import Asked, asked, parameters_of, unmet
 from .rows import Key, ReadModel, Row
 
 MAX_CANDIDATES = 10_000
@@ -147,53 +148,6 @@ def _weighed(row: DeviceRow, event: Reputation.EvidenceRecorded) -> dict[str, An
     }
 
 
-class Asked(NamedTuple):
-    """One criterion as part of a WHERE: its name, constant SQL, and the parameters in it."""
-
-    criterion: str
-    text: str
-    parameters: dict[str, Any]
-
-
-_AT_LEAST = {
-    "min_ram_mb": "ram_mb >= %(min_ram_mb)s",
-    "min_cpu_cores": "cpu_cores >= %(min_cpu_cores)s",
-    "min_compute_score": "compute_score >= %(min_compute_score)s",
-    "max_latency_ms": "latency_ms <= %(max_latency_ms)s",
-    "geographic_region": "region = %(geographic_region)s",
-}
-_CONTAINS = {
-    "required_capabilities": "capabilities @> %(required_capabilities)s::jsonb",
-    "required_frameworks": "frameworks @> %(required_frameworks)s::jsonb",
-    "min_reputation_score": (
-        "NOT EXISTS (SELECT FROM jsonb_each_text(%(min_reputation_score)s::jsonb) AS asked (service, least)"
-        f" WHERE coalesce((reputation ->> asked.service)::bigint, {NEWCOMER_BP}) < asked.least::bigint)"
-    ),
-}
-
-
-def asked(criteria: DeviceCriteria) -> list[Asked]:
-    """The criteria that ask for something, as SQL over `read.devices`. Only active devices meet any."""
-    # Constants here and below, so that the planner sees the partial index.
-    found = [Asked("status", f"status = '{ACTIVE}'", {})]
-    for name, text in _AT_LEAST.items():
-        if (value := getattr(criteria, name)) is not None:
-            found.append(Asked(name, text, {name: value}))
-    for name, text in _CONTAINS.items():
-        if value := getattr(criteria, name):
-            found.append(Asked(name, text, {name: msgspec.json.encode(value).decode()}))
-    if criteria.availability_required:
-        found.append(Asked("availability_required", f"presence = '{ONLINE}'", {}))
-    return found
-
-
-def unmet(criteria: DeviceCriteria) -> Asked:
-    """That at least one of the criteria is not met, as one condition."""
-    conditions = asked(criteria)
-    text = " AND ".join(f"({condition.text})" for condition in conditions)
-    return Asked("unmet", f"({text}) IS NOT TRUE", _parameters(conditions))
-
-
 class Survey(msgspec.Struct, frozen=True):
     """Which devices meet criteria at a position, and how many of all devices fail each criterion that was asked."""
 
@@ -237,6 +191,12 @@ class DeviceIndex:
             refused={name: number for name, number in zip(names, failing, strict=True) if number},
         )
 
+    def owners(self, device_ids: Sequence[UUID]) -> dict[UUID, UUID]:
+        """Whose each of these devices is."""
+        query = "SELECT device_id, owner_id FROM read.devices WHERE device_id = ANY(%s)"
+        with self._database.reader.connection() as connection:
+            return dict(connection.execute(query, (list(device_ids),)).fetchall())
+
     def explain(
         self, criteria: DeviceCriteria, *, after: UUID | None = None, limit: int = MAX_EXPLAINED
     ) -> list[tuple[DeviceRow, list[Mismatch]]]:
@@ -269,7 +229,7 @@ class DeviceIndex:
         query = sql.SQL("SELECT {counts} FROM {table}").format(
             counts=_trusted(", ".join(["count(*)", *counts])), table=self._table
         )
-        (record,) = connection.execute(query, _parameters(conditions)).fetchall()
+        (record,) = connection.execute(query, parameters_of(conditions)).fetchall()
         return [int(number) for number in record]
 
 
@@ -287,11 +247,7 @@ def _matching(
     )
     with connection.cursor(binary=True) as cursor:
         set_json_loads(msgspec.json.decode, cursor)
-        return cursor.execute(query, _parameters(conditions) | {"limit": limit, "after": after}).fetchall()
-
-
-def _parameters(conditions: Sequence[Asked]) -> dict[str, Any]:
-    return {name: value for condition in conditions for name, value in condition.parameters.items()}
+        return cursor.execute(query, parameters_of(conditions) | {"limit": limit, "after": after}).fetchall()
 
 
 def _trusted(text: str) -> sql.SQL:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from domain.kernel.fact import Fact
 from domain.privacy.subject import Subject
+from projections.privacy_budgets import PrivacyBudgets
 from projections.rows import Key, ReadModel, Row
 
 KEYS_DUE = (
@@ -44,4 +45,4 @@ class Subjects(ReadModel[SubjectRow]):
         return SubjectRow(key, fact.event.reason, fact.actor, fact.recorded_at, fact.position)
 
 
-READ_MODELS = (Subjects(),)
+READ_MODELS = (Subjects(), PrivacyBudgets())

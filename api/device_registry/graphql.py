@@ -7,7 +7,9 @@ import strawberry
 
 from api.edge.graphql import AsOf, Condition, Connection, Info, Listing, Position, equals
 from domain.device_registry.criteria import DeviceCriteria, checked_criteria, mismatches
-from projections.device_registry import Asked, DeviceRow, Devices, asked, unmet
+from domain.device_registry.reputation_rule import Standing
+from projections.device_criteria import Asked, asked, unmet
+from projections.device_registry import DeviceRow, Devices
 
 
 @strawberry.type
@@ -16,6 +18,12 @@ class ServiceReputation:
 
     service: str
     score_bp: int
+    standing: strawberry.Private[Standing]
+
+    @strawberry.field
+    def explain(self) -> str:
+        """The score reckoned up: the rule, and the decayed sums of good and bad evidence in billionths."""
+        return self.standing.reckoning()
 
 
 @strawberry.type
@@ -92,7 +100,10 @@ class Device:
     @strawberry.field
     def reputation(self) -> list[ServiceReputation]:
         """By service; without evidence there is none."""
-        return [ServiceReputation(service=name, score_bp=score) for name, score in sorted(self.row.reputation.items())]
+        return [
+            ServiceReputation(service=name, score_bp=score, standing=Standing(*self.row.evidence[name]))
+            for name, score in sorted(self.row.reputation.items())
+        ]
 
     @strawberry.field
     def mismatches(self, criteria: DeviceCriteriaInput) -> list[Mismatch]:

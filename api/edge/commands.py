@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from fastapi import Request, Response
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo
 
-from domain.kernel.errors import Forbidden
+from domain.kernel.errors import Forbidden, Refusal
 from domain.kernel.scope import CommandScope, within
-from domain.kernel.tokens import MAX_GRAINS
+from domain.kernel.tokens import MAX_GRAINS, AmountNotPositive, AmountTooLarge
 from domain.kernel.write import Receipt
 
 from .context import ApiContext
@@ -22,7 +22,8 @@ from .principals import Principal
 from .problems import IdempotencyKeyInvalid, IdempotencyKeyRequired, OwnerMissing
 
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
-_GRAINS = re.compile(r"[0-9]{1,19}")
+_DIGITS = len(str(MAX_GRAINS))
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 
 
 class Body(BaseModel):
@@ -31,8 +32,19 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_strip_whitespace=False)
 
 
-def _grains(value: object) -> int:
-    if isinstance(value, str) and _GRAINS.fullmatch(value):
+class AmountFractional(Refusal):
+    """An amount of tokens is whole grains; a grain has no parts."""
+
+
+def _grains(value: object, field: ValidationInfo) -> int:
+    """Raises AmountFractional, AmountNotPositive, AmountTooLarge: for numbers that are no amount."""
+    if isinstance(value, str) and (number := _NUMBER.fullmatch(value)):
+        if number[1]:
+            raise AmountFractional(f"{field.field_name} is {value[:40]}")
+        if value.startswith("-"):
+            raise AmountNotPositive(f"{field.field_name} is {value[:40]}")
+        if len(value.lstrip("0")) > _DIGITS or int(value) > MAX_GRAINS:
+            raise AmountTooLarge(f"{field.field_name} is {value[:40]}")
         return int(value)
     raise ValueError('money is a decimal string of grains, for example "150000000"')
 

@@ -8,6 +8,8 @@ import strawberry
 from api.edge.graphql import AsOf, Connection, Info, Listing, Position, equals, require
 from projections.privacy import SubjectRow, Subjects
 
+from .budgets import BudgetQuery
+
 
 @strawberry.type
 class ErasedSubject:
@@ -34,7 +36,7 @@ SUBJECTS = Listing(Subjects(), ErasedSubject.of, order=("position",), descending
 
 
 @strawberry.type
-class Query:
+class Query(BudgetQuery):
     """Queries of privacy."""
 
     @strawberry.field

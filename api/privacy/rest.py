@@ -1,4 +1,4 @@
-"""Erasing people over REST, for operators only."""
+"""Privacy over REST: erasing people, for operators only, and privacy budgets."""
 
 from uuid import UUID
 
@@ -7,6 +7,8 @@ from fastapi import APIRouter, Request, Response
 from api.edge.commands import Body, Reason, run_command
 from api.edge.context import ApiContext
 from api.edge.gate import GatedRoute, allow
+
+from .budgets import add_routes
 
 
 class EraseSubject(Body):
@@ -26,4 +28,5 @@ def router(ctx: ApiContext) -> APIRouter:
         """Destroy the key of a person for good, within seconds: nobody reads again what is sealed under it."""
         return await run_command(ctx, request, ctx.village.privacy.erase_subject, **body.model_dump())
 
+    add_routes(routes, ctx)
     return routes

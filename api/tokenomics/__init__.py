@@ -2,5 +2,6 @@
 
 from .graphql import Query
 from .rest import router
+from .statement import Subscription
 
-__all__ = ["Query", "router"]
+__all__ = ["Query", "Subscription", "router"]

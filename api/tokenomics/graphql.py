@@ -18,6 +18,8 @@ from projections.tokenomics import Accounts, DevicePayouts, Epochs, RewardClaims
 from projections.tokenomics.money import TransferRow
 from projections.tokenomics.queries import RewardIndex, Supply
 
+from .statement import StatementQuery
+
 
 class FromRow:
     """A node whose fields are columns of a row of the same names."""
@@ -158,7 +160,7 @@ PAYOUTS = Listing(DevicePayouts(), DevicePayout.of, order=("device_id",), owner=
 
 
 @strawberry.type
-class Query:
+class Query(StatementQuery):
     """Queries of tokenomics."""
 
     @strawberry.field

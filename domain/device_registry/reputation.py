@@ -3,20 +3,24 @@
 from typing import ClassVar
 from uuid import UUID
 
-from domain.kernel import Aggregate, Created, Refusal, Snapshot, SnapshotPolicy, Value, derive, event
+from domain.kernel import Aggregate, Created, Refusal, Snapshot, SnapshotPolicy, derive, event
 
-RULE_VERSION = 1
-"""The rule that new evidence is recorded under."""
+from .reputation_rule import FULL_WEIGHT_BP, NEWCOMER_BP, RULE_VERSION, Standing
+
+__all__ = [
+    "NEWCOMER_BP",
+    "RULE_VERSION",
+    "SERVICES",
+    "EvidenceWeightInvalid",
+    "Reputation",
+    "ReputationServiceUnknown",
+    "Standing",
+    "check_evidence",
+]
 
 SERVICES = frozenset(
     {"communication", "federated_learning", "harvest", "marketplace", "privacy"}
 )  # the contexts in which a device does work for others
-
-_ONE = 10**9
-# Rule 1: every piece of evidence counts 0.98 of the one after it.
-_DECAY_NUMERATOR, _DECAY_DENOMINATOR = 98, 100
-_PRIOR_GOOD, _PRIOR_ALL = 1, 4
-FULL_WEIGHT_BP = 10_000
 
 
 class ReputationServiceUnknown(Refusal):
@@ -25,29 +29,6 @@ class ReputationServiceUnknown(Refusal):
 
 class EvidenceWeightInvalid(Refusal):
     """Evidence weighs 1 to 10,000 basis points."""
-
-
-class Standing(Value, frozen=True):
-    """Decayed sums of good and bad evidence, in billionths. Folding it in any partition gives the same integers."""
-
-    good: int = 0
-    bad: int = 0
-
-    @property
-    def score_bp(self) -> int:
-        """(a + 1) / (a + b + 4) in basis points, rounded down: a new device has 2,500 and earns the rest."""
-        return (self.good + _PRIOR_GOOD * _ONE) * 10_000 // (self.good + self.bad + _PRIOR_ALL * _ONE)
-
-    def after(self, *, good: bool, weight_bp: int, rule_version: int) -> "Standing":
-        """The standing after one more piece of evidence, under the rule it was recorded with."""
-        assert rule_version == RULE_VERSION, f"no reputation rule {rule_version}"
-        added = _ONE * weight_bp // FULL_WEIGHT_BP
-        return Standing(
-            good=_decayed(self.good) + (added if good else 0), bad=_decayed(self.bad) + (0 if good else added)
-        )
-
-
-NEWCOMER_BP = Standing().score_bp
 
 
 class ReputationSnapshot(Snapshot, frozen=True):
@@ -112,7 +93,3 @@ def check_evidence(service: str, weight_bp: int) -> None:
         raise ReputationServiceUnknown(f"{service[:40]!r} is none of {', '.join(sorted(SERVICES))}")
     if not (type(weight_bp) is int and 1 <= weight_bp <= FULL_WEIGHT_BP):
         raise EvidenceWeightInvalid(f"{weight_bp!r}")
-
-
-def _decayed(evidence: int) -> int:
-    return evidence * _DECAY_NUMERATOR // _DECAY_DENOMINATOR

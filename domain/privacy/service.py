@@ -4,11 +4,12 @@ from uuid import UUID
 
 from domain.kernel import EventLog, Receipt, command
 
+from .budgets import Budgets
 from .subject import Subject
 
 
-class PrivacyService:
-    """Records that people are erased; the key of each is destroyed within seconds."""
+class PrivacyService(Budgets):
+    """Keeps privacy budgets, and records that people are erased; the key of each is destroyed within seconds."""
 
     def __init__(self, log: EventLog) -> None:
         self.log = log

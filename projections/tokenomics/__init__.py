@@ -1,15 +1,26 @@
 """Read models of tokenomics."""
 
+from .holds import Holds
 from .money import Accounts, TransferLegs, Transfers, Wallets
 from .rewards import DevicePayouts, Epochs, RewardClaims
 
-READ_MODELS = (Wallets(), Accounts(), Transfers(), TransferLegs(), Epochs(), RewardClaims(), DevicePayouts())
+READ_MODELS = (
+    Wallets(),
+    Accounts(),
+    Transfers(),
+    TransferLegs(),
+    Holds(),
+    Epochs(),
+    RewardClaims(),
+    DevicePayouts(),
+)
 
 __all__ = [
     "READ_MODELS",
     "Accounts",
     "DevicePayouts",
     "Epochs",
+    "Holds",
     "RewardClaims",
     "TransferLegs",
     "Transfers",

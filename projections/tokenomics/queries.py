@@ -1,6 +1,7 @@
 """Named queries over the read models of tokenomics."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -27,6 +28,18 @@ FROM read.accounts
 SUPPLY_DRIFT = "(SELECT coalesce(sum(balance_grains), 0)::bigint FROM read.accounts)"
 """What all accounts, the mint with its debt among them, hold together: zero, as every transfer balances."""
 
+_DUE_HOLDS = """
+SELECT owner_id, hold_id FROM read.holds JOIN read.wallets USING (wallet_id)
+WHERE state = 'open' AND expires_at <= %s ORDER BY expires_at, holds.position LIMIT %s
+"""
+
+_BALANCE = "SELECT coalesce(sum(grains), 0)::bigint FROM read.transfer_legs WHERE account_id = %s AND position <= %s"
+
+_ENTRIES = """
+SELECT position, transfer_id, kind, grains, posted_at FROM read.transfer_legs
+WHERE account_id = %s AND position <= %s ORDER BY position DESC LIMIT %s
+"""
+
 
 class Supply(NamedTuple):
     """What the mint has issued and what all other accounts hold together, in grains: the drift between them is zero."""
@@ -45,6 +58,41 @@ class Supply(NamedTuple):
         balances = {row.account_id: row.balance_grains for row in accounts}
         issued = -balances.pop(MINT, 0)
         return cls(issued, sum(balances.values()), balances.get(TREASURY, 0))
+
+
+class Entry(NamedTuple):
+    """One line of a statement, in grains: what a transfer gave or took, and what the account had after it."""
+
+    position: int
+    transfer_id: UUID
+    kind: str
+    grains: int
+    balance: int
+    posted_at: datetime
+
+
+class MoneyIndex:
+    """Answers from the read models which holds are due, and what an account's statement says."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def due_holds(self, now: datetime, limit: int) -> list[tuple[UUID, UUID]]:
+        """Owner and id of the holds whose instant has come, the longest overdue first."""
+        with self._database.reader.connection() as connection:
+            return connection.execute(_DUE_HOLDS, (now, limit)).fetchall()
+
+    def statement(self, account: UUID, until: int, limit: int) -> list[Entry]:
+        """The newest entries of an account up to a position. Legs never change: any past position is exact."""
+        with self._database.reader.connection() as connection, connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            ((balance,),) = connection.execute(_BALANCE, (account, until)).fetchall()
+            legs = connection.execute(_ENTRIES, (account, until, limit)).fetchall()
+        entries = []
+        for position, transfer_id, kind, grains, posted_at in legs:
+            entries.append(Entry(position, transfer_id, kind, grains, balance, posted_at))
+            balance -= grains
+        return entries
 
 
 class RewardIndex:

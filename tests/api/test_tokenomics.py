@@ -106,11 +106,14 @@ def test_a_member_pays_from_its_own_wallet_and_reads_the_balance_back(counter: C
 
 BEYOND = str(MAX_GRAINS + 1)
 BAD_AMOUNTS = [
-    ("-1", "request_invalid"),
+    ("-1", "amount_not_positive"),
     ("0", "amount_not_positive"),
-    (BEYOND, "request_invalid"),
-    ("9" * 40, "request_invalid"),
-    ("1.5", "request_invalid"),
+    (BEYOND, "amount_too_large"),
+    ("9" * 4_000, "amount_too_large"),
+    ("1.5", "amount_fractional"),
+    ("-0.5", "amount_fractional"),
+    ("1e3", "request_invalid"),
+    ("１２", "request_invalid"),
     (400, "request_invalid"),
     (1.5, "request_invalid"),
     (None, "request_invalid"),

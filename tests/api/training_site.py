@@ -43,6 +43,7 @@ from infrastructure.settings import Settings
 from projections.catalogue import READ_MODELS
 from projections.device_registry import DeviceIndex
 from projections.federated_learning import Participations
+from projections.privacy_budgets import ExhaustedBudgets
 from tests.devices import Applicant, enrol
 from tests.training import MANIFEST, Arrays, arrays, blob_of, norm_of
 from workers.aggregator.worker import Aggregator
@@ -178,7 +179,7 @@ def auth(device: Device) -> DeviceAuth:
 @pytest.fixture
 def site(database: Database, database_url: str, tmp_path: Path) -> Iterator[Site]:
     log, store = open_event_log(database_url), BlobStore.open(None, home=tmp_path)
-    directory = Participants(DeviceIndex(database), Participations(database))
+    directory = Participants(DeviceIndex(database), Participations(database), ExhaustedBudgets(database))
     training = FederatedLearningService(log, store, directory)
     village = Village(
         log=log,

@@ -55,6 +55,8 @@ def test_the_guide_does_what_it_says(tmp_path: Path, short_home: Path) -> None:
     assert said("refused.json")["code"] == "insufficient_funds"
     assert str(said("openapi.json")["openapi"]).startswith("3.1")
     assert "errors" not in said("events.json")
+    assert said("statement.json") == {"data": {"statement": {"edges": []}, "holds": {"edges": []}}}
+    assert (tmp_path / "statement.jsonl").read_text() == ""
     followed = [json.loads(line)["position"] for line in (tmp_path / "followed.jsonl").read_text().splitlines()]
     assert followed == [1, 2]
     assert (tmp_path / "sse.txt").read_text().count('"position"') >= 3

@@ -17,6 +17,7 @@ from domain.device_registry.reputation import (
     Standing,
     check_evidence,
 )
+from domain.device_registry.reputation_rule import RULES, ReputationRuleUnknown, rule_of
 from tests.facts import assert_replays, facts_of, refuses
 
 CAUSE = UUID(int=7)
@@ -98,3 +99,40 @@ def test_the_score_follows_the_exact_rule_to_a_basis_point_and_never_leaves_zero
     score = after(Standing(), evidence).score_bp
     assert abs(score - exact) <= 1
     assert 0 < score < 10_000
+
+
+@given(evidence=EVIDENCE)
+def test_every_rule_keeps_the_score_between_zero_and_one_and_says_how_it_came_about(
+    evidence: list[tuple[bool, int]],
+) -> None:
+    for version, rule in RULES.items():
+        standing = Standing()
+        for good, weight_bp in evidence:
+            standing = standing.after(good=good, weight_bp=weight_bp, rule_version=version)
+        assert 0 < standing.score_under(rule) < 10_000
+    standing = after(Standing(), evidence)
+    assert standing.reckoning().endswith(f"= {standing.score_bp}")
+
+
+@given(works=st.lists(st.integers(0, 4), min_size=1, max_size=40), weight_bp=st.integers(1, 10_000))
+def test_farming_work_over_several_identities_lifts_none_of_them_above_one_that_did_it_all(
+    works: list[int], weight_bp: int
+) -> None:
+    whole = after(Standing(), [(True, weight_bp)] * len(works))
+    for identity in range(5):
+        share = [(True, weight_bp)] * works.count(identity)
+        assert after(Standing(), share).score_bp <= whole.score_bp
+
+
+@given(evidence=EVIDENCE)
+def test_a_new_identity_gains_no_trust_that_good_work_has_not_earned(evidence: list[tuple[bool, int]]) -> None:
+    standing = after(Standing(), evidence)
+    if all(good for good, _ in evidence):
+        assert standing.score_bp >= NEWCOMER_BP
+    assert after(Standing(), [one for one in evidence if not one[0]]).score_bp <= NEWCOMER_BP
+
+
+def test_a_rule_that_is_not_written_down_is_refused_by_name() -> None:
+    assert rule_of(RULE_VERSION) is RULES[RULE_VERSION]
+    with pytest.raises(ReputationRuleUnknown):
+        rule_of(99)

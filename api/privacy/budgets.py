@@ -1,0 +1,139 @@
+"""Privacy budgets at the edge: grants of one's own or by operators, spending by operators, reads by whose they are."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+import strawberry
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from api.edge.commands import Body, Name, own_or_named, run_command
+from api.edge.context import ApiContext
+from api.edge.gate import Caller, allow
+from api.edge.graphql import AsOf, Connection, Info, Listing, Position, equals
+from domain.privacy.budget import MAX_DELTA_PICO, MAX_EPSILON_MICRO
+from projections.privacy_budgets import BudgetRow, PrivacyBudgets
+
+Epsilon = Annotated[int, Field(strict=True, ge=1, le=MAX_EPSILON_MICRO)]
+Run = Callable[..., Awaitable[Response]]
+
+
+class GrantBudget(Body):
+    """Millionths of epsilon at a delta in trillionths. Members grant for their own data; operators name the subject."""
+
+    subject_id: UUID | None = None
+    purpose: Name
+    epsilon_micro: Epsilon
+    delta_pico: Annotated[int, Field(strict=True, ge=1, le=MAX_DELTA_PICO)]
+
+
+class SpendBudget(Body):
+    """An amount to reserve, or to commit of what is reserved under this id."""
+
+    subject_id: UUID
+    purpose: Name
+    reservation_id: UUID
+    epsilon_micro: Epsilon
+
+
+class ReleaseBudget(Body):
+    """The reservation of which nothing was spent."""
+
+    subject_id: UUID
+    purpose: Name
+    reservation_id: UUID
+
+
+class ExhaustBudget(Body):
+    """Members give up what remains of their own; operators name the subject."""
+
+    subject_id: UUID | None = None
+    purpose: Name
+
+
+def add_routes(routes: APIRouter, ctx: ApiContext) -> None:
+    """The routes of privacy budgets."""
+    service = ctx.village.privacy
+
+    async def run(request: Request, command: Callable[..., Any], **arguments: Any) -> Response:
+        return await run_command(ctx, request, command, key_required=True, **arguments)
+
+    @routes.post("/grant_budget")
+    @allow("operator", "member")
+    async def grant_budget(request: Request, caller: Caller, body: GrantBudget) -> Response:
+        """Give a device or a person a budget for a purpose, or raise the one it has."""
+        subject_id = own_or_named(caller, body.subject_id)
+        return await run(request, service.grant_budget, **body.model_dump() | {"subject_id": subject_id})
+
+    @routes.post("/reserve_budget")
+    @allow("operator")
+    async def reserve_budget(request: Request, body: SpendBudget) -> Response:
+        """Keep an amount back before anything is released."""
+        return await run(request, service.reserve_budget, **body.model_dump())
+
+    @routes.post("/commit_budget")
+    @allow("operator")
+    async def commit_budget(request: Request, body: SpendBudget) -> Response:
+        """Spend of a reservation, for good; what was reserved beyond it can be reserved again."""
+        return await run(request, service.commit_budget, **body.model_dump())
+
+    @routes.post("/release_budget")
+    @allow("operator")
+    async def release_budget(request: Request, body: ReleaseBudget) -> Response:
+        """End a reservation of which nothing was spent."""
+        return await run(request, service.release_budget, **body.model_dump())
+
+    @routes.post("/exhaust_budget")
+    @allow("operator", "member")
+    async def exhaust_budget(request: Request, caller: Caller, body: ExhaustBudget) -> Response:
+        """Give up what remains: training asks the subject no more, until more is granted."""
+        subject_id = own_or_named(caller, body.subject_id)
+        return await run(request, service.exhaust_budget, subject_id=subject_id, purpose=body.purpose)
+
+
+@strawberry.type
+class PrivacyBudget:
+    """Millionths of epsilon at a delta in trillionths, of a device or a person, for one purpose: open or exhausted."""
+
+    budget_id: UUID
+    subject_id: UUID
+    purpose: str
+    delta_pico: Position
+    granted_micro: int
+    reserved_micro: int
+    spent_micro: int
+    remaining_micro: int
+    state: str
+    granted_at: datetime
+    position: Position
+
+    @classmethod
+    def of(cls, row: BudgetRow) -> "PrivacyBudget":
+        return cls(**msgspec.structs.asdict(row))
+
+
+BUDGETS = Listing(PrivacyBudgets(), PrivacyBudget.of, order=("budget_id",), owner="subject_id", device="subject_id")
+
+
+@strawberry.type
+class BudgetQuery:
+    """Queries of privacy budgets."""
+
+    @strawberry.field
+    async def privacy_budgets(
+        self,
+        info: Info,
+        first: int,
+        after: str | None = None,
+        subject_id: UUID | None = None,
+        purpose: str | None = None,
+        state: str | None = None,
+        at_least: Position | None = None,
+        as_of: AsOf | None = None,
+    ) -> Connection[PrivacyBudget]:
+        """Privacy budgets; members and devices see their own."""
+        conditions = [*equals("subject_id", subject_id), *equals("purpose", purpose), *equals("state", state)]
+        return await BUDGETS.page(info, first, after, at_least, *conditions, as_of=as_of)

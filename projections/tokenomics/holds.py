@@ -1,0 +1,68 @@
+"""Holds as they are read: what is kept back, until when, and how each ended."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from domain.kernel.fact import Fact
+from domain.tokenomics.wallet import Wallet
+from projections.rows import Key, ReadModel, Row
+
+OPEN, CAPTURED, VOIDED, EXPIRED = "open", "captured", "voided", "expired"
+
+
+class HoldRow(Row, frozen=True):
+    """A hold of `grains`; of a captured one `captured_grains` were paid and the rest released."""
+
+    wallet_id: UUID
+    hold_id: UUID
+    grains: int
+    captured_grains: int
+    expires_at: datetime
+    purpose: str
+    state: str
+    held_at: datetime
+    ended_at: datetime | None
+    position: int
+
+
+class Holds(ReadModel[HoldRow]):
+    """Holds by wallet and id. `position` is that of the fact that made it."""
+
+    name = "holds"
+    table = "read.holds"
+    row = HoldRow
+    key = ("wallet_id", "hold_id")
+    listens = (Wallet.FundsHeld, Wallet.HoldCaptured, Wallet.HoldVoided, Wallet.HoldExpired)
+    begins = (Wallet.FundsHeld,)
+
+    def keys(self, fact: Fact) -> Iterable[Key]:
+        return ((fact.stream, fact.event.hold_id),)
+
+    def streams_of(self, key: Key) -> list[UUID]:
+        return [key[0]]
+
+    def evolve(self, row: HoldRow | None, fact: Fact, key: Key) -> HoldRow | None:
+        match fact.event:
+            case Wallet.FundsHeld(grains=grains, expires_at=expires_at, purpose=purpose):
+                return HoldRow(
+                    wallet_id=key[0],
+                    hold_id=key[1],
+                    grains=grains,
+                    captured_grains=0,
+                    expires_at=expires_at,
+                    purpose=purpose,
+                    state=OPEN,
+                    held_at=fact.recorded_at,
+                    ended_at=None,
+                    position=fact.position,
+                )
+            case _ if row is None:
+                return None
+            case Wallet.HoldCaptured(grains=grains):
+                return replace(row, state=CAPTURED, captured_grains=grains, ended_at=fact.recorded_at)
+            case Wallet.HoldVoided():
+                return replace(row, state=VOIDED, ended_at=fact.recorded_at)
+        return replace(row, state=EXPIRED, ended_at=fact.recorded_at)

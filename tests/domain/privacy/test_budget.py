@@ -1,0 +1,163 @@
+"""A privacy budget: what is reserved and spent is never more than was granted, and nothing spent comes back."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.kernel import Refusal
+from domain.privacy.budget import (
+    MAX_EPSILON_MICRO,
+    MAX_RESERVATIONS,
+    DeltaDiffers,
+    DeltaInvalid,
+    EpsilonInvalid,
+    PrivacyBudget,
+    PrivacyBudgetEnded,
+    PrivacyBudgetExceeded,
+    ReservationAlreadyEnded,
+    ReservationIdReused,
+    ReservationUnknown,
+    TooManyReservations,
+)
+from tests.facts import assert_replays, names_of, refuses
+
+ONE, OTHER = UUID(int=1), UUID(int=2)
+
+
+def granted(epsilon_micro: int = 1_000) -> PrivacyBudget:
+    return PrivacyBudget.grant(
+        subject_id=uuid4(), purpose="federated_learning", epsilon_micro=epsilon_micro, delta_pico=10_000_000
+    )
+
+
+def test_a_reservation_keeps_back_and_a_commit_spends_for_good() -> None:
+    budget = granted()
+    budget.reserve(ONE, 600)
+    assert (budget.reserved, budget.spent, budget.remaining) == (600, 0, 400)
+    budget.commit(ONE, 500)
+    assert (budget.reserved, budget.spent, budget.remaining) == (0, 500, 500)
+    with refuses(ReservationAlreadyEnded, budget):
+        budget.release(ONE)
+    assert names_of(budget) == ["Granted", "Reserved", "Committed"]
+    assert_replays(budget)
+
+
+def test_what_is_released_can_be_reserved_again() -> None:
+    budget = granted()
+    budget.reserve(ONE, 1_000)
+    budget.release(ONE)
+    budget.reserve(OTHER, 1_000)
+    assert budget.remaining == 0
+    with refuses(ReservationAlreadyEnded, budget):
+        budget.reserve(ONE, 1)
+    assert_replays(budget)
+
+
+def test_more_than_remains_is_refused_and_not_a_millionth_less() -> None:
+    budget = granted()
+    budget.reserve(ONE, 999)
+    with refuses(PrivacyBudgetExceeded, budget):
+        budget.reserve(OTHER, 2)
+    with refuses(PrivacyBudgetExceeded, budget):
+        budget.commit(ONE, 1_000)
+    budget.reserve(OTHER, 1)
+    assert not budget.exhausted
+
+
+def test_spending_the_last_exhausts_it_until_more_is_granted() -> None:
+    budget = granted()
+    budget.reserve(ONE, 1_000)
+    budget.commit(ONE, 1_000)
+    assert (names_of(budget)[-1], budget.exhausted) == ("Exhausted", True)
+    with refuses(PrivacyBudgetEnded, budget):
+        budget.reserve(OTHER, 1)
+    budget.raise_by(5, 10_000_000)
+    assert (budget.remaining, budget.exhausted) == (5, False)
+    assert_replays(budget)
+
+
+def test_giving_up_ends_it_and_spares_what_is_reserved() -> None:
+    budget = granted()
+    budget.reserve(ONE, 10)
+    budget.exhaust()
+    budget.exhaust()
+    budget.commit(ONE, 10)
+    assert names_of(budget) == ["Granted", "Reserved", "Exhausted", "Committed"]
+    assert_replays(budget)
+
+
+def test_a_reservation_has_its_id_for_itself() -> None:
+    budget = granted()
+    budget.reserve(ONE, 1)
+    with refuses(ReservationIdReused, budget):
+        budget.reserve(ONE, 1)
+    with refuses(ReservationUnknown, budget):
+        budget.commit(OTHER, 1)
+    with refuses(ReservationUnknown, budget):
+        budget.release(OTHER)
+
+
+def test_reservations_are_bounded() -> None:
+    budget = granted(MAX_EPSILON_MICRO)
+    for number in range(MAX_RESERVATIONS):
+        budget.reserve(UUID(int=number), 1)
+    with refuses(TooManyReservations, budget):
+        budget.reserve(uuid4(), 1)
+
+
+@pytest.mark.parametrize("epsilon", [0, -1, MAX_EPSILON_MICRO + 1, True, 1.5])
+def test_an_epsilon_that_is_none_is_refused(epsilon: Any) -> None:
+    with pytest.raises(EpsilonInvalid):
+        granted(epsilon)
+    with pytest.raises(EpsilonInvalid):
+        granted().reserve(ONE, epsilon)
+
+
+def test_a_budget_is_at_one_delta_and_at_most_a_thousand() -> None:
+    budget = granted()
+    with refuses(DeltaDiffers, budget):
+        budget.raise_by(1, 1)
+    with refuses(EpsilonInvalid, budget):
+        budget.raise_by(MAX_EPSILON_MICRO, 10_000_000)
+    for delta in (0, 10**10 + 1, True):
+        with pytest.raises(DeltaInvalid):
+            PrivacyBudget.grant(subject_id=ONE, purpose="x", epsilon_micro=1, delta_pico=delta)
+
+
+DEEDS = st.lists(
+    st.tuples(
+        st.sampled_from(["reserve", "commit", "release", "raise", "exhaust"]), st.integers(1, 4), st.integers(0, 60)
+    ),
+    max_size=40,
+)
+
+
+@given(deeds=DEEDS)
+def test_no_sequence_of_commands_spends_more_than_was_granted_or_ends_a_reservation_twice(
+    deeds: list[tuple[str, int, int]],
+) -> None:
+    budget, spent = granted(100), 0
+    for deed, number, amount in deeds:
+        try:
+            match deed:
+                case "reserve":
+                    budget.reserve(UUID(int=number), amount)
+                case "commit":
+                    budget.commit(UUID(int=number), amount)
+                case "release":
+                    budget.release(UUID(int=number))
+                case "raise":
+                    budget.raise_by(amount, 10_000_000)
+                case _:
+                    budget.exhaust()
+        except Refusal:
+            pass
+        assert budget.remaining >= 0
+        assert budget.spent >= spent
+        assert budget.granted == budget.remaining + budget.reserved + budget.spent
+        assert not set(budget.open) & budget.ended
+        spent = budget.spent
+    assert_replays(budget)

@@ -39,17 +39,17 @@ class PrivacyBudgetEnded(Refusal):
     """A budget that is exhausted gives nothing until more is granted."""
 
 
-class ReservationUnknown(NotFound):
+class BudgetReservationUnknown(NotFound):
     """A reservation ends under the id it was made with."""
 
 
-class ReservationIdReused(Refusal):
+class BudgetReservationReused(Refusal):
     """The id of a reservation names that reservation for ever."""
 
     status = 409
 
 
-class ReservationAlreadyEnded(Refusal):
+class BudgetReservationEnded(Refusal):
     """A reservation ends exactly once: committed or released. What was committed is never given back."""
 
     status = 409
@@ -133,13 +133,13 @@ class PrivacyBudget(Aggregate):
         """Keep an amount back before anything is released.
 
         Raises:
-            ReservationIdReused, ReservationAlreadyEnded, TooManyReservations, PrivacyBudgetEnded,
+            BudgetReservationReused, BudgetReservationEnded, TooManyReservations, PrivacyBudgetEnded,
             PrivacyBudgetExceeded, EpsilonInvalid.
         """
         if reservation_id in self.open:
-            raise ReservationIdReused(f"reservation {reservation_id} is open")
+            raise BudgetReservationReused(f"reservation {reservation_id} is open")
         if reservation_id in self.ended:
-            raise ReservationAlreadyEnded(f"reservation {reservation_id}")
+            raise BudgetReservationEnded(f"reservation {reservation_id}")
         if len(self.open) >= MAX_RESERVATIONS:
             raise TooManyReservations(f"{len(self.open)} open reservations")
         if self.exhausted:
@@ -152,7 +152,7 @@ class PrivacyBudget(Aggregate):
         """Spend of a reservation; the rest can be reserved again. What spends the last exhausts the budget.
 
         Raises:
-            ReservationUnknown, ReservationAlreadyEnded, PrivacyBudgetExceeded, EpsilonInvalid.
+            BudgetReservationUnknown, BudgetReservationEnded, PrivacyBudgetExceeded, EpsilonInvalid.
         """
         kept = self._open(reservation_id)
         if _epsilon(epsilon_micro) > kept:
@@ -162,7 +162,7 @@ class PrivacyBudget(Aggregate):
             self._exhausted(left=0)
 
     def release(self, reservation_id: UUID) -> None:
-        """End a reservation of which nothing was spent. Raises ReservationUnknown, ReservationAlreadyEnded."""
+        """End a reservation of which nothing was spent. Raises BudgetReservationUnknown, BudgetReservationEnded."""
         self._released(reservation_id=reservation_id, epsilon_micro=self._open(reservation_id))
 
     def exhaust(self) -> None:
@@ -174,8 +174,8 @@ class PrivacyBudget(Aggregate):
         if (kept := self.open.get(reservation_id)) is not None:
             return kept
         if reservation_id in self.ended:
-            raise ReservationAlreadyEnded(f"reservation {reservation_id}")
-        raise ReservationUnknown(f"reservation {reservation_id}")
+            raise BudgetReservationEnded(f"reservation {reservation_id}")
+        raise BudgetReservationUnknown(f"reservation {reservation_id}")
 
     @event(Raised)
     def _raised(self, epsilon_micro: int) -> None:

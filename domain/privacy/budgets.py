@@ -48,7 +48,7 @@ class Budgets:
         """End a reservation of which nothing was spent.
 
         Raises:
-            PrivacyBudgetUnknown, ReservationUnknown, ReservationAlreadyEnded.
+            PrivacyBudgetUnknown, BudgetReservationUnknown, BudgetReservationEnded.
         """
         budget = self._budget(subject_id, purpose)
         budget.release(reservation_id)

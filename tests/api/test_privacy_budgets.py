@@ -66,7 +66,7 @@ def test_what_a_budget_does_not_allow_is_refused_by_name(office: Office) -> None
     for path, body, owner, answer in (
         ("reserve_budget", named | {"epsilon_micro": 1_001}, None, (422, "privacy_budget_exceeded")),
         ("reserve_budget", named | {"epsilon_micro": 1}, me, (403, "forbidden")),
-        ("commit_budget", named | {"epsilon_micro": 1}, None, (404, "reservation_unknown")),
+        ("commit_budget", named | {"epsilon_micro": 1}, None, (404, "budget_reservation_unknown")),
         ("grant_budget", GRANT | {"subject_id": str(uuid4())}, me, (403, "forbidden")),
         ("grant_budget", GRANT | {"delta_pico": 7}, me, (422, "delta_differs")),
         ("grant_budget", GRANT | {"epsilon_micro": 0}, me, (422, "request_invalid")),

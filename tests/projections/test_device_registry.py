@@ -242,11 +242,14 @@ def test_it_is_explained_why_a_device_does_not_match(service: DeviceRegistryServ
     ]
 
 
-def test_criteria_on_region_and_score_are_answered_from_the_index_of_online_devices(database: Database) -> None:
+def test_every_number_that_is_asked_is_decided_in_the_index_and_in_the_order_of_the_answer(database: Database) -> None:
     with database.projector.connection() as connection:
         connection.execute("SET enable_seqscan = off")
         plan = connection.execute(
-            "EXPLAIN SELECT device_id FROM read.devices"
-            " WHERE region = 'eu' AND compute_score >= 5 AND presence = 'online'"
+            "EXPLAIN SELECT device_id FROM read.devices WHERE status = 'active' AND presence = 'online'"
+            " AND region = 'eu' AND compute_score >= 5 AND latency_ms <= 9 AND ram_mb >= 3 AND cpu_cores >= 2"
+            " ORDER BY device_id LIMIT 20"
         ).fetchall()
-    assert "devices_online" in str(plan)
+    assert "devices_matching" in str(plan)
+    assert "Filter" not in str(plan)
+    assert "Sort" not in str(plan)

@@ -196,6 +196,16 @@ class Life(TrainingWorld):
         if self.dice.random() < 0.5:
             self.do(self.monitoring.resolve_incident, incident_id=incident_id, reason="over")
         self.do(self.village.privacy.erase_subject, subject_id=uuid4(), reason="asked for")
+        self.budget(self.owners[0], uuid4(), uuid4())
+
+    def budget(self, subject_id: UUID, spent: UUID, kept: UUID) -> None:
+        privacy, whose = self.village.privacy, {"subject_id": subject_id, "purpose": "federated_learning"}
+        self.do(privacy.grant_budget, **whose, epsilon_micro=40, delta_pico=10)
+        self.do(privacy.reserve_budget, **whose, reservation_id=spent, epsilon_micro=30)
+        self.do(privacy.commit_budget, **whose, reservation_id=spent, epsilon_micro=20)
+        self.do(privacy.reserve_budget, **whose, reservation_id=kept, epsilon_micro=5)
+        self.do(privacy.release_budget, **whose, reservation_id=kept)
+        self.do(privacy.exhaust_budget, **whose)
 
 
 @pytest.fixture(scope="module")

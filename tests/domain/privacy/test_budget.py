@@ -11,15 +11,15 @@ from domain.kernel import Refusal
 from domain.privacy.budget import (
     MAX_EPSILON_MICRO,
     MAX_RESERVATIONS,
+    BudgetReservationEnded,
+    BudgetReservationReused,
+    BudgetReservationUnknown,
     DeltaDiffers,
     DeltaInvalid,
     EpsilonInvalid,
     PrivacyBudget,
     PrivacyBudgetEnded,
     PrivacyBudgetExceeded,
-    ReservationAlreadyEnded,
-    ReservationIdReused,
-    ReservationUnknown,
     TooManyReservations,
 )
 from tests.facts import assert_replays, names_of, refuses
@@ -39,7 +39,7 @@ def test_a_reservation_keeps_back_and_a_commit_spends_for_good() -> None:
     assert (budget.reserved, budget.spent, budget.remaining) == (600, 0, 400)
     budget.commit(ONE, 500)
     assert (budget.reserved, budget.spent, budget.remaining) == (0, 500, 500)
-    with refuses(ReservationAlreadyEnded, budget):
+    with refuses(BudgetReservationEnded, budget):
         budget.release(ONE)
     assert names_of(budget) == ["Granted", "Reserved", "Committed"]
     assert_replays(budget)
@@ -51,7 +51,7 @@ def test_what_is_released_can_be_reserved_again() -> None:
     budget.release(ONE)
     budget.reserve(OTHER, 1_000)
     assert budget.remaining == 0
-    with refuses(ReservationAlreadyEnded, budget):
+    with refuses(BudgetReservationEnded, budget):
         budget.reserve(ONE, 1)
     assert_replays(budget)
 
@@ -92,11 +92,11 @@ def test_giving_up_ends_it_and_spares_what_is_reserved() -> None:
 def test_a_reservation_has_its_id_for_itself() -> None:
     budget = granted()
     budget.reserve(ONE, 1)
-    with refuses(ReservationIdReused, budget):
+    with refuses(BudgetReservationReused, budget):
         budget.reserve(ONE, 1)
-    with refuses(ReservationUnknown, budget):
+    with refuses(BudgetReservationUnknown, budget):
         budget.commit(OTHER, 1)
-    with refuses(ReservationUnknown, budget):
+    with refuses(BudgetReservationUnknown, budget):
         budget.release(OTHER)
 
 

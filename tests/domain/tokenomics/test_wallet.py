@@ -20,10 +20,12 @@ from domain.tokenomics.wallet import (
     HoldExpired,
     HoldIdReused,
     HoldNotExpired,
+    HoldOfContract,
     HoldUnknown,
     InsufficientFunds,
     TooManyHolds,
     Wallet,
+    contract_purpose,
 )
 from tests.facts import assert_replays, facts_of, names_of, refuses
 
@@ -336,3 +338,31 @@ class WalletLife(RuleBasedStateMachine):
 
 TestWalletLife = WalletLife.TestCase
 TestWalletLife.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_hold_for_a_contract_is_ended_by_that_contract_only_or_by_its_instant() -> None:
+    mine, other = uuid4(), uuid4()
+
+    def for_contract() -> Wallet:
+        wallet = some_wallet()
+        wallet.hold(HOLD, 60, LATER, contract_purpose(mine), NOW)
+        return wallet
+
+    for stranger in (None, other):
+        wallet = for_contract()
+        with refuses(HoldOfContract, wallet):
+            wallet.capture(HOLD, 60, TRANSFER, NOW, stranger)
+        with refuses(HoldOfContract, wallet):
+            wallet.void(HOLD, stranger)
+    captured, voided, expired = for_contract(), for_contract(), for_contract()
+    captured.capture(HOLD, 60, TRANSFER, NOW, UUID(str(mine)))
+    voided.void(HOLD, UUID(str(mine)))
+    expired.expire(HOLD, LATER)
+    assert [wallet.posted for wallet in (captured, voided, expired)] == [40, 100, 100]
+    assert all(not wallet.holds for wallet in (captured, voided, expired))
+
+
+def test_a_contract_may_end_a_hold_that_is_for_no_contract() -> None:
+    wallet = holding(60)
+    wallet.void(HOLD, uuid4())
+    assert wallet.available == 100

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: run demo test check format lock bench storm chaos clean system-packages
+.PHONY: run demo test check format lock bench mutation storm chaos clean system-packages
 
 run: $(STAMP)
 	$(BIN)/village up
@@ -42,11 +42,20 @@ storm: $(STAMP)
 chaos: $(STAMP)
 	$(BIN)/python -m tests.simulation.chaos $(CHAOS)
 
+# Changes the rules of tokenomics one at a time in a copy of the tree, and counts the changes that no unit test notices.
+MUTANTS := .mutants
+mutation: $(STAMP)
+	rm -rf $(MUTANTS) && mkdir $(MUTANTS)
+	cp -R domain tests infrastructure projections workers api cli pyproject.toml mutation.toml $(MUTANTS)
+	cd $(MUTANTS) && PATH="$(CURDIR)/$(BIN):$$PATH" && export PATH PYTHONPATH="$(CURDIR)/$(MUTANTS)" && \
+	  cosmic-ray init mutation.toml session.sqlite && cr-filter-operators session.sqlite mutation.toml && \
+	  cosmic-ray exec mutation.toml session.sqlite && cr-report --show-diff --surviving-only session.sqlite
+
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:
-	rm -rf $(VENV) .village .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(MUTANTS) .village .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

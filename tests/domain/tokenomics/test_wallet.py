@@ -366,3 +366,17 @@ def test_a_contract_may_end_a_hold_that_is_for_no_contract() -> None:
     wallet = holding(60)
     wallet.void(HOLD, uuid4())
     assert wallet.available == 100
+
+
+def test_a_hold_is_not_captured_long_after_its_instant_either() -> None:
+    wallet = holding(60)
+    with refuses(HoldExpired, wallet):
+        wallet.capture(HOLD, 60, TRANSFER, LATER + timedelta(hours=1))
+
+
+def test_a_smaller_fraction_of_a_grain_is_remembered_as_well_as_a_greater_one() -> None:
+    wallet = some_wallet()
+    for remainder in (7, 3, 3, 5, 0):
+        wallet.carry(uuid4(), remainder)
+        assert wallet.remainder == remainder
+    assert names_of(wallet).count("RemainderCarried") == 4

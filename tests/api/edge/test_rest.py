@@ -106,9 +106,6 @@ def test_a_body_that_is_not_json_is_refused_by_name(steady: Edge, body: bytes) -
         ({"grains": "1"}, "account_id"),
         ({"account_id": "x", "grains": "1"}, "account_id"),
         ({"account_id": str(UUID(int=1)), "grains": 1}, "grains"),
-        ({"account_id": str(UUID(int=1)), "grains": "-1"}, "grains"),
-        ({"account_id": str(UUID(int=1)), "grains": "1.5"}, "grains"),
-        ({"account_id": str(UUID(int=1)), "grains": "9" * 19}, "grains"),
         ({"account_id": str(UUID(int=1)), "grains": "1", "extra": 1}, "extra"),
         ([], "body"),
         (None, "body"),
@@ -119,6 +116,20 @@ def test_a_validation_error_names_the_field(steady: Edge, body: object, field: s
     answer = steady.client.post("/v1/sample/deposit", json=body, headers=steady.bearer() | {"Idempotency-Key": "k"})
     assert code_of(answer) == (422, "request_invalid")
     assert [error["field"] for error in answer.json()["errors"]] == [field]
+    assert steady.log.head() == before
+
+
+@pytest.mark.parametrize(
+    ("grains", "code"),
+    [("-1", "amount_not_positive"), ("1.5", "amount_fractional"), ("9" * 19, "amount_too_large")],
+)
+def test_a_number_that_is_no_amount_has_a_code_of_its_own_and_the_field_is_named(
+    steady: Edge, grains: str, code: str
+) -> None:
+    before, body = steady.log.head(), {"account_id": str(UUID(int=1)), "grains": grains}
+    answer = steady.client.post("/v1/sample/deposit", json=body, headers=steady.bearer() | {"Idempotency-Key": "k"})
+    assert code_of(answer) == (422, code)
+    assert answer.json()["detail"].startswith("grains is ")
     assert steady.log.head() == before
 
 

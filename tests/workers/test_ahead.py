@@ -9,7 +9,7 @@ import pytest
 
 from infrastructure.database import Database, Role
 from infrastructure.event_store import open_event_log
-from tests.ledger import Account, Ledger
+from tests.ledger import Ledger
 from tests.running import opened
 from workers.ahead import ReadAhead
 

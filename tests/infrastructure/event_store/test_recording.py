@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from domain.kernel import Aggregate, AggregateNotFound, AlreadyExists, Conflict, Created, EventLog, Opener, event
 from domain.kernel.errors import CommandTooLarge
@@ -313,7 +314,10 @@ def test_a_loose_fact_that_opens_a_stream_opens_it_once(database_url: str, log: 
 
 def test_the_log_is_sound_on_a_database_whose_default_is_another_isolation(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("ALTER DATABASE event_store SET default_transaction_isolation TO 'serializable'")
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} SET default_transaction_isolation TO 'serializable'").format(name)
+        )
         logs = [open_event_log(database_url) for _ in range(3)]
         try:
             stream = opened(Ledger(logs[0]), balance=1_000)
@@ -324,7 +328,7 @@ def test_the_log_is_sound_on_a_database_whose_default_is_another_isolation(datab
 
             assert in_threads(6, work) == []
         finally:
-            connection.execute("ALTER DATABASE event_store RESET default_transaction_isolation")
+            connection.execute(sql.SQL("ALTER DATABASE {} RESET default_transaction_isolation").format(name))
             for log in logs:
                 log.close()
     assert len(records(database_url)) == 62

@@ -75,12 +75,14 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     from domain.device_registry.service import DeviceRegistryService
     from domain.federated_learning.policy import Limits
     from domain.federated_learning.service import FederatedLearningService
+    from domain.harvest.service import HarvestService
     from domain.marketplace.service import MarketplaceService
     from domain.monitoring.service import MonitoringService
     from domain.privacy.service import PrivacyService
     from domain.sagas.deadline import Deadlines
     from domain.sagas.operations import SagaOperations
     from domain.sagas.pay_for_service import PayForService
+    from domain.sagas.reward_harvest import RewardHarvest
     from domain.sagas.village import Village
     from domain.tokenomics.service import TokenomicsService
     from infrastructure.blobs import BlobStore
@@ -112,10 +114,11 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
             device_registry=DeviceRegistryService(log, index),
             tokenomics=TokenomicsService(log, policy_of(settings), RewardIndex(database)),
             federated_learning=FederatedLearningService(log, blobs, participants, limits),
+            harvest=HarvestService(log, DeviceOwners(log)),
             marketplace=MarketplaceService(log, DeviceOwners(log), OfferingIndex(database)),
             deadlines=deadlines,
             monitoring=MonitoringService(log, [model.name for model in READ_MODELS]),
-            sagas=SagaOperations(log, [PayForService(deadlines, payments_of(settings))]),
+            sagas=SagaOperations(log, [PayForService(deadlines, payments_of(settings)), RewardHarvest(deadlines)]),
             privacy=PrivacyService(log),
         )
         yield Parts(settings, database, log, village, blobs, subject_keys)
@@ -150,6 +153,7 @@ def api_app(settings: Settings) -> "Iterator[FastAPI]":
     import api.blobs
     import api.device_registry
     import api.federated_learning
+    import api.harvest
     import api.marketplace
     import api.monitoring
     import api.privacy
@@ -172,8 +176,8 @@ def api_app(settings: Settings) -> "Iterator[FastAPI]":
             subject_keys=made.subject_keys,
         )
         contexts = [
-            api.device_registry, api.federated_learning, api.marketplace, api.monitoring, api.privacy, api.sagas,
-            api.tokenomics,
+            api.device_registry, api.federated_learning, api.harvest, api.marketplace, api.monitoring, api.privacy,
+            api.sagas, api.tokenomics,
         ]  # fmt: skip
         yield create_app(ctx, [api.audit, api.blobs, *contexts])
 
@@ -217,10 +221,12 @@ def _aggregator(settings: Settings) -> Iterator[Sequence[Runner]]:
 @contextmanager
 def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
     from domain.kernel import new_scope, within
+    from infrastructure.harvest import HarvestStore
     from infrastructure.presence import PresenceStore
     from infrastructure.sealing_keys import load_sealing_keys
     from projections.tokenomics.queries import MoneyIndex
     from workers.deadline_clock import DeadlineClock
+    from workers.harvest_monitor import HarvestMonitor
     from workers.hold_clock import HoldClock
     from workers.incident_watch import IncidentWatch
     from workers.log_sealer import LogSealer
@@ -236,6 +242,7 @@ def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
                 DeadlineClock(made.village.deadlines, made.database).run,
                 HoldClock(made.village.tokenomics, MoneyIndex(made.database).due_holds).run,
                 PresenceClock(presence).run,
+                HarvestMonitor(HarvestStore(made.database, made.village.harvest)).run,
                 SubjectEraser(made.database, made.subject_keys).run,
                 IncidentWatch(made.village.monitoring, made.database).run,
                 LogSealer(made.database, load_sealing_keys(settings.home, settings.log_origin)).run,

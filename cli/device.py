@@ -12,12 +12,15 @@ import msgspec
 import structlog
 import typer
 
+from domain.harvest.policy import PolicyInvalid, checked
 from infrastructure.http_signatures import DeviceAuth
 from workers.device_agent.agent import AgentSettings
 from workers.device_agent.client import ApiRefused, ApiUnavailable, VillageClient, open_http
 from workers.device_agent.data import DataUnavailable
 from workers.device_agent.enrolment import Applicant, rotate_key
+from workers.device_agent.harvest import HarvestOptions
 from workers.device_agent.host import HostedDevice, run_devices
+from workers.device_agent.sensors import TraceSensors
 from workers.device_agent.state import DeviceState, StateInUse
 
 app = typer.Typer(help="Run a volunteer device.", no_args_is_help=True)
@@ -50,6 +53,17 @@ def run(
     ] = None,
     device_type: Annotated[str, typer.Option(help="Kind of device, for example laptop.")] = "desktop",
     region: Annotated[str, typer.Option(help="Where it is, for example eu-west.")] = "local",
+    harvest: Annotated[
+        bool, typer.Option("--harvest", help="Lend this device, and train only while it is lent.")
+    ] = False,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="A limit of the harvest, NAME=VALUE; repeat it. See the device owner's guide."),
+    ] = None,
+    sensors: Annotated[
+        Path | None, typer.Option(help="Play this trace (CSV) instead of measuring, to see what a policy does.")
+    ] = None,
+    metered: Annotated[bool, typer.Option("--metered", help="This device's traffic is paid by volume.")] = False,
     heartbeat: Heartbeat = 10.0,
     jobs: Jobs = False,
     plain_http: PlainHttp = False,
@@ -58,7 +72,8 @@ def run(
     """Enrol this device (once) and let it take part in training until it is stopped."""
     code = sys.stdin.readline().strip() if claim == "-" else claim
     applicant = Applicant(code, device_type, region) if code else None
-    _run([HostedDevice(state, data, applicant)], AgentSettings(api, heartbeat, jobs=jobs), plain_http, json)
+    lends = _harvest(policy or [], sensors, metered) if harvest else None
+    _run([HostedDevice(state, data, applicant, lends)], AgentSettings(api, heartbeat, jobs=jobs), plain_http, json)
 
 
 @app.command()
@@ -90,6 +105,24 @@ def rotate_key_command(
         typer.echo(f"village device: {error}", err=True)
         raise typer.Exit(2) from error
     typer.echo("The device has a new key.")
+
+
+def _harvest(policy: Sequence[str], trace: Path | None, metered: bool) -> HarvestOptions:
+    given: dict[str, object] = {}
+    for word in policy:
+        name, _, value = word.partition("=")
+        try:
+            given[name] = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            given[name] = value
+    options = HarvestOptions(given, trace, metered)
+    try:
+        checked(options.policy)
+        if trace is not None:
+            TraceSensors(trace)
+    except (ValueError, PolicyInvalid) as error:
+        raise typer.BadParameter(str(error)) from error
+    return options
 
 
 async def _rotate(api: str, folder: Path, plain_http: bool) -> None:

@@ -14,14 +14,7 @@ PREFIX: Final = "VILLAGE_"
 # Accepted because the first design named them; nothing reads them.
 UNUSED: Final = ("consul_url", "redis_url", "jaeger_url", "prometheus_port", "service_name", "service_port")
 # Of parts that are to come: harvesting, and other frameworks.
-NOT_YET: Final = (
-    "supported_frameworks",
-    "min_battery_percent",
-    "max_cpu_temp",
-    "require_charging",
-    "max_cpu_percent",
-    "thermal_throttle_temp",
-)
+NOT_YET: Final = ("supported_frameworks",)
 
 MB: Final = 1_000_000
 

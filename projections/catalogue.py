@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from . import device_registry, federated_learning, marketplace, monitoring, privacy, sagas, tokenomics
+from . import device_registry, federated_learning, harvest, marketplace, monitoring, privacy, sagas, tokenomics
 from .rows import ReadModel
 
 READ_MODELS: tuple[ReadModel[Any], ...] = (
@@ -13,4 +13,5 @@ READ_MODELS: tuple[ReadModel[Any], ...] = (
     *federated_learning.READ_MODELS,
     *tokenomics.READ_MODELS,
     *marketplace.READ_MODELS,
+    *harvest.READ_MODELS,
 )

@@ -14,6 +14,7 @@ import msgspec
 
 from domain.device_registry.device import Device
 from domain.federated_learning.round import TrainingRound
+from domain.harvest.session import HarvestSession
 from domain.kernel.catalogue import type_name
 from domain.kernel.mapper import codec_of
 from domain.kernel.time import Instant
@@ -87,6 +88,24 @@ class ServiceContractCreatedEvent(PublicEvent, frozen=True, kw_only=True):
     sla_terms: SlaTerms
 
 
+class ResourceMetrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Milliseconds a device ran, the same weighted by its duty (what is paid for), and the samples that show it."""
+
+    run_ms: int
+    verified_ms: int
+    samples: int
+
+
+class HarvestSessionCompletedEvent(PublicEvent, frozen=True, kw_only=True):
+    """A device has lent itself. `quality_score` is 0 to 1; `tokens_earned` is claimed, a decimal string of grains."""
+
+    session_id: str
+    device_id: str
+    resources_contributed: ResourceMetrics
+    quality_score: float
+    tokens_earned: str
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """How one stored topic becomes a public event. `fields` gets the stored state and the row it is of.
@@ -126,7 +145,16 @@ def _contract_created(state: Any, record: Record) -> dict[str, Any]:
     }
 
 
-# Harvest adds HarvestSessionCompletedEvent here.
+def _session_rewarded(state: Any, record: Record) -> dict[str, Any]:
+    return {
+        "session_id": str(record.stream),
+        "device_id": str(state.device_id),
+        "resources_contributed": msgspec.convert(msgspec.to_builtins(state.resources_contributed), ResourceMetrics),
+        "quality_score": state.quality_bp / 10_000,
+        "tokens_earned": str(state.grains),
+    }
+
+
 PUBLISHED: dict[str, Published] = {
     Device.Enrolled.TOPIC: Published(  # type: ignore[attr-defined]
         DeviceRegisteredEvent, "device_registry", _device_registered
@@ -136,6 +164,9 @@ PUBLISHED: dict[str, Published] = {
     ),
     Contract.ServiceContractCreated.TOPIC: Published(  # type: ignore[attr-defined]
         ServiceContractCreatedEvent, "marketplace", _contract_created
+    ),
+    HarvestSession.Rewarded.TOPIC: Published(  # type: ignore[attr-defined]
+        HarvestSessionCompletedEvent, "harvest_management", _session_rewarded
     ),
 }
 

@@ -9,6 +9,7 @@ from domain.federated_learning.policy import Limits
 from domain.federated_learning.round import TrainingRound
 from domain.federated_learning.service import FederatedLearningService
 from domain.federated_learning.session import TrainingSession
+from domain.harvest.service import HarvestService
 from domain.kernel import EventLog, Fact, Receipt
 from domain.marketplace.service import MarketplaceService
 from domain.monitoring.service import MonitoringService
@@ -44,6 +45,7 @@ class TrainingWorld:
             monitoring=MonitoringService(self.log, ()),
             sagas=SagaOperations(self.log),
             privacy=PrivacyService(self.log),
+            harvest=HarvestService(self.log),
         )
         self.stage = Stage(self, [CoordinateTraining], self.village)
 

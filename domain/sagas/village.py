@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from domain.device_registry.service import DeviceRegistryService
+from domain.harvest.service import HarvestService
 from domain.kernel import EventLog
 from domain.marketplace.service import MarketplaceService
 from domain.monitoring.service import MonitoringService
@@ -30,3 +31,4 @@ class Village:
     monitoring: MonitoringService
     sagas: SagaOperations
     privacy: PrivacyService
+    harvest: HarvestService

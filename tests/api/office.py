@@ -15,6 +15,7 @@ from api.edge.context import ApiContext
 from cli.ports import DeviceOwners
 from domain.device_registry.service import DeviceRegistryService
 from domain.federated_learning.service import FederatedLearningService
+from domain.harvest.service import HarvestService
 from domain.kernel import Fact, Refusal, new_scope, within
 from domain.marketplace.service import MarketplaceService
 from domain.monitoring import MonitoringService
@@ -114,6 +115,7 @@ class Office:
             deadlines=deadlines,
             sagas=SagaOperations(self.log, plans),
             privacy=PrivacyService(self.log),
+            harvest=HarvestService(self.log),
         )
         self.projector = Projector(database, self.models)
         self.runner = SagaRunner(self.log, database, plans, self.village)

@@ -25,6 +25,7 @@ from cli.ports import Participants
 from domain.device_registry.service import DeviceRegistryService
 from domain.federated_learning.service import FederatedLearningService
 from domain.federated_learning.statement import sign, statement
+from domain.harvest.service import HarvestService
 from domain.kernel import EventLog, new_scope, within
 from domain.marketplace.service import MarketplaceService
 from domain.monitoring.service import MonitoringService
@@ -191,6 +192,7 @@ def site(database: Database, database_url: str, tmp_path: Path) -> Iterator[Site
         deadlines=Deadlines(log),
         sagas=SagaOperations(log),
         privacy=PrivacyService(log),
+        harvest=HarvestService(log),
     )
     ctx = ApiContext(
         village=village,

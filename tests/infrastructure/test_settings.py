@@ -107,7 +107,7 @@ def test_unknown_and_unused_variables_are_named() -> None:
 
 
 def test_a_variable_of_a_part_that_is_to_come_is_named() -> None:
-    assert warnings({"VILLAGE_MAX_CPU_TEMP": "40"}) == ["VILLAGE_MAX_CPU_TEMP has no effect yet"]
+    assert warnings({"VILLAGE_SUPPORTED_FRAMEWORKS": "jax"}) == ["VILLAGE_SUPPORTED_FRAMEWORKS has no effect yet"]
 
 
 def test_every_other_setting_is_read_by_something() -> None:

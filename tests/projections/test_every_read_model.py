@@ -9,6 +9,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from domain.harvest.decide import Watch, step
+from domain.harvest.policy import HarvestPolicy
+from domain.harvest.service import HarvestService
 from domain.kernel import Aggregate, Refusal
 from domain.kernel.catalogue import closing_topics
 from domain.marketplace.settlement import NOTHING
@@ -22,6 +25,7 @@ from projections.replay import replayed
 from projections.rows import Key, ReadModel
 from tests.databases import Copies
 from tests.devices import Applicant, enrol
+from tests.harvesting import a_sample
 from tests.trading import some_offering
 from tests.training_world import TrainingWorld
 from workers.projector import Projector
@@ -53,13 +57,15 @@ class Life(TrainingWorld):
         self.offerings: list[UUID] = []
         self.contracts: list[UUID] = []
         self.market = self.village.marketplace
+        self.harvest = HarvestService(self.log, lambda device_id: self.owners[0])
+        self.lent: list[UUID] = []
         self.monitoring = MonitoringService(self.log, [model.name for model in READ_MODELS])
         self.everything = Projector(database, READ_MODELS)
 
     def live(self) -> None:
         self.ask(self.village.tokenomics.genesis)
         deeds = [self.open_wallet, self.earn, self.pay, self.hold, self.enrol, self.appear, self.vanish, self.trust]
-        deeds += [self.offer, self.agree, self.deliver]
+        deeds += [self.offer, self.agree, self.deliver, self.lend]
         session_id = self.start()
         for number in range(DEEDS):
             self.now += timedelta(seconds=1)
@@ -100,6 +106,25 @@ class Life(TrainingWorld):
             return self.ask(command, **arguments).id
         except Refusal:
             return None
+
+    def lend(self) -> None:
+        device_id = self.dice.choice(self.devices) if self.devices else uuid4()
+        some = ["battery", "power", "temperature", "cpu", "network"][: self.dice.choice([1, 5, 5])]
+        asked = {"device_id": device_id, "policy": HarvestPolicy(), "sensors": some}
+        session_id = self.do(self.harvest.start_harvest_session, **asked)
+        if session_id is None and self.lent:
+            ended = self.lent.pop()
+            self.do(self.harvest.request_stop, session_id=ended, owner_id=None, reason="enough")
+            self.do(self.harvest.close_session, session_id=ended)
+            self.do(self.harvest.judge_audit, session_id=ended)
+            self.do(self.harvest.mark_rewarded, session_id=ended, claim_id=None, grains=0)
+        elif session_id is not None:
+            self.lent.append(session_id)
+            watch, changes = Watch(), []
+            for number in range(1, 9):
+                watch, found = step(HarvestPolicy(), watch, a_sample(number, battery_temp=30.0 if number < 7 else 62.0))
+                changes += [(found, watch)] if found else []
+            self.do(self.harvest.monitor_harvest_conditions, session_id=session_id, changes=changes)
 
     def open_wallet(self) -> None:
         self.do(self.village.tokenomics.open_wallet, owner_id=self.dice.choice(self.owners))

@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from jsonschema import Draft7Validator
 
 from domain.device_registry.service import DeviceRegistryService
+from domain.harvest.policy import HarvestPolicy
+from domain.harvest.session import HarvestSession
 from domain.kernel import Aggregate, Created, event
 from infrastructure.database import Database, Role
 from infrastructure.event_store import LogReader
@@ -18,7 +20,7 @@ from infrastructure.message import Message, header_value
 from projections import asyncapi
 from projections.asyncapi import document, rendered
 from projections.published import append_missing, by_reference, committed_lines, lines_of_code, message_of, problems
-from tests.devices import Applicant, enrol
+from tests.devices import NOW, Applicant, enrol
 from tests.running import asked
 from tests.trading import CUSTOMER, PRICE, PROVIDER, proposed
 from tests.training_world import TrainingWorld
@@ -153,6 +155,31 @@ def test_a_contract_goes_out_under_the_seed_s_name_with_its_fields(world: Traini
             "uptime_bp": 9_990, "p95_ms": 500, "max_interrupts_per_h": 2, "window_ms": 600_000, "penalty_bp": 1_000
         },
     }  # fmt: skip
+
+
+def test_a_harvest_session_goes_out_under_the_seed_s_name_with_its_fields(world: TrainingWorld) -> None:
+    session = HarvestSession(
+        session_id=uuid4(), device_id=uuid4(), owner_id=uuid4(), number=1, policy=HarvestPolicy(), sensors=[],
+        requested_at=NOW,
+    )  # fmt: skip
+    session.admit([], None, None)
+    session.close("stopped", NOW)
+    session.reward(uuid4(), 5)
+    with asked():
+        world.log.record(session)
+    with world.database.connect(Role.READER) as connection:
+        records = LogReader(connection).after(0).records
+    record, message = published(records, "events.HarvestSessionCompletedEvent")
+    assert json.loads(message.payload) == {
+        "event_id": str(record.event_id),
+        "timestamp": record.recorded_at.isoformat().replace("+00:00", "Z"),
+        "source_service": "harvest_management",
+        "session_id": str(session.id),
+        "device_id": str(session.device_id),
+        "resources_contributed": {"run_ms": 0, "verified_ms": 0, "samples": 0},
+        "quality_score": 1.0,
+        "tokens_earned": "5",
+    }
 
 
 def test_every_other_fact_goes_out_for_operators_as_the_log_has_it(world: TrainingWorld) -> None:

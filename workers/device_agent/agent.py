@@ -19,6 +19,7 @@ from workers.device_agent.capabilities import differs
 from workers.device_agent.client import ApiRefused, ApiUnavailable, RetryPolicy, VillageClient
 from workers.device_agent.data import Dataset
 from workers.device_agent.enrolment import Applicant, enrol
+from workers.device_agent.harvest import Harvest, HarvestOptions
 from workers.device_agent.jobs.runner import Jobs
 from workers.device_agent.participation import Participation
 from workers.device_agent.state import Capabilities, DeviceState, Identity
@@ -30,6 +31,7 @@ _FATAL_IN_A_ROW = 8
 _SUSPENDED = "device_suspended"  # may end any time
 _LATENCIES_KEPT = 5
 _MIN_POLL_S = 0.25
+_LENDING_POLL_S = 1.0
 _MAX_FAILURES_COUNTED = 10
 
 
@@ -49,7 +51,10 @@ class AgentSettings:
 
 
 class DeviceAgent:
-    """One device of a process. `executor` is where training runs: one thread for all devices of the process."""
+    """One device of a process. `executor` is where training runs: one thread for all devices of the process.
+
+    With `harvest` it lends itself under a policy, and trains only while that lets it.
+    """
 
     def __init__(
         self,
@@ -59,9 +64,12 @@ class DeviceAgent:
         http: httpx2.AsyncClient,
         executor: Executor,
         capabilities: Capabilities,
+        harvest: HarvestOptions | None = None,
     ) -> None:
         self._settings, self._state, self._dataset = settings, state, dataset
         self._http, self._executor, self._capabilities = http, executor, capabilities
+        self._lends = harvest
+        self._harvest: Harvest | None = None
         self._stopped = threading.Event()
         self._latencies: list[int] = []
         self._log = structlog.get_logger("device_agent").bind(device=state.folder.name)
@@ -85,6 +93,9 @@ class DeviceAgent:
                 if self._settings.jobs:
                     jobs = Jobs(identity.device_id, client, self._state, self._log)
                     tasks.create_task(self._for_ever(lambda: self._work(jobs)))
+                if self._lends is not None:
+                    self._harvest = self._lends.harvest(client)
+                    tasks.create_task(self._harvest.run())
         except* DeviceRejected as group:
             raise DeviceRejected(str(group.exceptions[0])) from group
         finally:
@@ -143,6 +154,9 @@ class DeviceAgent:
 
     async def _poll(self, client: VillageClient, work: Participation) -> None:
         started = time.monotonic()
+        if self._harvest is not None and not self._harvest.may_work:
+            await asyncio.sleep(_LENDING_POLL_S)
+            return
         assignment = await client.assignment(self._settings.wait_ms)
         if assignment is None or not await work.take_part(assignment):
             # A village that answers at once must not be asked without pause.

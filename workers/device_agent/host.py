@@ -16,6 +16,7 @@ from workers.device_agent.capabilities import measure_capabilities
 from workers.device_agent.client import open_http
 from workers.device_agent.data import open_data
 from workers.device_agent.enrolment import Applicant
+from workers.device_agent.harvest import HarvestOptions
 from workers.device_agent.state import DeviceState
 from workers.device_agent.training import warm_up
 
@@ -31,6 +32,7 @@ class HostedDevice:
     folder: Path
     data: str
     applicant: Applicant | None
+    harvest: HarvestOptions | None = None
 
 
 def run_devices(devices: Sequence[HostedDevice], settings: AgentSettings, *, plain_http: bool = False) -> int:
@@ -54,7 +56,13 @@ async def _host(devices: Sequence[HostedDevice], settings: AgentSettings, http: 
             tasks = []
             for device in devices:
                 agent = DeviceAgent(
-                    settings, DeviceState(device.folder), open_data(device.data), http, executor, capabilities
+                    settings,
+                    DeviceState(device.folder),
+                    open_data(device.data),
+                    http,
+                    executor,
+                    capabilities,
+                    device.harvest,
                 )
                 tasks.append(asyncio.create_task(_run(agent, device)))
             for number in (signal.SIGTERM, signal.SIGINT):

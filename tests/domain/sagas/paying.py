@@ -44,7 +44,16 @@ class Market(Economy):
         self.plan = PayForService(deadlines, PaymentPolicy())
         self.operations = SagaOperations(self.log, [self.plan])
         self.village = Village(
-            self.log, self.registry, self.service, unused, self.market, deadlines, unused, self.operations, unused
+            self.log,
+            self.registry,
+            self.service,
+            unused,
+            self.market,
+            deadlines,
+            unused,
+            self.operations,
+            unused,
+            unused,
         )
         self.stage = Stage(self, [self.plan], self.village)
         self.provider_id, self.customer_id = uuid4(), self.given(FUNDS)

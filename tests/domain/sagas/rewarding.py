@@ -34,7 +34,7 @@ class Rewarding(Economy):
         self.registry = DeviceRegistryService(self.log)
         unused: Any = None
         village = Village(
-            self.log, self.registry, self.service, unused, unused, Deadlines(self.log), unused, unused, unused
+            self.log, self.registry, self.service, unused, unused, Deadlines(self.log), unused, unused, unused, unused
         )
         self.stage = Stage(self, [RewardTraining], village)
 

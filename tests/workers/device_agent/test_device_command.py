@@ -162,7 +162,7 @@ def test_every_command_of_the_guide_does_what_it_says(api_url: str, claim: Calla
     hosted = tmp_path / "devices" / "laptop"
     hosted.mkdir(parents=True)
     (hosted / DEVICE_FILE).write_text(settings.replace("CLAIM-CODE", claim()))
-    states = [tmp_path / "device", tmp_path / "device", None, hosted]
+    states = [tmp_path / "device", tmp_path / "device", tmp_path / "device", None, hosted]
     for command, state in zip(commands, states, strict=True):
         line = command.replace("https://village.example", api_url).replace("CLAIM-CODE", claim())
         line = line.replace("village device", f"exec {sys.executable} -m cli.main device")

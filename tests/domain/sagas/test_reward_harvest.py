@@ -1,0 +1,140 @@
+"""Rewarding a session: paid once by the hour and the duty, whatever crashes, comes twice or late; never for a lie."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from domain.device_registry.reputation import NEWCOMER_BP, Reputation
+from domain.harvest import audit
+from domain.harvest.device import HarvestDevice
+from domain.harvest.session import HarvestSession
+from domain.kernel.tokens import tokens
+from domain.sagas.process import COMPENSATED, COMPLETED, PARKED
+from domain.tokenomics.accounts import wallet_id_of
+from domain.tokenomics.pricing import Policy
+from domain.tokenomics.wallet import Wallet
+from infrastructure.database import Database
+from tests.economy import assert_sound
+from tests.sagas import DEATHS, Oracle, deliveries
+
+from .harvesting import Harvesting
+
+
+@pytest.fixture(autouse=True)
+def _short_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "AUDIT_ROUNDS", 10)
+
+
+@pytest.fixture
+def harvest(database_url: str, database: Database) -> Iterator[Harvesting]:
+    harvest = Harvesting(database_url, database)
+    yield harvest
+    harvest.close()
+
+
+def reputation_bp(harvest: Harvesting, device_id: UUID) -> int:
+    return harvest.log.load(Reputation, Reputation.create_id(device_id, "harvest")).standing.score_bp
+
+
+def test_an_hour_is_paid_ten_tokens_once_and_the_device_gains_reputation(harvest: Harvesting) -> None:
+    owner = uuid4()
+    device_id = harvest.device(owner)
+    session_id = harvest.session(device_id)
+    harvest.stage.run()
+    assert (harvest.status(session_id), harvest.process(session_id).status) == ("rewarded", COMPLETED)
+    assert harvest.wallet(owner).available == tokens(10)
+    assert reputation_bp(harvest, device_id) > NEWCOMER_BP
+    assert_sound(harvest.facts())
+
+
+def test_two_short_sessions_pay_what_a_long_one_does(harvest: Harvesting) -> None:
+    owner = uuid4()
+    device_id = harvest.device(owner)
+    for minutes in (1, 2):
+        harvest.session(device_id, minutes)
+    harvest.stage.run()
+    assert harvest.wallet(owner).available == tokens(10) * 3 // 60
+
+
+@pytest.mark.parametrize("answer", ["0" * 64, None])
+def test_who_does_not_know_the_answer_is_paid_nothing_and_loses_reputation(
+    harvest: Harvesting, answer: str | None
+) -> None:
+    owner = uuid4()
+    device_id = harvest.device(owner)
+    session_id = harvest.session(device_id, answer=answer)
+    harvest.stage.until_quiet()
+    assert harvest.status(session_id) == "rewarded"
+    assert not [fact for fact in harvest.facts() if fact.topic.startswith("tokenomics.RewardClaim")]
+    assert reputation_bp(harvest, device_id) < NEWCOMER_BP
+    assert harvest.log.load(HarvestDevice, HarvestDevice.create_id(device_id)).valid_in_a_row == 0
+
+
+def test_an_audit_may_be_answered_after_the_end(harvest: Harvesting) -> None:
+    owner = uuid4()
+    session_id = harvest.session(harvest.device(owner), answer=None)
+    harvest.stage.run()
+    assert harvest.status(session_id) == "closed"
+    harvest.answer(session_id)
+    harvest.stage.run()
+    assert harvest.wallet(owner).available == tokens(10)
+
+
+def test_a_session_that_never_ran_earns_nothing(harvest: Harvesting) -> None:
+    session_id = harvest.session(harvest.device(uuid4()), minutes=0)
+    harvest.stage.until_quiet()
+    assert harvest.log.load(HarvestSession, session_id).contribution.verified_ms == 0
+    assert harvest.status(session_id) == "rewarded"
+
+
+def test_a_claim_that_no_budget_pays_is_paid_by_a_later_epoch(database_url: str, database: Database) -> None:
+    poor = Harvesting(database_url, database, replace(Policy(), epoch_budget_grains=tokens(15)))
+    owner = uuid4()
+    for _ in range(2):
+        poor.session(poor.device(owner))
+    poor.stage.run()
+    assert poor.wallet(owner).available == tokens(10)
+    poor.stage.until_quiet()
+    assert poor.wallet(owner).available == tokens(20)
+    poor.close()
+
+
+# Crashes, repeats and reorders.
+
+
+def begun(harvest: Harvesting) -> Oracle:
+    """A session ends; at last it is paid exactly once, or its process says that its time was over."""
+    owner = uuid4()
+    session_id = harvest.session(harvest.device(owner), minutes=6)
+
+    def paid_once() -> None:
+        process = harvest.process(session_id)
+        wallet = harvest.log.find(Wallet, wallet_id_of(owner))
+        paid = 0 if wallet is None else wallet.available
+        if process.status == COMPLETED:
+            assert (harvest.status(session_id), paid) == ("rewarded", tokens(1))
+        else:
+            assert (process.reason, process.status in (PARKED, COMPENSATED)) == ("timed_out", True)
+            assert paid in (0, tokens(1))
+        assert_sound(harvest.facts())
+
+    return paid_once
+
+
+def test_a_crash_at_any_write_pays_once(harvest: Harvesting) -> None:
+    assert harvest.stage.crash_points(lambda: begun(harvest), DEATHS) >= 3
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(deliveries)
+def test_facts_in_any_order_and_number_pay_once(harvest: Harvesting, order: list[int]) -> None:
+    harvest.stage.until_quiet()
+    oracle = begun(harvest)
+    harvest.stage.deliver_anyhow(order)
+    oracle()
+    harvest.stage.begin_again()
+    harvest.stage.until_quiet()
+    oracle()

@@ -79,6 +79,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     from domain.marketplace.service import MarketplaceService
     from domain.monitoring.service import MonitoringService
     from domain.privacy.service import PrivacyService
+    from domain.sagas.allocate_burst import AllocateBurst
     from domain.sagas.deadline import Deadlines
     from domain.sagas.operations import SagaOperations
     from domain.sagas.pay_for_service import PayForService
@@ -107,7 +108,9 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
         index = DeviceIndex(database)
         participants = Participants(index, Participations(database), ExhaustedBudgets(database))
         blobs = BlobStore.open(settings.blob_url, home=settings.home)
-        deadlines = Deadlines(log)
+        deadlines, payments = Deadlines(log), payments_of(settings)
+        bought = [plan(deadlines, payments) for plan in (PayForService, AllocateBurst)]
+        plans = [*bought, RewardHarvest(deadlines)]
         limits = Limits(settings.max_participants_per_round, settings.max_model_bytes)
         village = Village(
             log=log,
@@ -118,7 +121,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
             marketplace=MarketplaceService(log, DeviceOwners(log), OfferingIndex(database)),
             deadlines=deadlines,
             monitoring=MonitoringService(log, [model.name for model in READ_MODELS]),
-            sagas=SagaOperations(log, [PayForService(deadlines, payments_of(settings)), RewardHarvest(deadlines)]),
+            sagas=SagaOperations(log, plans),
             privacy=PrivacyService(log),
         )
         yield Parts(settings, database, log, village, blobs, subject_keys)
@@ -231,6 +234,7 @@ def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
     from workers.incident_watch import IncidentWatch
     from workers.log_sealer import LogSealer
     from workers.presence_clock import PresenceClock
+    from workers.sla_monitor import SlaMonitor
     from workers.subject_eraser import SubjectEraser
 
     with parts(settings, "clock") as made:
@@ -243,6 +247,7 @@ def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
                 HoldClock(made.village.tokenomics, MoneyIndex(made.database).due_holds).run,
                 PresenceClock(presence).run,
                 HarvestMonitor(HarvestStore(made.database, made.village.harvest)).run,
+                SlaMonitor(made.database, made.village.marketplace).run,
                 SubjectEraser(made.database, made.subject_keys).run,
                 IncidentWatch(made.village.monitoring, made.database).run,
                 LogSealer(made.database, load_sealing_keys(settings.home, settings.log_origin)).run,

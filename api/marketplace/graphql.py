@@ -18,6 +18,7 @@ from api.edge.graphql import (
 )
 from projections.marketplace import ContractRow, Contracts, OfferingRow, Offerings
 
+from .bursts_graphql import BurstQuery
 from .jobs_graphql import JobQuery
 from .parties import parties
 
@@ -116,7 +117,7 @@ CONTRACTS = Listing(Contracts(), Contract.of, order=("position",), descending=Tr
 
 
 @strawberry.type
-class Query(JobQuery):
+class Query(JobQuery, BurstQuery):
     """Queries of the marketplace."""
 
     @strawberry.field

@@ -20,6 +20,7 @@ from api.edge.commands import (
 from api.edge.context import ApiContext
 from api.edge.gate import Caller, GatedRoute, allow
 from api.edge.principals import Principal
+from domain.marketplace.burst import MAX_NODES, BurstRequest
 from domain.marketplace.matching import Wish
 from domain.marketplace.offering import Resources
 from domain.marketplace.sla import Measured, SlaTerms
@@ -81,10 +82,9 @@ class ProposeContract(Body):
     owner_id: UUID | None = None
 
 
-class MatchRequest(Body):
-    """`request_id` is the caller's choice. Bounds of zero ask for nothing; `owner_id` is for operators."""
+class WishBody(Body):
+    """What is looked for. Bounds of zero ask for nothing; `owner_id` is for operators."""
 
-    request_id: UUID
     service_type: Name
     units: Count
     duration_ms: Milliseconds
@@ -98,6 +98,23 @@ class MatchRequest(Body):
     price_weight: Count = 1
     uptime_weight: Count = 1
     owner_id: UUID | None = None
+
+    @property
+    def wish(self) -> Wish:
+        return Wish(**self.model_dump(include=set(Wish.__struct_fields__)))
+
+
+class MatchRequest(WishBody):
+    """`request_id` is the caller's choice."""
+
+    request_id: UUID
+
+
+class AllocateBurst(WishBody):
+    """`burst_id` is the caller's choice. What is wished of each of `nodes` devices; the price is for all together."""
+
+    burst_id: UUID
+    nodes: Annotated[int, Field(ge=1, le=MAX_NODES)]
 
 
 class EndContract(NamedContract):
@@ -174,9 +191,20 @@ def _customers(routes: APIRouter, ctx: ApiContext) -> None:
         given: dict[str, Any] = {
             "request_id": body.request_id,
             "customer_id": own_or_named(caller, body.owner_id),
-            "wish": Wish(**body.model_dump(exclude={"request_id", "owner_id"})),
+            "wish": body.wish,
         }
         return await run_command(ctx, request, service.match_service_request, **given)
+
+    @routes.post("/allocate_compute_burst")
+    @allow("operator", "member")
+    async def allocate_compute_burst(request: Request, caller: Caller, body: AllocateBurst) -> Response:
+        """Buy the same of several devices at once: all contracts begin together, or none does."""
+        given: dict[str, Any] = {
+            "burst_id": body.burst_id,
+            "customer_id": own_or_named(caller, body.owner_id),
+            "burst_request": BurstRequest(body.nodes, body.wish),
+        }
+        return await run_command(ctx, request, service.allocate_compute_burst, key_required=True, **given)
 
     @routes.post("/propose_contract")
     @allow("operator", "member")

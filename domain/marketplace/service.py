@@ -6,14 +6,14 @@ import msgspec
 
 from domain.kernel import EventLog, Receipt, command, scope
 
+from .bursts import Bursts
 from .contract import Contract
-from .jobs import Jobs
 from .matching import MAX_CANDIDATES, OfferingDirectory, Wish, checked
 from .offerings import DeviceOwners
 from .request import ServiceRequest
 
 
-class MarketplaceService(Jobs):
+class MarketplaceService(Bursts):
     """Offerings, the contracts over them, and the jobs under those.
 
     Args:

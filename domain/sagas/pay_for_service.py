@@ -84,7 +84,10 @@ class PayForService(Plan):
 
     def _verify(self, process: Process, village: Village) -> None:
         """The customer can pay, in time; the provider has a wallet to be paid into."""
-        now, terms = scope().now, _contract(process, village).terms
+        contract = _contract(process, village)
+        now, terms = scope().now, contract.terms
+        if contract.hold_id is not None:
+            return  # a burst holds for it
         self._check_in_time(process, now)
         village.tokenomics.open_wallet(owner_id=terms.provider_id)
         found = village.tokenomics.verify_payment_capability(
@@ -94,8 +97,11 @@ class PayForService(Plan):
             raise InsufficientFunds(f"{terms.agreed_price} grains asked, {found.available} available")
 
     def _hold(self, process: Process, village: Village) -> None:
+        contract = _contract(process, village)
+        if contract.hold_id is not None:
+            return
         self._check_in_time(process, scope().now)
-        terms, hold_id = _contract(process, village).terms, process.step_id("hold")
+        terms, hold_id = contract.terms, process.step_id("hold")
         village.tokenomics.hold_funds(
             owner_id=terms.customer_id,
             hold_id=hold_id,
@@ -113,6 +119,11 @@ class PayForService(Plan):
 def process_id_of(contract_id: UUID) -> UUID:
     """The id of the process that pays for a contract."""
     return derive("sagas.Process", PayForService.name, contract_id)
+
+
+def hold_id_of(contract_id: UUID) -> UUID:
+    """The id of the hold for a contract."""
+    return derive("sagas.Process.step", process_id_of(contract_id), "hold")
 
 
 def _contract(process: Process, village: Village) -> Contract:
@@ -149,7 +160,10 @@ def _release(process: Process, village: Village) -> None:
 
 
 def _start(process: Process, village: Village) -> None:
-    village.log.load(Device, _contract(process, village).terms.device_id).require_active()
+    contract = _contract(process, village)
+    if contract.started_at is not None:
+        return  # a burst has started it
+    village.log.load(Device, contract.terms.device_id).require_active()
     village.marketplace.activate_contract(contract_id=_id(process))
 
 

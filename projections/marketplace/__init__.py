@@ -1,10 +1,12 @@
-"""Read models of the marketplace: what is offered, how every contract stands, and the work under it."""
+"""Read models of the marketplace: what is offered, how contracts and bursts stand, and the work under them."""
 
+from .bursts import BurstRow, Bursts
 from .jobs import JobRow, Jobs
 from .trade import OPEN, WITHDRAWN, ContractRow, Contracts, OfferingRow, Offerings
 
-READ_MODELS = (Offerings(), Contracts(), Jobs())
+READ_MODELS = (Offerings(), Contracts(), Jobs(), Bursts())
 
 __all__ = [
-    "OPEN", "READ_MODELS", "WITHDRAWN", "ContractRow", "Contracts", "JobRow", "Jobs", "OfferingRow", "Offerings",
+    "OPEN", "READ_MODELS", "WITHDRAWN", "BurstRow", "Bursts", "ContractRow", "Contracts", "JobRow", "Jobs",
+    "OfferingRow", "Offerings",
 ]  # fmt: skip

@@ -20,6 +20,7 @@ from domain.kernel import Fact, Refusal, new_scope, within
 from domain.marketplace.service import MarketplaceService
 from domain.monitoring import MonitoringService
 from domain.privacy.service import PrivacyService
+from domain.sagas.allocate_burst import AllocateBurst
 from domain.sagas.deadline import Deadlines
 from domain.sagas.operations import SagaOperations
 from domain.sagas.pay_for_service import PayForService
@@ -104,7 +105,7 @@ class Office:
         blobs = BlobStore.open(None, home=home)
         self.models = [*READ_MODELS, Breakable(self.mended)]
         deadlines = Deadlines(self.log)
-        plans = [plan_of(deadlines, self.mended), PayForService(deadlines)]
+        plans = [plan_of(deadlines, self.mended), PayForService(deadlines), AllocateBurst(deadlines)]
         self.village = Village(
             log=self.log,
             device_registry=DeviceRegistryService(self.log),

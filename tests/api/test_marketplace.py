@@ -31,6 +31,7 @@ CONTRACT = """query($id: UUID!, $at: AsOf) { contract(contractId: $id, asOf: $at
 CONTRACTS = """query($at: AsOf, $state: String) { contracts(first: 10, asOf: $at, state: $state) {
     totalCount edges { node { contractId state } }
 } }"""
+BURST = "query($id: UUID!) { burst(burstId: $id) { state reason nodes { contractId priceGrains } } }"
 OFFERINGS = """query($region: String, $state: String) { offerings(first: 10, region: $region, state: $state) {
     edges { node { offeringId capacity reserved priceGrainsPerHour state } }
 } }"""
@@ -127,6 +128,27 @@ def test_a_service_is_offered_bought_delivered_and_paid(stall: Stall) -> None:
     assert stall.office.ask(wallet, stall.provider, o=str(stall.provider))["wallet"]["postedGrains"] == "20"
     assert stall.contract(contract_id, at={"position": before})["state"] == "active"
     assert stall.contract(contract_id, uuid4(), at={"position": before}) is None
+
+
+def test_a_burst_is_allocated_and_seen_by_its_customer_only(stall: Stall) -> None:
+    stall.offered()
+    stall.office.settle()
+    asked = {
+        "burst_id": str(uuid4()), "nodes": 1, "service_type": "compute_burst", "units": 1, "duration_ms": 1_000,
+        "deadline_at": later(HOUR), "max_price_grains": str(FUNDS),
+    }  # fmt: skip
+    refused = stall.office.refused("marketplace/allocate_compute_burst", asked | {"nodes": 2}, stall.customer)
+    assert refused == (422, "burst_unavailable")
+    answer = stall.office.post("marketplace/allocate_compute_burst", asked, stall.customer)
+    assert answer.status_code == 200, answer.text
+    (node,) = answer.json()["nodes"]
+    assert (answer.json()["price_grains"], node["device_id"]) == ("10000", str(stall.device_id))
+    stall.office.settle()
+    seen = stall.office.ask(BURST, stall.customer, id=asked["burst_id"])["burst"]
+    nodes = [{"contractId": node["contract_id"], "priceGrains": "10000"}]
+    assert (seen["state"], seen["nodes"]) == ("allocated", nodes)
+    assert stall.contract(node["contract_id"])["state"] == "active"
+    assert stall.office.ask(BURST, stall.provider, id=asked["burst_id"])["burst"] is None
 
 
 def test_nobody_else_sees_or_touches_a_contract(stall: Stall) -> None:

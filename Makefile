@@ -64,11 +64,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,demo,bench]'
 	touch $@
 
+# promtool checks the alert rules; it is taken out of its package, whose server is neither installed nor started.
 # Debian keeps from starting a server of its own when postgresql-15 is installed for the tests.
 system-packages:
 	@set -e; missing=""; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	test -x /usr/lib/postgresql/15/bin/postgres || missing="$$missing postgresql-15"; \
+	command -v promtool >/dev/null || missing="$$missing prometheus"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 	  echo "not installed:$$missing (needs root and apt-get); the tests that use them are skipped"; exit 0; \
@@ -77,6 +79,11 @@ system-packages:
 	echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.d/village-tests.conf; \
 	apt-get update -qq; \
 	for package in $$missing; do \
+	  if [ $$package = prometheus ]; then \
+	    here=$$(mktemp -d); (cd $$here && apt-get download -qq prometheus 2>/dev/null && dpkg -x prometheus_*.deb . \
+	      && install usr/bin/promtool /usr/local/bin/promtool) || echo "could not get promtool"; \
+	    rm -rf $$here; continue; \
+	  fi; \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$package >/dev/null \
 	    || echo "could not install $$package"; \
 	done

@@ -33,6 +33,7 @@ PARTS = {
     "projections": "See and operate the read models.",
     "sagas": "See and operate the sagas.",
     "market": "Check the market.",
+    "services": "See what runs where.",
     "incidents": "See and deal with what is wrong.",
     "subjects": "Erase people.",
     "bus": "See the bus.",

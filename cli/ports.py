@@ -8,6 +8,7 @@ from domain.device_registry.status import ACTIVE
 from domain.federated_learning.policy import ParticipantCriteria
 from domain.federated_learning.selection import Candidate, Survey
 from domain.kernel import AggregateNotFound, EventLog
+from infrastructure.operations import SELECTION_SECONDS
 from projections.device_registry import DeviceIndex
 from projections.federated_learning import Participations
 from projections.privacy_budgets import ExhaustedBudgets
@@ -26,6 +27,7 @@ class Participants:
         self._past = past
         self._budgets = budgets
 
+    @SELECTION_SECONDS.time()
     def survey(self, criteria: ParticipantCriteria, *, limit: int) -> Survey:
         """At most `limit` devices that are online and meet the criteria, and why the others do not."""
         trust = criteria.min_trust_level

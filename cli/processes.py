@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
@@ -13,12 +14,21 @@ from cli.errors import CommandFailed
 from infrastructure.embedded.place import write_private
 from infrastructure.settings import Settings
 
+VERSION: Final = "0.1.0"
+
 log = structlog.get_logger("village")
+
+
+def bus_of(settings: Settings) -> str | None:
+    """Where this process is to be found."""
+    return None if settings.nats_url is None else settings.nats_url.get_secret_value()
 
 
 def run_worker(name: str, *, supervised: bool) -> None:
     """Runs a worker by name; raises CommandFailed when there is none, or when it ended without being asked to."""
     from api.edge.logs import configure
+    from infrastructure import traces
+    from infrastructure.discovery import registered
     from infrastructure.metrics import served
 
     compose = WORKERS.get(name)
@@ -26,12 +36,17 @@ def run_worker(name: str, *, supervised: bool) -> None:
         raise CommandFailed(f"There is no worker {name!r}: {', '.join(WORKERS)}")
     settings = require_database(Settings())
     configure(settings.log_level)
+    traces.configure(settings.otlp_url, name)
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     if supervised:
         end_with_supervisor(stopping)
-    with compose(settings) as runners, served(settings.home, name):
+    with (
+        compose(settings) as runners,
+        served(settings.home, name) as address,
+        registered(bus_of(settings), name, VERSION, address),
+    ):
         log.info("started", worker=name, pid=os.getpid())
         run_all(runners, stopping)
 
@@ -62,10 +77,13 @@ def run_api(*, supervised: bool) -> None:
     """Runs the API until a signal; its address is written to home/api.url once it listens."""
     from api.edge.logs import configure
     from api.server import listen, server
+    from infrastructure import traces
+    from infrastructure.discovery import registered
     from infrastructure.metrics import announced
 
     settings = require_database(Settings())
     configure(settings.log_level)
+    traces.configure(settings.otlp_url, "api")
     with api_app(settings) as app:
         try:
             listening, url = listen(settings.api_host, settings.api_port)
@@ -79,6 +97,9 @@ def run_api(*, supervised: bool) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             # uvicorn raises the signal once more when it has shut down, and the log is still to be closed then.
             signal.signal(number, lambda *_: setattr(serving, "should_exit", True))
-        with announced(settings.home, "api", url.removeprefix("http://")):
+        with (
+            announced(settings.home, "api", url.removeprefix("http://")),
+            registered(bus_of(settings), "api", VERSION, url),
+        ):
             log.info("listening", url=url, pid=os.getpid())
             serving.run(sockets=[listening])

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     api_port: int = Field(default=8420, ge=0, le=65_535, description="0 = a free one, written to home/api.url")
     public_url: str | None = Field(default=None, description="what clients call the API, when behind a proxy")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    otlp_url: str | None = Field(
+        default=None, description="where traces go by OTLP/HTTP, http://host:4318/v1/traces; none = nowhere"
+    )
     log_origin: str = Field(
         default="ai-village/log", pattern=r"^[!-~]{1,100}$", description="the log's name in checkpoints"
     )
@@ -93,7 +96,7 @@ class Settings(BaseSettings):
         """Lists are written with commas: pytorch,tensorflow."""
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("database_url", "nats_url", "blob_url", "server_user", "public_url", mode="before")
+    @field_validator("database_url", "nats_url", "blob_url", "server_user", "public_url", "otlp_url", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value

@@ -16,4 +16,5 @@ def needs(present: bool, what: str) -> pytest.MarkDecorator:
 
 needs_chromium = needs(shutil.which("chromium") is not None, "chromium")
 needs_postgres_15 = needs((POSTGRES_15 / "postgres").exists(), "Debian's postgresql-15")
+needs_promtool = needs(shutil.which("promtool") is not None, "promtool (of Debian's prometheus)")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")

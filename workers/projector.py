@@ -12,6 +12,7 @@ from uuid import uuid4
 import psycopg
 import structlog
 
+from infrastructure import traces
 from infrastructure.database import Database, Role
 from infrastructure.event_store.listener import Listener, Pacer
 from infrastructure.event_store.reader import LogReader
@@ -150,7 +151,7 @@ class Projector:
         own = of_topics(chapter.facts, slot.model.topics, after=slot.position)
         if not own:
             return False
-        with self._guarded(slot):
+        with self._guarded(slot), traces.folding(slot.model.name, own):
             _tell(slot, apply(self._open(), slot, own, chapter.end, self._skipped(slot.model)))
         return True
 

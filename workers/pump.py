@@ -9,6 +9,7 @@ import structlog
 
 from infrastructure.event_store.listener import Pacer
 from infrastructure.metrics import CONSUMER_FAILURES
+from infrastructure.operations import record_error
 
 MAX_BACKOFF_S = 10.0
 _log = structlog.get_logger()
@@ -31,6 +32,7 @@ class Failures:
         pause = min(MAX_BACKOFF_S, 0.1 * 2 ** min(count, 10)) * random.uniform(0.5, 1.0)
         self._held[name] = (count, self._clock() + pause)
         CONSUMER_FAILURES.labels(name).inc()
+        record_error("workers", name, type(error).__name__)
         _log.error(
             "consumer failed",
             consumer=name,

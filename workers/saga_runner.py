@@ -10,9 +10,11 @@ import structlog
 from domain.kernel import CursorMove, EventLog, Fact, derive, new_scope, within
 from domain.kernel.errors import CursorMoved, LogClosed, LogOverloaded, LogUnavailable
 from domain.kernel.scope import CommandScope
+from infrastructure import traces
 from infrastructure.database import Database, Role
 from infrastructure.event_store.listener import Listener, Pacer
 from infrastructure.event_store.reader import Batch, LogReader
+from infrastructure.operations import tracked
 
 from .pump import Failures, run_forever
 
@@ -129,7 +131,7 @@ class SagaRunner:
         """Handle facts in one transaction; where that cannot be, each half of them in one of its own."""
         first, rest = facts[: len(facts) // 2], facts[len(facts) // 2 :]
         try:
-            with within(_scope(saga, facts[0])):
+            with tracked("sagas", name_of(saga)), within(_scope(saga, facts[0])):
                 self._log.transact(
                     lambda: self._decide(saga, facts),
                     cursors=(move,),
@@ -149,7 +151,11 @@ class SagaRunner:
             # Another process recorded the fact: a saga that only reads its stream would never notice an older copy.
             self._log.cache.drop_older(fact.stream, fact.version)
         for fact in facts:
-            with within(_scope(saga, fact)):
+            scope = _scope(saga, fact)
+            with (
+                within(scope),
+                traces.span(name_of(saga), scope.correlation_id, scope.command_id, fact.command_id),
+            ):
                 saga.handle(fact, self._log, self._village)
 
     def _pass_over(self, moves: Sequence[CursorMove]) -> None:

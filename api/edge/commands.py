@@ -14,6 +14,7 @@ from domain.kernel.errors import Forbidden, Refusal
 from domain.kernel.scope import CommandScope, within
 from domain.kernel.tokens import MAX_GRAINS, AmountNotPositive, AmountTooLarge
 from domain.kernel.write import Receipt
+from infrastructure import traces
 
 from .context import ApiContext
 from .encoding import dumps
@@ -133,8 +134,11 @@ async def run_command(
     """
     scope = await command_scope(ctx, request, actor=actor or principal_of(request).actor, key_required=key_required)
 
+    above = traces.parse(request.headers.get("traceparent"))
+    parent = above[1] if above is not None and above[0] == scope.correlation_id else None
+
     def decide() -> Receipt:
-        with within(scope):
+        with within(scope), traces.span(command.__name__, scope.correlation_id, scope.command_id, parent):
             return command(**arguments)
 
     receipt = await ctx.in_command_thread(decide)

@@ -7,7 +7,9 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .metrics import REQUEST_SECONDS, REQUESTS
+from infrastructure import traces
+
+from .metrics import REQUEST_SECONDS, REQUESTS, service_of
 from .problems import CorrelationIdInvalid, refused, unexpected
 
 HEADER = "Correlation-Id"
@@ -32,7 +34,8 @@ class Envelope:
             await self.app(scope, receive, send)
             return
         given = _header(scope, b"correlation-id")
-        correlation_id = _as_uuid(given)
+        traced = traces.parse(_header(scope, b"traceparent"))
+        correlation_id = _as_uuid(given) or (traced[0] if traced is not None and given is None else None)
         scope.setdefault("state", {})["correlation_id"] = correlation_id or uuid4()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(correlation_id=str(scope["state"]["correlation_id"]))
@@ -56,6 +59,9 @@ class Envelope:
                     headers.setdefault(name, value)
             await send(message)
 
+        service = service_of(scope["path"])
+        if service is not None:
+            service.active.inc()
         try:
             await app(scope, receive, send_named)
         except Exception:
@@ -64,6 +70,8 @@ class Envelope:
                 raise  # the answer has begun: only cutting the connection tells the client
             await unexpected(str(scope["state"]["correlation_id"]))(scope, receive, send_named)
         finally:
+            if service is not None:
+                service.active.dec()
             _account(scope, status, time.perf_counter() - started)
 
 
@@ -71,6 +79,8 @@ def _account(scope: Scope, status: int, seconds: float) -> None:
     route = getattr(scope.get("route"), "path", "unmatched")
     REQUESTS.labels(scope["method"], route, str(status)).inc()
     REQUEST_SECONDS.labels(route).observe(seconds)
+    if (service := service_of(route)) is not None:
+        service.record_request(scope["method"], route, seconds, str(status))
     level = "debug" if status < 400 else "info"
     getattr(log, level)(
         "request", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1_000, 1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import platform
+import shutil
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from fastapi import APIRouter, Response
 
 from domain.kernel.time import milliseconds
 from infrastructure.bus_status import BusMetrics, dead_letters, relay_status
+from infrastructure.operations import record_business_metric
+from projections.figures import FigureMetrics, figures
 from projections.status import StatusMetrics, status
 
 from .commands import answer
@@ -24,6 +27,9 @@ from .metrics import exposition
 CHECK_TIMEOUT_S = 2.0
 MAX_LAG_EVENTS = 10_000
 """How far a projection or the saga runner may be behind before the process calls itself not ready."""
+
+MIN_FREE_BYTES = 200_000_000
+"""Less free space than this under the home, and the process calls itself not ready."""
 
 _HEAD = "SELECT coalesce(max(position), 0) AS head FROM log.events"
 _CURSORS = """
@@ -79,6 +85,14 @@ async def _consumers(ctx: ApiContext) -> dict[str, Any]:
     }
 
 
+async def _disk(ctx: ApiContext) -> dict[str, Any]:
+    """Blobs and keys are written to the home, or where it will be made."""
+    home = ctx.settings.home
+    place = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = (await asyncio.to_thread(shutil.disk_usage, place)).free
+    return {"ok": free >= MIN_FREE_BYTES}
+
+
 async def _bus(url: str) -> dict[str, Any]:
     """A NATS server greets every connection with INFO."""
     address = urlsplit(url)
@@ -91,10 +105,14 @@ async def _bus(url: str) -> dict[str, Any]:
     return {}
 
 
-def _collected(ctx: ApiContext) -> tuple[StatusMetrics, BusMetrics]:
+def _collected(ctx: ApiContext) -> tuple[StatusMetrics, FigureMetrics, BusMetrics]:
     with ctx.database.reader.connection() as connection:
         connection.execute(f"SET LOCAL statement_timeout = {QUERY_TIMEOUT_MS}".encode())
-        return StatusMetrics(status(connection)), BusMetrics(relay_status(connection), dead_letters(connection))
+        found = figures(connection)
+        for figure in found.business:
+            record_business_metric(figure)
+        bus = BusMetrics(relay_status(connection), dead_letters(connection))
+        return StatusMetrics(status(connection)), FigureMetrics(found), bus
 
 
 async def _checked(name: str, check: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
@@ -108,10 +126,20 @@ async def _checked(name: str, check: Callable[[], Awaitable[dict[str, Any]]]) ->
     return {"name": name, **found, "ms": round((time.perf_counter() - started) * 1_000, 1)}
 
 
+async def checks(ctx: ApiContext) -> list[dict[str, Any]]:
+    """Each thing this process needs: its name, whether it is well, how long the look took, and what was found."""
+    bus = ctx.settings.nats_url
+    looks = [_checked("database", lambda: _database(ctx)), _checked("consumers", lambda: _consumers(ctx))]
+    if bus is not None:
+        looks.append(_checked("bus", lambda: _bus(bus.get_secret_value())))
+    looks.append(_checked("disk", lambda: _disk(ctx)))
+    return await asyncio.gather(*looks)
+
+
 def router(ctx: ApiContext) -> APIRouter:
     """The routes of health; all but /metrics are open and tell no names, addresses or secrets."""
     routes = APIRouter(route_class=GatedRoute, tags=["health"])
-    bus = ctx.settings.nats_url
+    started = time.monotonic()
 
     @routes.get("/livez")
     @open_to_all()
@@ -123,18 +151,22 @@ def router(ctx: ApiContext) -> APIRouter:
     @open_to_all()
     async def readyz() -> Response:
         """Each thing this process needs, with its time; 503 unless all are well, and who is `behind`."""
-        checks = [_checked("database", lambda: _database(ctx)), _checked("consumers", lambda: _consumers(ctx))]
-        if bus is not None:
-            checks.append(_checked("bus", lambda: _bus(bus.get_secret_value())))
-        done = await asyncio.gather(*checks)
+        done = await checks(ctx)
         ok = all(check["ok"] for check in done)
         return answer({"ok": ok, "checks": done}, 200 if ok else 503)
 
     @routes.get("/version")
     @open_to_all()
     async def version() -> Response:
-        """What runs here."""
-        return answer({"name": "ai-village", "version": ctx.version, "python": platform.python_version()})
+        """What runs here, and for how long."""
+        return answer(
+            {
+                "name": "ai-village",
+                "version": ctx.version,
+                "python": platform.python_version(),
+                "uptime_s": round(time.monotonic() - started),
+            }
+        )
 
     @routes.get("/metrics")
     @allow("operator", loopback=True)

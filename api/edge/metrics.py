@@ -8,6 +8,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from infrastructure.metrics import REGISTRY
+from infrastructure.operations import SERVICES, ServiceMetrics
 
 REQUESTS = Counter("village_http_requests", "Answered requests.", ["method", "route", "status"], registry=REGISTRY)
 REQUEST_SECONDS = Histogram("village_http_request_seconds", "Time to answer a request.", ["route"], registry=REGISTRY)
@@ -15,6 +16,14 @@ SUBSCRIPTIONS = Gauge("village_subscriptions", "Subscriptions that are open now.
 RESYNCS = Counter(
     "village_feed_resyncs", "Times a slow subscriber was sent back to the log from its own cursor.", registry=REGISTRY
 )
+
+_SERVICES = {name: ServiceMetrics(name) for name in SERVICES}
+
+
+def service_of(path: str) -> ServiceMetrics | None:
+    """The service a path `/v1/<service>/...` belongs to, None for all other paths."""
+    _, version, name, *_ = f"{path}///".split("/", 3)
+    return _SERVICES.get(name) if version == "v1" else None
 
 
 class _Lags(Collector):

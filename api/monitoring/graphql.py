@@ -9,6 +9,7 @@ from api.edge.graphql import Condition, Connection, Info, Keyset, Position, Sour
 from projections.slots import REBUILD
 
 from .incidents import IncidentQuery
+from .services import ServiceQuery
 
 _COLUMNS = ("cursor", "position", "key", "poison", "error", "traceback", "tried_at", "created_at")
 _IN_ORDER = Keyset("dead_letters", ("position", "cursor", "key"), (int, str, str))
@@ -47,7 +48,7 @@ class DeadLetter:
 
 
 @strawberry.type
-class Query(IncidentQuery):
+class Query(IncidentQuery, ServiceQuery):
     """Queries of monitoring."""
 
     @strawberry.field

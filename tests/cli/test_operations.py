@@ -141,6 +141,13 @@ def test_a_parked_payment_is_tried_again_over_http_and_taken_back_on_the_command
         assert (resolved["facts"]["action"], resolved["facts"]["reason"]) == ("compensate", "nobody works")
 
 
+def test_every_process_says_on_the_bus_where_it_runs(operator: Operator) -> None:
+    everybody = {"api", "projector", "saga-runner", "aggregator", "clock"}
+    assert eventually(lambda: {one["service"] for one in operator.asks("services")} == everybody, 60)
+    assert all(one["pid"] and one["url"].startswith("http://127.0.0.1:") for one in operator.asks("services"))
+    assert "aggregator" in operator.types("services")
+
+
 def test_what_is_wrong_is_an_incident_until_it_is_mended(operator: Operator) -> None:
     def standing() -> list[Any]:
         return [one for one in operator.asks("incidents", "list") if one["rule"] == "dead_letters"]

@@ -232,7 +232,7 @@ def test_the_server_s_socket_is_one_whose_answers_are_not_held_back() -> None:
 def test_health_names_each_check_with_its_time(edge: Edge) -> None:
     ready = edge.client.get("/readyz")
     assert ready.status_code == 200
-    assert [check["name"] for check in ready.json()["checks"]] == ["database", "consumers"]
+    assert [check["name"] for check in ready.json()["checks"]] == ["database", "consumers", "disk"]
     assert all(check["ok"] and check["ms"] >= 0 for check in ready.json()["checks"])
     assert edge.client.get("/livez").json() == {"ok": True}
     assert edge.client.get("/version").json()["version"] == edge.ctx.version

@@ -9,6 +9,7 @@ from api.edge.graphql import AsOf, Condition, Connection, Info, Listing, Positio
 from domain.device_registry.criteria import DeviceCriteria, checked_criteria, mismatches
 from domain.device_registry.reputation_rule import Standing
 from projections.device_criteria import Asked, asked, unmet
+from projections.device_health import HEALTH
 from projections.device_registry import DeviceRow, Devices
 
 
@@ -75,6 +76,32 @@ class DeviceCriteriaInput:
 
 
 @strawberry.type
+class DeviceHealth:
+    """How a device is. Percents and degrees Celsius of the newest sample; null is what was not measured.
+
+    `trips` counts the limits that its harvest ran into in the last 30 days.
+    """
+
+    status: str
+    status_reason: str
+    presence: str
+    seen_at: datetime | None
+    latency_ms: int | None
+    session_id: UUID | None
+    harvest_state: str | None
+    harvest_reason: str | None
+    sampled_at: datetime | None
+    battery_percent: float | None
+    battery_temp: float | None
+    skin_temp: float | None
+    cpu_temp: float | None
+    cpu_percent: float | None
+    memory_percent: float | None
+    trips: int
+    open_incidents: int
+
+
+@strawberry.type
 class Device:
     """An enrolled device: active, suspended or retired. Memory in MiB, compute score in milli-units, latency in ms."""
 
@@ -110,6 +137,12 @@ class Device:
         """Every reason why the device does not match; none when it does."""
         found = mismatches(criteria.value(), self.row)
         return [Mismatch(criterion=why.criterion, wanted=why.wanted, found=why.found) for why in found]
+
+    @strawberry.field
+    async def health(self, info: Info) -> DeviceHealth | None:
+        """How the device is now, also where the device itself is asked as it was."""
+        rows = await info.context.ctx.rows(HEALTH, {"device_id": self.device_id})
+        return DeviceHealth(**rows[0]) if rows else None
 
     @classmethod
     def of(cls, row: DeviceRow) -> "Device":

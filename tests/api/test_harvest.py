@@ -159,6 +159,29 @@ def test_a_session_runs_pauses_and_ends_and_graphql_says_why_and_what_was_measur
     assert farm.session(session_id).audit is None, "the saga judges"
 
 
+def test_the_health_of_a_device_tells_its_presence_its_last_sample_and_the_limits_it_ran_into(farm: Farm) -> None:
+    owner = uuid4()
+    device = farm.enrolled(owner)
+    query = """query($id: UUID!, $at: Position) { device(deviceId: $id, atLeast: $at) { health {
+        status presence harvestState harvestReason sampledAt batteryTemp cpuPercent trips openIncidents } } }"""
+    headers = farm.headers(owner)
+
+    def health() -> dict[str, Any]:
+        found = farm.ask(query, headers, id=str(device.device_id), at=farm.log.head())["data"]["device"]["health"]
+        return cast(dict[str, Any], found)
+
+    assert health() == {
+        "status": "active", "presence": "offline", "harvestState": None, "harvestReason": None, "sampledAt": None,
+        "batteryTemp": None, "cpuPercent": None, "trips": 0, "openIncidents": 0,
+    }  # fmt: skip
+    farm.send(device, farm.start(device)["id"], [*just_now(3), *just_now(1, 4, battery_temp=61.0)])
+    found = health()
+    assert (found["harvestState"], found["harvestReason"], found["trips"]) == ("paused", "too_hot", 1)
+    assert (found["batteryTemp"], found["cpuPercent"]) == (61.0, 5.0)
+    query_of_another = farm.ask(query, farm.headers(uuid4()), id=str(device.device_id))
+    assert query_of_another["data"]["device"] is None
+
+
 def test_two_sessions_of_one_device_do_not_overlap_and_another_device_is_kept_out(farm: Farm) -> None:
     device, other = farm.enrolled(uuid4()), farm.enrolled(uuid4())
     session_id = farm.start(device)["id"]

@@ -8,18 +8,20 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console as Screen
 
+from cli.compose import policy_of
 from cli.console import Console, VillageError
-from cli.demo_check import Outcome, examine
-from cli.demo_run import LAYERS, Agents, DemoFailed, DemoStopped, Plan, Run, running_agents
+from cli.demo_beside import scenes, token_of
+from cli.demo_check import Found, Outcome, examine
+from cli.demo_progress import DemoFailed, DemoStopped
+from cli.demo_run import LAYERS, Agents, Plan, Run, running_agents
 from cli.demo_view import open_view, print_outcome
 from cli.device import configure_logging
 from cli.errors import told_plainly
@@ -29,7 +31,6 @@ from infrastructure.settings import Settings
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 LOG_WIDTH = 120
-TOKEN_LIFE = timedelta(hours=1)
 SECONDS_PER_ROUND = 30.0
 SECONDS_BESIDE_ROUNDS = 120.0
 
@@ -48,18 +49,20 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the village running, and print a login link.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print only the summary, as one JSON object.")] = False,
     rounds: Annotated[int, typer.Option(min=1, max=100, help="Rounds of training.")] = 20,
-    devices: Annotated[int, typer.Option(min=3, max=100, help="Devices that take part.")] = 20,
+    devices: Annotated[int, typer.Option(min=3, max=90, help="Devices that train.")] = 20,
     processes: Annotated[int, typer.Option(min=1, max=32, help="Agent processes that host them.")] = 4,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of the API; 0 is a free one.")] = 0,
     home: Annotated[Path | None, typer.Option(help="Folder of the village; a temporary one by default.")] = None,
+    training_only: Annotated[bool, typer.Option("--training-only", help="No lending and no market.")] = False,
     accuracy: Annotated[float, typer.Option(min=0, max=1, help="Least test accuracy for success.")] = 0.85,
 ) -> None:
     """Boot a village, enrol devices, train on the MNIST digits, pay for it, and check every grain and every row.
 
+    Meanwhile three more devices lend themselves under a policy, and one owner buys compute of a fourth.
     Exit code 0 says that all of it held.
     """
     place = home or Path(tempfile.gettempdir()) / f"village-demo-{secrets.token_hex(4)}"
-    wishes = Wishes(Plan(devices, rounds, processes), keep, accuracy)
+    wishes = Wishes(Plan(devices, rounds, processes, beside=not training_only), keep, accuracy)
     configure_logging(json_output)
     screen = Screen(stderr=json_output, quiet=json_output, highlight=False)
     if not screen.is_terminal:
@@ -123,7 +126,7 @@ def _act(
     outcomes: list[Outcome],
     tell: Callable[[Mapping[str, Any]], None],
 ) -> None:
-    with Console(supervisor.url, _operator_token(supervisor.settings)) as console:
+    with Console(supervisor.url, token_of(supervisor.settings, "operator", "demo")) as console:
         run = Run(console, wishes.plan, supervisor.stopping)
         hosts = run.claim_devices(supervisor.settings.home / "devices")
         with running_agents(hosts, supervisor.url) as agents:
@@ -140,23 +143,21 @@ def _act(
 def _train(run: Run, agents: Agents, supervisor: Supervisor, wishes: Wishes, screen: Screen) -> Outcome:
     plan, started = wishes.plan, time.monotonic()
     with open_view(screen, plan) as view:
-        view.step(f"The village is up at {supervisor.url}; enrolling {plan.devices} devices ...")
+        view.step(f"The village is up at {supervisor.url}; enrolling {plan.everyone} devices ...")
         run.wait_online(agents)
         layers = "-".join(map(str, LAYERS))
         view.step(f"All of them are online, in {len(agents)} processes; training {layers} for {plan.rounds} rounds ...")
         limit_s = SECONDS_BESIDE_ROUNDS + plan.rounds * SECONDS_PER_ROUND
-        last = run.follow(run.start_training(), agents, view.progress, limit_s)
-        view.step("Trained and paid; replaying the log to compare every read model ...")
-    outcome = examine(run, last, supervisor.database_url, wishes.least_accuracy, time.monotonic() - started)
+        session_id = run.start_training()
+        playing = scenes(run, agents, supervisor.settings, supervisor.url) if plan.beside else nullcontext()
+        with playing as beside:
+            last = run.follow(session_id, agents, view.progress, limit_s, beside)
+        done = "Trained, lent, traded" if plan.beside else "Trained"
+        view.step(f"{done} and paid; replaying the log to compare every read model ...")
+    found = Found(last, beside.harvest.pauses if beside else {}, policy_of(supervisor.settings))
+    outcome = examine(run, found, supervisor.database_url, wishes.least_accuracy, time.monotonic() - started)
     print_outcome(screen, outcome)
     return outcome
-
-
-def _operator_token(settings: Settings) -> str:
-    from api.edge.principals import Tokens
-    from infrastructure.keys import load_keys
-
-    return Tokens(load_keys(settings.home)).issue(role="operator", subject="demo", expires_in=TOKEN_LIFE)
 
 
 def _json_line(summary: Mapping[str, Any]) -> None:

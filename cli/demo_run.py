@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID, uuid5
 
 import msgspec
 
 from cli.children import ROOT
 from cli.console import Console
-from cli.device import DEVICE_FILE, DeviceFile
+from cli.demo_harvest import LENDERS
+from cli.demo_market import REGION
+from cli.demo_progress import DemoFailed, DemoStopped, Progress, nodes, progress_of
+from cli.device import DEVICE_FILE, DeviceFile, Lending
 from domain.federated_learning.manifest import mlp_manifest
 from infrastructure.embedded.process import die_with_parent, stop
 from workers.device_agent.data import mnist_shards, mnist_split, samples_blob
@@ -27,87 +30,47 @@ from workers.models import initial_weights, save_weights
 LAYERS = [784, 200, 200, 10]
 MODEL_SEED = 1
 POLL_S = 0.5
-SETTLE_S = 60.0
+SETTLE_S = 90.0
 _OWNERS = UUID("6f6a3a52-5f5e-5c38-8d39-6ad31f3c8a54")
+SELLER_ID = uuid5(_OWNERS, "seller")
 _GENTLE_STOP_S = 10.0
 
 Agents = Sequence[subprocess.Popen[bytes]]
 
-PROGRESS = """query Progress($session: UUID!) {
-  trainingSession(sessionId: $session) { state currentRound }
-  rounds(sessionId: $session, first: 100) {
-    edges { node { number state participants accepted accuracy loss durationMs } }
-  }
-  devicePayouts(first: 100) { edges { node { deviceId claims paidGrains pendingGrains } } }
-  projections { name position head lag }
-}"""
-ONLINE = "query Online { devices(first: 100) { edges { node { deviceId presence } } } }"
+ONLINE = "query Online { devices(first: 100) { edges { node { deviceId ownerId presence } } } }"
+WALLET = "query Wallet($owner: UUID!) { wallet(ownerId: $owner) { postedGrains heldGrains } }"
 SUPPLY = "query Supply { supply { issuedGrains totalGrains driftGrains conserved } }"
 
 
-class DemoFailed(Exception):
-    """A step of the demo did not come to its end."""
+@dataclass(frozen=True)
+class Host:
+    """One agent process: the folder of its devices, and what it is told beside."""
 
-
-class DemoStopped(Exception):
-    """The demo was asked to stop."""
+    folder: Path
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The size of a demo."""
+    """The size of a demo: `devices` train; `beside` them others lend themselves, and one is sold."""
 
     devices: int
     rounds: int
     processes: int
     round_timeout_ms: int = 60_000
-
-
-class Round(msgspec.Struct, frozen=True, rename="camel"):
-    """One round as the read side shows it."""
-
-    number: int
-    state: str
-    participants: int
-    accepted: int
-    accuracy: float | None
-    loss: float | None
-    duration_ms: int | None
-
-
-class Payout(msgspec.Struct, frozen=True, rename="camel"):
-    """What one device has earned, in grains."""
-
-    device_id: UUID
-    claims: int
-    paid_grains: str
-    pending_grains: str
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where the training stands; `head` is the newest position of the log, `settled` that every read model is there."""
-
-    state: str
-    rounds: Sequence[Round]
-    payouts: Sequence[Payout]
-    head: int
-    settled: bool
+    beside: bool = True
 
     @property
-    def completed(self) -> list[Round]:
-        """The rounds that ended well, oldest first."""
-        return [one for one in self.rounds if one.state == "completed"]
+    def everyone(self) -> int:
+        """All devices, whatever they do."""
+        return self.devices + self.beside * (len(LENDERS) + 1)
 
-    @property
-    def paid_grains(self) -> int:
-        """Everything paid to devices so far."""
-        return sum(int(payout.paid_grains) for payout in self.payouts)
 
-    @property
-    def pending_grains(self) -> int:
-        """Everything earned and not paid yet."""
-        return sum(int(payout.pending_grains) for payout in self.payouts)
+class Beside(Protocol):
+    """What goes on beside the training."""
+
+    def over(self, seen: Progress, *, trained: bool) -> bool:
+        """Whether it has come to its end; asked again and again. Raises VillageError."""
 
 
 @dataclass(frozen=True)
@@ -118,18 +81,46 @@ class Run:
     plan: Plan
     stopping: threading.Event
 
-    def claim_devices(self, folder: Path) -> list[Path]:
-        """Get a claim for every device and lay out its folder; answers one folder for each process."""
+    def claim_devices(self, folder: Path) -> list[Host]:
+        """Get a claim for every device and lay out its folder; answers the processes, that of the sold one last."""
         hosts = [folder / f"process-{number}" for number in range(self.plan.processes)]
         for index in range(self.plan.devices):
-            owner_id = str(uuid5(_OWNERS, f"owner-{index}"))
-            answer = self.console.command("/v1/device_registry/issue_claim", {"owner_id": owner_id})
-            device = hosts[index % self.plan.processes] / f"device-{index:02d}"
-            device.mkdir(mode=0o700, parents=True, exist_ok=True)
             data = f"mnist:{index}/{self.plan.devices}"
-            known = DeviceFile(data=data, claim=answer["claim_code"], device_type="laptop")
-            write_private(device / DEVICE_FILE, msgspec.json.encode(known))
-        return [host for host in hosts if host.is_dir()]
+            self._claim(hosts[index % self.plan.processes] / f"device-{index:02d}", owner_of(index), data=data)
+        trainers = [Host(host) for host in hosts if host.is_dir()]
+        if not self.plan.beside:
+            return trainers
+        for index, lender in enumerate(LENDERS):
+            place = trainers[index % len(trainers)].folder / f"lender-{index}"
+            self._claim(place, lender.owner_id, region="home", lay_out=lender.lay_out)
+        seller = folder / "seller"
+        self._claim(seller / "device", SELLER_ID, region=REGION)
+        return [*trainers, Host(seller, ("--jobs", "--heartbeat", "2"))]
+
+    def _claim(
+        self,
+        place: Path,
+        owner_id: UUID,
+        *,
+        data: str | None = None,
+        region: str = "local",
+        lay_out: Callable[[Path], Lending] | None = None,
+    ) -> None:
+        answer = self.console.command("/v1/device_registry/issue_claim", {"owner_id": str(owner_id)})
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        harvest = None if lay_out is None else lay_out(place)
+        known = DeviceFile(data, answer["claim_code"], "laptop", region, harvest)
+        write_private(place / DEVICE_FILE, msgspec.json.encode(known))
+
+    def device_of(self, owner_id: UUID) -> UUID:
+        """The enrolled device of an owner who has one."""
+        devices = nodes(self.console.query(ONLINE)["devices"])
+        return next(UUID(device["deviceId"]) for device in devices if device["ownerId"] == str(owner_id))
+
+    def wallet(self, owner_id: UUID) -> tuple[int, int]:
+        """What the wallet of an owner has posted and held, in grains; zeros where there is none."""
+        found = self.console.query(WALLET, owner=str(owner_id))["wallet"]
+        return (0, 0) if found is None else (int(found["postedGrains"]), int(found["heldGrains"]))
 
     def wait_online(self, agents: Agents, timeout_s: float = 120.0) -> None:
         """Wait until every device is online. Raises DemoFailed after `timeout_s`, or DemoStopped."""
@@ -137,10 +128,10 @@ class Run:
         while time.monotonic() < ends:
             edges = self.console.query(ONLINE)["devices"]["edges"]
             online = sum(edge["node"]["presence"] == "online" for edge in edges)
-            if online >= self.plan.devices:
+            if online >= self.plan.everyone:
                 return
             self._pause(agents)
-        raise DemoFailed(f"{online} of {self.plan.devices} devices are online after {timeout_s:.0f} s")
+        raise DemoFailed(f"{online} of {self.plan.everyone} devices are online after {timeout_s:.0f} s")
 
     def start_training(self) -> UUID:
         """Upload the first model and the evaluation digits, and start the session; answers its id."""
@@ -169,23 +160,21 @@ class Run:
         return UUID(self.console.command("/v1/federated_learning/start_training", body)["id"])
 
     def progress(self, session_id: UUID) -> Progress:
-        """Where the training stands now."""
-        data = self.console.query(PROGRESS, session=str(session_id))
-        session = data["trainingSession"] or {"state": "starting"}
-        cursors = data["projections"]
-        return Progress(
-            state=session["state"],
-            rounds=sorted(msgspec.convert(_nodes(data["rounds"]), list[Round]), key=lambda one: one.number),
-            payouts=msgspec.convert(_nodes(data["devicePayouts"]), list[Payout]),
-            head=max((int(cursor["head"]) for cursor in cursors), default=0),
-            settled=all(int(cursor["lag"]) == 0 for cursor in cursors),
-        )
+        """Where everything stands now. Raises VillageError."""
+        return progress_of(self.console, session_id)
 
-    def follow(self, session_id: UUID, agents: Agents, show: Callable[[Progress], None], timeout_s: float) -> Progress:
-        """Show the training until it has ended and everything earned is paid; answers the last progress.
+    def follow(
+        self,
+        session_id: UUID,
+        agents: Agents,
+        show: Callable[[Progress], None],
+        timeout_s: float,
+        beside: Beside | None = None,
+    ) -> Progress:
+        """Show the demo until the training and all beside it have ended and everything earned is paid.
 
-        After the end it waits a bounded time for what is pending. Raises DemoFailed after `timeout_s`, when the session
-        is abandoned or when an agent process has ended, and DemoStopped.
+        Answers the last progress. After the training it waits a bounded time for the rest. Raises DemoFailed after
+        `timeout_s`, when the session is abandoned or when an agent process has ended, and DemoStopped.
         """
         ends, completed = time.monotonic() + timeout_s, False
         while True:
@@ -195,7 +184,8 @@ class Run:
                 raise DemoFailed("the training was abandoned")
             if seen.state == "completed" and not completed:
                 completed, ends = True, time.monotonic() + SETTLE_S
-            if completed and ((seen.settled and not seen.pending_grains) or time.monotonic() > ends):
+            over = beside is None or beside.over(seen, trained=completed)
+            if completed and ((over and seen.settled and not seen.pending_grains) or time.monotonic() > ends):
                 return seen
             if time.monotonic() > ends:
                 raise DemoFailed(f"the training did not end in {timeout_s:.0f} s")
@@ -214,8 +204,13 @@ class Run:
             raise DemoFailed(f"{len(ended)} agent processes have ended: see devices/*/agent.log")
 
 
+def owner_of(index: int) -> UUID:
+    """Who owns a device that trains."""
+    return uuid5(_OWNERS, f"owner-{index}")
+
+
 @contextmanager
-def running_agents(hosts: Sequence[Path], api_url: str) -> Iterator[Agents]:
+def running_agents(hosts: Sequence[Host], api_url: str) -> Iterator[Agents]:
     """Run one agent process per folder; they end with this block, and with this process."""
     agents = [_start_agent(host, api_url) for host in hosts]
     try:
@@ -227,11 +222,23 @@ def running_agents(hosts: Sequence[Path], api_url: str) -> Iterator[Agents]:
             stop(agent, [(signal.SIGTERM, _GENTLE_STOP_S)])
 
 
-def _start_agent(host: Path, api_url: str) -> subprocess.Popen[bytes]:
-    descriptor = os.open(host / "agent.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+def _start_agent(host: Host, api_url: str) -> subprocess.Popen[bytes]:
+    descriptor = os.open(host.folder / "agent.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "cli.main", "device", "host", str(host), "--api", api_url, "--json"],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "cli.main",
+                "device",
+                "host",
+                str(host.folder),
+                "--api",
+                api_url,
+                "--json",
+                *host.words,
+            ],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -239,7 +246,3 @@ def _start_agent(host: Path, api_url: str) -> subprocess.Popen[bytes]:
             start_new_session=True,
             preexec_fn=die_with_parent(signal.SIGTERM),
         )
-
-
-def _nodes(connection: Mapping[str, Any]) -> list[Any]:
-    return [edge["node"] for edge in connection["edges"]]

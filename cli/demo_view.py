@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
+from uuid import UUID
 
 from rich.console import Console as Screen
 from rich.console import Group
@@ -14,12 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.demo_check import Outcome
-from cli.demo_run import Plan, Progress, Round
+from cli.demo_harvest import lender_of
+from cli.demo_progress import Deal, Lent, Progress, Round
+from cli.demo_run import Plan
 from domain.kernel.tokens import format_tokens
 
 _BARS = "▁▂▃▄▅▆▇█"
 _RATE_WINDOW_S = 15.0
 _ROUNDS_SHOWN = 6
+_PLAIN = frozenset({"starting", "clear"})
 
 
 class View(Protocol):
@@ -48,11 +52,26 @@ class EventRate:
         return (head - start) / (moment - since) if moment > since else 0.0
 
 
+class News:
+    """Harvest sessions and contracts whose state is another than when last asked, a line each."""
+
+    def __init__(self) -> None:
+        self._known: dict[UUID, str] = {}
+
+    def of(self, seen: Progress) -> list[str]:
+        """What is new, as it is to be printed."""
+        found = [(lent.session_id, lent.state, lent_line(lent)) for lent in seen.lent]
+        found += [(deal.contract_id, deal.state, deal_line(deal)) for deal in seen.deals]
+        lines = [line for key, state, line in found if self._known.get(key) != state]
+        self._known = {key: state for key, state, _ in found}
+        return lines
+
+
 class PlainView:
     """A line per step and per completed round, for logs."""
 
     def __init__(self, screen: Screen) -> None:
-        self._screen, self._rate, self._printed = screen, EventRate(), 0
+        self._screen, self._rate, self._printed, self._news = screen, EventRate(), 0, News()
 
     def step(self, text: str) -> None:
         self._screen.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -63,19 +82,23 @@ class PlainView:
             if one.number > self._printed:
                 self._printed = one.number
                 line = f"{_line(one)}  paid {format_tokens(seen.paid_grains)} tokens  {rate:.0f} events/s"
-                self._screen.print(line, highlight=False, markup=False, soft_wrap=True)
+                self.step(line)
+        for line in self._news.of(seen):
+            self.step(line)
 
 
 class LiveView:
     """A table that redraws itself on a terminal."""
 
     def __init__(self, screen: Screen, live: Live, plan: Plan) -> None:
-        self._screen, self._live, self._plan, self._rate = screen, live, plan, EventRate()
+        self._screen, self._live, self._plan, self._rate, self._news = screen, live, plan, EventRate(), News()
 
     def step(self, text: str) -> None:
         self._screen.print(Text(text))
 
     def progress(self, seen: Progress) -> None:
+        for line in self._news.of(seen):
+            self.step(line)
         done = seen.completed
         head = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=self._plan.rounds, completed=len(done), width=40)
@@ -106,6 +129,25 @@ def _line(one: Round) -> str:
     return f"round {one.number:>3}  accuracy {accuracy:>6}  participants {one.participants:>3}"
 
 
+def lent_line(lent: Lent) -> str:
+    """`harvest  heating up  paused: battery observed 56.0, the limit is 55.0 (too hot)`."""
+    lender = lender_of(lent)
+    name = str(lent.device_id)[:8] if lender is None else lender.name
+    why = "" if lent.reason.kind in _PLAIN else lent.reason.text
+    if lent.state == "rewarded":
+        why = f"{format_tokens(int(lent.earned_grains))} tokens for {_seconds(lent.verified_ms)}"
+    return f"harvest  {name:<11}  {lent.state}{why and ': '}{why}"
+
+
+def deal_line(deal: Deal) -> str:
+    """`market  contract 1b2c3d4e  settled: 0.00002 charged, ...`."""
+    amounts = {"credit": deal.credit_grains, "fee": deal.fee_grains, "provider": deal.provider_grains}
+    parts = [f"price {format_tokens(int(deal.agreed_price))}"]
+    if deal.state == "settled":
+        parts += [f"{name} {format_tokens(int(grains))}" for name, grains in amounts.items()]
+    return f"market   contract {str(deal.contract_id)[:8]}  {deal.state}: {', '.join(parts)}"
+
+
 def _rounds_table(rounds: Sequence[Round]) -> Table:
     table = Table("round", "state", "accuracy", "loss", "participants", "seconds", box=None, header_style="dim")
     for one in rounds[-_ROUNDS_SHOWN:]:
@@ -122,12 +164,32 @@ def _rounds_table(rounds: Sequence[Round]) -> Table:
 
 def print_outcome(screen: Screen, outcome: Outcome) -> None:
     """The summary: what was paid to whom, and what held."""
-    payouts = Table("device", "rounds paid", "tokens", title="Paid to devices", title_justify="left", box=None)
+    payouts = _table("Paid to devices", "device", "rounds paid", "tokens")
     for payout in outcome.payouts:
         payouts.add_row(str(payout.device_id), str(payout.claims), format_tokens(int(payout.paid_grains)))
-    checks = Table("", "check", "found", title="Checks", title_justify="left", box=None)
+    harvest = _table("Harvest", "device", "", "ran", "verified", "paused by", "tokens")
+    for lent in outcome.lent:
+        lender = lender_of(lent)
+        harvest.add_row(
+            str(lent.device_id)[:8], lender.name if lender else "", _seconds(lent.run_ms), _seconds(lent.verified_ms),
+            outcome.why_paused(lent) or "", format_tokens(int(lent.earned_grains)),
+        )  # fmt: skip
+    market = _table("Market", "contract", "used", "price", "credit", "charged", "fee", "provider")
+    for deal in outcome.deals:
+        amounts = (deal.agreed_price, deal.credit_grains, deal.charged_grains, deal.fee_grains, deal.provider_grains)
+        told = (format_tokens(int(grains)) for grains in amounts)
+        market.add_row(str(deal.contract_id)[:8], _seconds(deal.used_ms), *told)
+    checks = _table("Checks", "", "check", "found")
     for check in outcome.checks:
         checks.add_row("ok" if check.ok else "FAILED", check.name, check.found, style="" if check.ok else "red")
-    screen.print(payouts, checks)
+    screen.print(payouts, *([harvest, market] if outcome.lent else []), checks)
     verdict = "All of it held" if outcome.ok else "Not all of it held"
     screen.print(f"{verdict}: accuracy {outcome.accuracy:.1%}, {outcome.rounds} rounds, {outcome.seconds:.0f} s")
+
+
+def _table(title: str, *columns: str) -> Table:
+    return Table(*columns, title=title, title_justify="left", box=None)
+
+
+def _seconds(ms: int) -> str:
+    return f"{ms / 1_000:.1f} s"

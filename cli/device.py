@@ -6,19 +6,20 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import structlog
 import typer
 
 from domain.harvest.policy import PolicyInvalid, checked
+from domain.harvest.sample import SAMPLE_EVERY
 from infrastructure.http_signatures import DeviceAuth
 from workers.device_agent.agent import AgentSettings
 from workers.device_agent.client import ApiRefused, ApiUnavailable, VillageClient, open_http
 from workers.device_agent.data import DataUnavailable
 from workers.device_agent.enrolment import Applicant, rotate_key
-from workers.device_agent.harvest import HarvestOptions
+from workers.device_agent.harvest import SEND_EVERY_S, HarvestOptions
 from workers.device_agent.host import HostedDevice, run_devices
 from workers.device_agent.sensors import TraceSensors
 from workers.device_agent.state import DeviceState, StateInUse
@@ -34,13 +35,32 @@ PlainHttp = Annotated[bool, typer.Option("--plain-http", help="Allow http to ano
 Json = Annotated[bool, typer.Option("--json", help="Log one JSON object a line.")]
 
 
-class DeviceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`device.json` in a device's folder: where its data is, and its claim until it is enrolled."""
+class Lending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`harvest` of a device.json: the policy's limits that are said, a trace to play (a file beside it), the pace."""
 
-    data: str
+    policy: dict[str, Any] = {}
+    sensors: str | None = None
+    metered: bool = False
+    sample_s: Annotated[float, msgspec.Meta(ge=0.1, le=30)] = SAMPLE_EVERY.total_seconds()
+    send_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = SEND_EVERY_S
+
+    def options(self, folder: Path) -> HarvestOptions:
+        """Raises typer.BadParameter for a policy or a trace that does not hold."""
+        trace = None if self.sensors is None else folder / self.sensors
+        return _checked(HarvestOptions(self.policy, trace, self.metered, self.sample_s, self.send_s))
+
+
+class DeviceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`device.json` in a device's folder: where its data is, its claim until it is enrolled, and how it is lent.
+
+    Without data it does not train.
+    """
+
+    data: str | None = None
     claim: str | None = None
     device_type: str = "desktop"
     region: str = "local"
+    harvest: Lending | None = None
 
 
 @app.command()
@@ -81,6 +101,7 @@ def host(
     api: Api,
     folder: Annotated[Path, typer.Argument(help="Folder whose subfolders each have a device.json.")],
     heartbeat: Heartbeat = 10.0,
+    jobs: Jobs = False,
     plain_http: PlainHttp = False,
     json: Json = False,
 ) -> None:
@@ -89,7 +110,7 @@ def host(
         devices = [_hosted(file) for file in sorted(folder.glob(f"*/{DEVICE_FILE}"))]
     except (OSError, msgspec.DecodeError) as error:
         raise typer.BadParameter(f"a {DEVICE_FILE} cannot be read: {error}") from error
-    _run(devices, AgentSettings(api, heartbeat), plain_http, json)
+    _run(devices, AgentSettings(api, heartbeat, jobs=jobs), plain_http, json)
 
 
 @app.command("rotate-key")
@@ -115,11 +136,14 @@ def _harvest(policy: Sequence[str], trace: Path | None, metered: bool) -> Harves
             given[name] = msgspec.json.decode(value)
         except msgspec.DecodeError:
             given[name] = value
-    options = HarvestOptions(given, trace, metered)
+    return _checked(HarvestOptions(given, trace, metered))
+
+
+def _checked(options: HarvestOptions) -> HarvestOptions:
     try:
         checked(options.policy)
-        if trace is not None:
-            TraceSensors(trace)
+        if options.trace is not None:
+            TraceSensors(options.trace)
     except (ValueError, PolicyInvalid) as error:
         raise typer.BadParameter(str(error)) from error
     return options
@@ -139,7 +163,8 @@ async def _rotate(api: str, folder: Path, plain_http: bool) -> None:
 def _hosted(file: Path) -> HostedDevice:
     known = msgspec.json.decode(file.read_bytes(), type=DeviceFile)
     applicant = Applicant(known.claim, known.device_type, known.region) if known.claim else None
-    return HostedDevice(file.parent, known.data, applicant)
+    lends = known.harvest.options(file.parent) if known.harvest else None
+    return HostedDevice(file.parent, known.data, applicant, lends)
 
 
 def _run(devices: Sequence[HostedDevice], settings: AgentSettings, plain_http: bool, json: bool) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ["--devices", "6", "--rounds", "3", "--processes", "2"]
+BRIEF = ["--rounds", "1", "--training-only"]
 TIMEOUT_S = 240
 
 pytestmark = pytest.mark.slow
@@ -49,25 +51,39 @@ def test_a_short_demo_trains_pays_and_checks_itself(short_home: Path) -> None:
     found = summary(out)
     assert found["ok"] is True
     assert [check["name"] for check in found["checks"] if not check["ok"]] == []
-    assert len(found["checks"]) == 5
+    assert len(found["checks"]) == 7
     assert found["rounds"] == 3
     assert len(found["devices"]) == 6
     assert all(float(device["paid_tokens"]) > 0 and device["rounds_paid"] == 3 for device in found["devices"])
+    assert {lent["device"]: lent["paused"] for lent in found["harvest"]} == {
+        "healthy": None,
+        "unplugged": "not charging (power)",
+        "heating up": "battery observed 57, the limit is 55 (too hot)",
+    }
+    assert all(Decimal(lent["paid_tokens"]) > 0 for lent in found["harvest"])
+    kept, broken = found["market"]
+    assert Decimal(kept["credit_tokens"]) == 0 < Decimal(kept["fee_tokens"]) < Decimal(kept["provider_tokens"])
+    assert Decimal(broken["credit_tokens"]) > 0 == Decimal(broken["charged_tokens"])
+    assert all(
+        Decimal(one["charged_tokens"]) + Decimal(one["released_tokens"]) == Decimal(one["price_tokens"])
+        for one in found["market"]
+    )
 
 
 def test_a_demo_that_misses_its_accuracy_says_so_with_exit_code_1(short_home: Path) -> None:
-    code, out, err = demo("--accuracy", "0.999", "--rounds", "1", "--home", str(short_home / "missed"))
+    code, out, err = demo(*BRIEF, "--accuracy", "0.999", "--home", str(short_home / "missed"))
     assert code == 1
     assert "FAILED" in out
     assert "Not all of it held" in out
     assert re.search(r"round +1 +accuracy", out)
+    assert "Harvest" not in out
     assert "logs are in" in err
 
 
 def test_a_kept_demo_serves_its_page_to_the_login_link_and_leaves_nothing_running_when_stopped(
     short_home: Path,
 ) -> None:
-    process = start("--keep", "--rounds", "1", "--accuracy", "0.1", "--home", str(short_home / "kept"))
+    process = start(*BRIEF, "--keep", "--accuracy", "0.1", "--home", str(short_home / "kept"))
     try:
         link = wait_for_link(process)
         with httpx2.Client(follow_redirects=True, trust_env=False, timeout=60) as browser:

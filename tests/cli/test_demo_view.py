@@ -1,13 +1,16 @@
 """What the demo prints of a training."""
 
 import io
+from dataclasses import replace
 from uuid import uuid4
 
+import msgspec
 import pytest
 from rich.console import Console as Screen
 
-from cli.demo_run import Payout, Plan, Progress, Round
-from cli.demo_view import EventRate, LiveView, PlainView, open_view, sparkline
+from cli.demo_progress import Deal, Lent, Payout, Progress, Reason, Round
+from cli.demo_run import Plan
+from cli.demo_view import EventRate, LiveView, News, PlainView, open_view, sparkline
 
 
 def progress(rounds: int, head: int = 10) -> Progress:
@@ -50,6 +53,21 @@ def test_on_a_terminal_the_live_view_shows_rounds_accuracy_and_payouts() -> None
     assert "3/20" in text
     assert "80.0%" in text
     assert "1.5 tokens" in text
+
+
+def test_what_happens_to_a_lent_device_and_a_contract_is_told_once() -> None:
+    lent = Lent(uuid4(), uuid4(), uuid4(), "paused", Reason("too_hot", "too hot"), 9, 9, 1, "0", "", None)
+    paid = msgspec.structs.replace(lent, state="rewarded", verified_ms=9_000, earned_grains="25000000")
+    deal = Deal(uuid4(), uuid4(), uuid4(), uuid4(), "active", "10", 0, "0", "0", "0", "0", "0", None, None)
+    settled = msgspec.structs.replace(deal, state="settled", credit_grains="1", fee_grains="2", provider_grains="3")
+    news = News()
+    first = news.of(replace(progress(1), lent=[lent], deals=[deal]))
+    assert first[0].endswith("paused: too hot")
+    assert first[1].endswith("active: price 0.0000001")
+    assert news.of(replace(progress(2), lent=[lent], deals=[deal])) == []
+    later = news.of(replace(progress(2), lent=[paid], deals=[settled]))
+    assert later[0].endswith("rewarded: 0.25 tokens for 9.0 s")
+    assert later[1].endswith("settled: price 0.0000001, credit 0.00000001, fee 0.00000002, provider 0.00000003")
 
 
 def test_the_curve_has_one_bar_for_each_value_and_stays_inside_its_glyphs() -> None:

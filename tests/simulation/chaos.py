@@ -26,7 +26,8 @@ import psutil
 
 from api.edge.principals import Tokens
 from cli.console import Console, VillageError
-from cli.demo_run import Agents, Plan, Progress, Run, running_agents
+from cli.demo_progress import Progress
+from cli.demo_run import Agents, Plan, Run, running_agents
 from infrastructure.database import Database
 from infrastructure.keys import load_keys
 from tests.cli.villages import Running, environment, eventually, running
@@ -116,7 +117,7 @@ class Chaos:
         self._seconds = seconds
         self._seed = seed
         self._pause_s = pause_s
-        self._plan = Plan(devices=4, rounds=rounds, processes=2, round_timeout_ms=120_000)
+        self._plan = Plan(devices=4, rounds=rounds, processes=2, round_timeout_ms=120_000, beside=False)
 
     def run(self) -> dict[str, Any]:
         """Load, storm, calm, and the proofs. Raises AssertionError when something was lost, doubled or out of order."""

@@ -53,21 +53,23 @@ class AgentSettings:
 class DeviceAgent:
     """One device of a process. `executor` is where training runs: one thread for all devices of the process.
 
-    With `harvest` it lends itself under a policy, and trains only while that lets it.
+    With `harvest` it lends itself under a policy, and trains only while that lets it. Without a `dataset` it never
+    trains, and says so: it offers no framework.
     """
 
     def __init__(
         self,
         settings: AgentSettings,
         state: DeviceState,
-        dataset: Dataset,
+        dataset: Dataset | None,
         http: httpx2.AsyncClient,
         executor: Executor,
         capabilities: Capabilities,
         harvest: HarvestOptions | None = None,
     ) -> None:
         self._settings, self._state, self._dataset = settings, state, dataset
-        self._http, self._executor, self._capabilities = http, executor, capabilities
+        self._http, self._executor = http, executor
+        self._capabilities = capabilities if dataset is not None else {**capabilities, "frameworks": []}
         self._lends = harvest
         self._harvest: Harvest | None = None
         self._stopped = threading.Event()
@@ -81,15 +83,17 @@ class DeviceAgent:
         """
         identity = await self._enrolled(applicant)
         client = self._client(identity.device_id)
-        work = Participation(
-            identity.device_id, client, self._state, self._dataset, self._executor, self._stopped.is_set, self._log
-        )
         try:
             # The first beat comes before the first poll: only a device that is online is selected.
             await self._until_done(lambda: self._beat(client))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._for_ever(lambda: self._beat_and_pause(client)))
-                tasks.create_task(self._for_ever(lambda: self._poll(client, work)))
+                if self._dataset is not None:
+                    work = Participation(
+                        identity.device_id, client, self._state, self._dataset, self._executor, self._stopped.is_set,
+                        self._log,
+                    )  # fmt: skip
+                    tasks.create_task(self._for_ever(lambda: self._poll(client, work)))
                 if self._settings.jobs:
                     jobs = Jobs(identity.device_id, client, self._state, self._log)
                     tasks.create_task(self._for_ever(lambda: self._work(jobs)))

@@ -27,10 +27,10 @@ _CONNECTIONS_PER_DEVICE = 4
 
 @dataclass(frozen=True)
 class HostedDevice:
-    """One device to run: its folder, where its data is, and its claim until it is enrolled."""
+    """One device to run: its folder, where its data is (if it trains), and its claim until it is enrolled."""
 
     folder: Path
-    data: str
+    data: str | None
     applicant: Applicant | None
     harvest: HarvestOptions | None = None
 
@@ -58,7 +58,7 @@ async def _host(devices: Sequence[HostedDevice], settings: AgentSettings, http: 
                 agent = DeviceAgent(
                     settings,
                     DeviceState(device.folder),
-                    open_data(device.data),
+                    open_data(device.data) if device.data is not None else None,
                     http,
                     executor,
                     capabilities,

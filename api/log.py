@@ -64,7 +64,7 @@ class Event:
 
     @classmethod
     def of_record(cls, record: Record) -> "Event":
-        return cls.of(record._asdict())
+        return cls.of({name: getattr(record, name) for name in _COLUMNS})
 
 
 @strawberry.type

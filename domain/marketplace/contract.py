@@ -183,7 +183,8 @@ class Contract(Aggregate):
             WrongContractState, UsageBeyondContract.
         """
         self._in(ACTIVE, *ENDED)
-        if not 0 <= cumulative_ms <= (most := self.deliverable_ms(now)):
+        most = self.deliverable_ms(now)
+        if not 0 <= cumulative_ms <= most:
             raise states.UsageBeyondContract(f"{cumulative_ms} of {most} ms")
         if cumulative_ms > self.used_ms:
             self._usage_reported(cumulative_ms=cumulative_ms)

@@ -26,7 +26,7 @@ def test_only_the_owner_may_read_them(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
     files = list((tmp_path / "keys").iterdir())
     assert sorted(file.name for file in files) == [
-        "challenge.key", "claim_code.key", "request.key", "token_signing.pem",
+        "challenge.key", "claim_code.key", "job_signing.pem", "request.key", "token_signing.pem",
     ]  # fmt: skip
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
@@ -34,9 +34,9 @@ def test_only_the_owner_may_read_them(tmp_path: Path) -> None:
 def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda _: load_keys(tmp_path), range(64)))
-    assert len({keys.token_signing.private_bytes_raw() for keys in found}) == 1
+    assert len({(keys.token_signing.private_bytes_raw(), keys.job_signing.private_bytes_raw()) for keys in found}) == 1
     assert len({(keys.challenge, keys.claim_code, keys.request) for keys in found}) == 1
-    assert len(list((tmp_path / "keys").iterdir())) == 4, "no draft is left behind"
+    assert len(list((tmp_path / "keys").iterdir())) == 5, "no draft is left behind"
 
 
 @pytest.mark.parametrize(("name", "mode"), [("", 0o755), ("challenge.key", 0o644), ("token_signing.pem", 0o660)])

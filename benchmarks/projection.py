@@ -37,8 +37,9 @@ def run() -> list[Row]:
     best = middle(peers)
     own_us, copy_us = (middle([1e6 * cost.own / FACTS for cost in costs]) for costs in (ours, limits))
     note = (
-        f"This process takes {own_us:.1f} us of CPU an event against {copy_us:.1f} us for moving its bytes: about half"
-        " goes into reading and decoding a fact, a quarter into folding it, a sixth into writing its row by COPY."
+        f"This process takes {own_us:.1f} us of CPU an event against {copy_us:.1f} us for moving its bytes. The"
+        " next batch is read and decoded by a thread of its own while one is folded and written; both share one"
+        " interpreter."
     )
     return [
         Row(

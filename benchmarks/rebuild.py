@@ -44,7 +44,6 @@ def run() -> list[Row]:
     note = (
         f"{FACTS:,} events, each counted once, feed {len(READ_MODELS)} read models of {rows:,} rows in one pass. The"
         f" server takes {server_us:.1f} us of CPU an event beside it; {elapsed:,.0f} events/s as the clock tells."
-        " Of its own time a third goes into reading and decoding, two fifths into folding, a tenth into writing."
     )
     return [
         Row(

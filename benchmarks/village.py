@@ -24,12 +24,16 @@ class Village:
     url: str
     ready_s: float
 
-    def memory_mb(self, words: str) -> float:
-        """Resident memory of the process that was started with these words, in MB."""
+    def child(self, words: str) -> psutil.Process:
+        """The process that was started with these words."""
         for child in self.process.children():
             if words in " ".join(child.cmdline()):
-                return float(child.memory_info().rss / 1_000_000)
+                return child
         raise LookupError(words)
+
+    def memory_mb(self, words: str) -> float:
+        """Resident memory of the process that was started with these words, in MB."""
+        return float(self.child(words).memory_info().rss / 1_000_000)
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 import threading
 from typing import Any
 
-import psycopg
 import structlog
 
 from domain.kernel import Refusal, new_scope, within
 from domain.kernel.ports import Clock, system_clock
 from domain.sagas.deadline import Deadlines
 from infrastructure.database import Database, Role
+from workers.ticking import tick_until
 
 POLL_S = 0.25
 MAX_PER_TICK = 500
@@ -27,11 +27,7 @@ class DeadlineClock:
 
     def run(self, stopping: threading.Event) -> None:
         """Tick until told to stop."""
-        while not stopping.wait(POLL_S):
-            try:
-                self.tick()
-            except psycopg.Error as error:
-                _log.warning("the deadline clock cannot reach the database", error=repr(error))
+        tick_until(stopping, POLL_S, self.tick, "deadline clock")
 
     def tick(self) -> int:
         """Let everything that is due elapse, at most 500; answers how many did."""

@@ -3,12 +3,12 @@
 import threading
 from datetime import datetime, timedelta
 
-import psycopg
 import structlog
 
 from domain.kernel import Refusal
 from domain.kernel.ports import Clock, system_clock
 from infrastructure.harvest import HarvestStore
+from workers.ticking import tick_until
 
 POLL_S = 1.0
 MAX_PER_TICK = 500
@@ -33,11 +33,7 @@ class HarvestMonitor:
 
     def run(self, stopping: threading.Event) -> None:
         """Tick until told to stop."""
-        while not stopping.wait(POLL_S):
-            try:
-                self.tick(self._clock())
-            except psycopg.Error as error:
-                _log.warning("the harvest monitor cannot reach the database", error=repr(error))
+        tick_until(stopping, POLL_S, lambda: self.tick(self._clock()), "harvest monitor")
 
     def tick(self, now: datetime) -> int:
         """Settle what has been silent, at most 500 sessions; answers how many were looked at."""

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
-import psycopg
 import structlog
 
 from domain.kernel import Refusal, new_scope, within
 from domain.kernel.ports import Clock, system_clock
 from domain.tokenomics.payments import Payments
+from workers.ticking import tick_until
 
 POLL_S = 0.5
 MAX_PER_TICK = 500
@@ -29,11 +29,7 @@ class HoldClock:
 
     def run(self, stopping: threading.Event) -> None:
         """Tick until told to stop."""
-        while not stopping.wait(POLL_S):
-            try:
-                self.tick()
-            except psycopg.Error as error:
-                _log.warning("the hold clock cannot reach the database", error=repr(error))
+        tick_until(stopping, POLL_S, self.tick, "hold clock")
 
     def tick(self) -> int:
         """Expire everything that is due, at most 500; answers how many holds it ended."""

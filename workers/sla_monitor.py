@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import structlog
 
 from domain.device_registry.device import Device
@@ -30,6 +29,7 @@ from domain.marketplace.settlement import windows_due
 from domain.marketplace.states import ENDED
 from infrastructure.database import Database, Role
 from infrastructure.event_store.reader import LogReader
+from workers.ticking import tick_until
 
 POLL_S = 1.0
 MAX_PER_TICK = 100
@@ -75,11 +75,7 @@ class SlaMonitor:
 
     def run(self, stopping: threading.Event) -> None:
         """Tick until told to stop."""
-        while not stopping.wait(POLL_S):
-            try:
-                self.tick()
-            except psycopg.Error as error:
-                _log.warning("the SLA monitor cannot reach the database", error=repr(error))
+        tick_until(stopping, POLL_S, self.tick, "SLA monitor")
 
     def tick(self) -> int:
         """Judge at most 100 contracts' next windows; answers how many were."""

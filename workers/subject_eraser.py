@@ -2,12 +2,12 @@
 
 import threading
 
-import psycopg
 import structlog
 
 from infrastructure.database import Database
 from infrastructure.subject_keys import SubjectKeyTable
 from projections.privacy import KEYS_DUE
+from workers.ticking import tick_until
 
 POLL_S = 0.5
 MAX_PER_TICK = 500
@@ -26,11 +26,7 @@ class SubjectEraser:
 
     def run(self, stopping: threading.Event) -> None:
         """Tick until told to stop."""
-        while not stopping.wait(POLL_S):
-            try:
-                self.tick()
-            except psycopg.Error as error:
-                _log.warning("the subject eraser cannot reach the database", error=repr(error))
+        tick_until(stopping, POLL_S, self.tick, "subject eraser")
 
     def tick(self) -> int:
         """Destroy the keys that are due, at most 500; answers how many."""

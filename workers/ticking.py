@@ -1,0 +1,18 @@
+"""The loop of every clock and monitor: a tick now and then, through times without a database."""
+
+import threading
+from collections.abc import Callable
+
+import psycopg
+import structlog
+
+_log = structlog.get_logger()
+
+
+def tick_until(stopping: threading.Event, every_s: float, tick: Callable[[], object], who: str) -> None:
+    """Tick every so many seconds until told to stop; what the database refuses, the next tick tries again."""
+    while not stopping.wait(every_s):
+        try:
+            tick()
+        except psycopg.Error as error:
+            _log.warning(f"the {who} cannot reach the database", error=repr(error))

@@ -27,8 +27,8 @@ def a_sample(sequence: int, at_s: float | None = None, /, **values: Any) -> Samp
         "power": "charging", "battery_percent": 80.0, "battery_temp": 30.0, "cpu_percent": 5.0,
         "memory_percent": 40.0, "idle_s": 600, "metered": False,
     }  # fmt: skip
-    at = START + timedelta(seconds=5 * sequence if at_s is None else at_s)
-    return Sample(sequence=sequence, sampled_at=at, **fine | values)
+    placed = {"sequence": sequence, "sampled_at": START + timedelta(seconds=5 * sequence if at_s is None else at_s)}
+    return Sample(**fine | placed | values)
 
 
 def trace(name: str, start: datetime = START) -> list[Sample]:

@@ -2,8 +2,10 @@
 
 import { html, render } from "./vendor/preact-htm.js";
 import { AccuracyPanel } from "./components/accuracy.js";
+import { ContractsPanel } from "./components/contracts.js";
 import { DevicesPanel } from "./components/devices.js";
 import { EventsPanel } from "./components/events.js";
+import { HarvestPanel } from "./components/harvest.js";
 import { Header, LinkBanner } from "./components/header.js";
 import { RoundPanel } from "./components/round.js";
 import { SignedOut } from "./components/signed_out.js";
@@ -24,6 +26,8 @@ function App() {
       <${RoundPanel} state=${state} rounds=${rounds} />
       <${AccuracyPanel} rounds=${rounds} error=${state.errors.rounds} />
       <${DevicesPanel} state=${state} />
+      <${HarvestPanel} state=${state} />
+      <${ContractsPanel} state=${state} />
       <div class="aside">
         <${TransfersPanel} state=${state} />
         <${EventsPanel} state=${state} />

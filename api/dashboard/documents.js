@@ -37,6 +37,18 @@ export const TRANSFERS = `query Transfers($first: Int!) {
   }
 }`;
 
+export const HARVEST = `query Harvest($first: Int!) {
+  harvestSessions(first: $first) {
+    edges { node { sessionId deviceId state reason { text } trips verifiedMs earnedGrains } }
+  }
+}`;
+
+export const CONTRACTS = `query Contracts($first: Int!) {
+  contracts(first: $first) {
+    edges { node { contractId state outcome reason usedMs agreedPrice creditGrains chargedGrains } }
+  }
+}`;
+
 export const WALLETS = `query Wallets($first: Int!, $after: String) {
   wallets(first: $first, after: $after) {
     edges { node { walletId ownerId } }

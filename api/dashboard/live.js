@@ -7,6 +7,7 @@ import { store } from "./store.js";
 const PAGE = 100;
 const MOST_PAGES = 10;
 const TRANSFERS_SHOWN = 40;
+const NEWEST_SHOWN = 40; // harvest sessions, and contracts
 const EVENTS_SHOWN = 60;
 const BACKLOG = 40; // events shown from before the page was opened
 const RATE_SECONDS = 60;
@@ -22,6 +23,8 @@ const SECTIONS = {
   rounds: loadRounds,
   devices: loadDevices,
   ledger: loadLedger,
+  harvest: loadHarvest,
+  contracts: loadContracts,
 };
 
 /** What an event makes stale, by its aggregate. Updates of a round are told by the feed of rounds. */
@@ -29,6 +32,8 @@ const STALE = {
   "device_registry.Device": "devices",
   "federated_learning.TrainingSession": "sessions",
   "federated_learning.TrainingRound": "rounds",
+  "harvest.HarvestSession": "harvest",
+  "marketplace.Contract": "contracts",
   "tokenomics.RewardClaim": "ledger",
   "tokenomics.Transfer": "ledger",
 };
@@ -81,6 +86,16 @@ async function loadLedger() {
   const transfers = found.transfers.edges.map((edge) => edge.node);
   await loadWallets(transfers);
   store.update({ transfers, supply, payouts: new Map(payouts.nodes.map((node) => [node.deviceId, node])) });
+}
+
+async function loadHarvest() {
+  const { harvestSessions } = await query(documents.HARVEST, { first: NEWEST_SHOWN });
+  store.update({ harvest: harvestSessions.edges.map((edge) => edge.node) });
+}
+
+async function loadContracts() {
+  const { contracts } = await query(documents.CONTRACTS, { first: NEWEST_SHOWN });
+  store.update({ contracts: contracts.edges.map((edge) => edge.node) });
 }
 
 /** The owners of wallets never change: ask only when a transfer names a wallet not seen before. */
@@ -237,7 +252,7 @@ function signOut() {
   dirty.clear();
   store.update({
     auth: "signed_out", sessions: null, sessionId: null, rounds: null, told: new Map(), devices: null, payouts: null,
-    transfers: null, supply: null, events: [], errors: {},
+    harvest: null, contracts: null, transfers: null, supply: null, events: [], errors: {},
   });
 }
 

@@ -45,6 +45,8 @@ export const store = createStore({
   devicesTotal: null,
   devicePages: 1,
   payouts: null, // Map of deviceId -> what it earned
+  harvest: null,
+  contracts: null,
   transfers: null,
   walletOwners: new Map(), // wallet -> its owner, or null when it is not for us to know
   supply: null,

@@ -4,10 +4,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, LiteralString
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 from pydantic import SecretStr
@@ -18,15 +19,26 @@ from cli.compose import WORKERS, api_app, parts
 from domain.device_registry.criteria import DeviceCriteria
 from domain.device_registry.device import Device
 from domain.federated_learning.session import TrainingSession
+from domain.harvest.policy import HarvestPolicy
 from domain.kernel import new_scope, within
+from domain.kernel.tokens import GRAINS_PER_TOKEN
+from domain.marketplace.contract import Contract
+from domain.marketplace.offering import Resources
+from domain.marketplace.sla import Measured, SlaTerms
+from domain.sagas.pay_for_service import process_id_of
+from domain.sagas.process import Process
 from domain.tokenomics.accounts import wallet_id_of
 from domain.tokenomics.wallet import Wallet
+from infrastructure.harvest import HarvestStore
 from infrastructure.settings import Settings
 from tests.devices import enrol
+from tests.harvesting import a_sample
 from tests.running import in_background
 from tests.training import MANIFEST, Shelf, arrays, blob_of, norm_of, training_request
 
 PATIENCE_S = 60.0
+PRICE = GRAINS_PER_TOKEN // 1_000
+"""Grains an hour that every offering asks: what a round of some ms earns buys half a minute."""
 _STOP_S = 60.0
 _WORKERS = ("clock", "projector", "saga-runner")
 
@@ -85,10 +97,10 @@ class Site:
         with within(new_scope("test")):
             return command(**arguments)
 
-    def enrol(self, count: int) -> None:
+    def enrol(self, number: int) -> None:
         """Enrol devices and see them online."""
         registry = self._parts.village.device_registry
-        for _ in range(count):
+        for _ in range(number):
             device_id = enrol(registry, now=_now())
             self.ask(registry.device_went_online, device_id=device_id, seen_at=_now())
             self.devices.append(device_id)
@@ -141,6 +153,82 @@ class Site:
     def owner_of(self, device_id: UUID) -> UUID:
         """Whose device it is."""
         return self._parts.log.load(Device, device_id).owner_id
+
+    def lend(self, device_id: UUID) -> Callable[..., None]:
+        """Open a harvest session; answers what sends one sample more, a second later than the one before."""
+        harvest = self._parts.village.harvest
+        sensors = ["battery", "power", "temperature", "cpu", "network"]
+        policy = HarvestPolicy()
+        session_id = self.ask(harvest.start_harvest_session, device_id=device_id, policy=policy, sensors=sensors).id
+        store, began, sequences = HarvestStore(self._parts.database, harvest), _now(), count(1)
+
+        def sample(**values: Any) -> None:
+            sequence = next(sequences)
+            at = began + timedelta(seconds=sequence)
+            store.take(
+                session_id=session_id,
+                device_id=device_id,
+                samples=[a_sample(sequence, sampled_at=at, **values)],
+                now=at,
+            )
+
+        return sample
+
+    def offer(self, device_id: UUID) -> UUID:
+        """Sell a unit of a device, with a promise."""
+        offering_id = uuid4()
+        self.ask(
+            self._parts.village.marketplace.create_service_offering,
+            offering_id=offering_id,
+            provider_id=self.owner_of(device_id),
+            device_id=device_id,
+            service_type="compute_burst",
+            resources=Resources(ram_mb=64, cpu_cores=1, compute_score=1),
+            region="here",
+            capacity=1,
+            price_grains_per_hour=PRICE,
+            sla=SlaTerms(uptime_bp=9_990, p95_ms=500, max_interrupts_per_h=2, window_ms=60_000, penalty_bp=0),
+            valid_until=_now() + timedelta(hours=1),
+        )
+        return offering_id
+
+    def buy(self, offering_id: UUID, customer_id: UUID, duration_ms: int) -> Contract:
+        """A contract, once it is active."""
+        market, contract_id = self._parts.village.marketplace, uuid4()
+        self.ask(
+            market.propose_contract,
+            contract_id=contract_id,
+            customer_id=customer_id,
+            offering_id=offering_id,
+            units=1,
+            duration_ms=duration_ms,
+            deadline_at=_now() + timedelta(minutes=30),
+            max_price_grains=PRICE,
+        )
+        until(lambda: self.contract(contract_id).status not in ("proposed", "reserved"), "the payment is decided")
+        contract = self.contract(contract_id)
+        assert contract.status == "active", self._parts.log.load(Process, process_id_of(contract_id)).reason
+        return contract
+
+    def contract(self, contract_id: UUID) -> Contract:
+        """A contract as the log has it."""
+        self._parts.log.cache.drop(contract_id)
+        return self._parts.village.marketplace.get_contract(contract_id=contract_id)
+
+    def break_off(self, contract: Contract, delivered_ms: int) -> None:
+        """Deliver so much, be accepted, and be judged to have been away all the time."""
+        market = self._parts.village.marketplace
+        of = {"contract_id": contract.id, "provider_id": contract.terms.provider_id}
+        started_at = contract.started_at
+        assert started_at is not None
+        until(lambda: _now() - started_at > timedelta(milliseconds=delivered_ms), "the time has passed")
+        self.ask(market.report_usage, **of, cumulative_ms=delivered_ms)
+        self.ask(market.complete_contract, contract_id=contract.id, customer_id=contract.terms.customer_id)
+        ended_at = self.contract(contract.id).ended_at
+        assert ended_at is not None
+        away = Measured(0, (ended_at - started_at) // timedelta(milliseconds=1), 0, 0)
+        self.ask(market.evaluate_sla_window, contract_id=contract.id, window=0, measured=away, evidence_hash="0" * 64)
+        until(lambda: self.contract(contract.id).status == "settled", "the contract is settled")
 
     def settled_balance(self, device_id: UUID, claims: int) -> int:
         """The grains of a device's owner once this many of its claims are paid."""

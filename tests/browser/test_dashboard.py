@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from tests.needs import needs_chromium
 
 from .conftest import Open
-from .site import Site
+from .site import PRICE, Site
 
 pytestmark = [pytest.mark.browser, needs_chromium]
 
@@ -123,6 +123,38 @@ def _expect_payouts(page: Page, site: Site) -> None:
     expect(transfers.first.locator(".legs")).to_contain_text(f"device {str(site.devices[0])[:8]}")
     moved = [int(legs.nth(index).get_attribute("data-grains") or "") for index in range(4)]
     assert sum(moved) == 0
+
+
+def test_harvest_and_contracts_are_followed_live_with_their_reasons_and_amounts(site: Site, open_page: Open) -> None:
+    watched = open_page(site.login_link())
+    page = watched.page
+    expect(page.get_by_text("No device lends itself")).to_be_visible()
+    expect(page.get_by_text("Nobody has bought anything")).to_be_visible()
+    site.enrol(3)
+    buyer, seller, lender = site.devices
+    run_round(site, site.train(name="digits", rounds=1), 0.5)
+    site.settled_balance(buyer, claims=1)
+
+    sample = site.lend(lender)
+    row = page.get_by_test_id("harvest").locator("tbody tr")
+    expect(row).to_contain_text("admitted")
+    sample()
+    expect(row).to_contain_text("running")
+    sample()
+    sample(battery_temp=61.0)
+    expect(row).to_contain_text("paused")
+    expect(row).to_contain_text("battery observed 61, the limit is 55 (too hot)")
+    expect(row).to_contain_text("2.0 s")
+
+    bought = site.buy(site.offer(seller), site.owner_of(buyer), duration_ms=30_000)
+    row = page.get_by_test_id("contracts").locator(f'tr[data-contract="{bought.id}"]')
+    expect(row).to_contain_text("active")
+    site.break_off(bought, delivered_ms=500)
+    expect(row).to_contain_text("settled, completed")
+    usage = 500 * PRICE // 3_600_000
+    price = 30_000 * PRICE // 3_600_000
+    expect(row.locator(".amount")).to_have_text([shown(price), shown(usage), shown(0)])
+    assert watched.violations() == []
 
 
 def test_the_page_goes_on_where_it_stood_when_the_api_restarts(site: Site, open_page: Open) -> None:

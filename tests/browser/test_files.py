@@ -11,7 +11,9 @@ from strawberry.printer import print_schema
 import api.dashboard
 import api.device_registry
 import api.federated_learning
+import api.harvest
 import api.log
+import api.marketplace
 import api.tokenomics
 from api.schema import build_schema
 
@@ -81,10 +83,9 @@ def test_no_file_of_the_page_names_another_host_or_needs_an_inline_script() -> N
 
 
 def test_every_document_of_the_page_is_valid_against_the_schema() -> None:
-    schema = graphql.build_schema(
-        print_schema(build_schema([api.log, api.device_registry, api.federated_learning, api.tokenomics]))
-    )
+    contexts = [api.device_registry, api.federated_learning, api.harvest, api.marketplace, api.tokenomics]
+    schema = graphql.build_schema(print_schema(build_schema([api.log, *contexts])))
     documents = re.findall(r"`((?:query|subscription) .*?)`;", (FOLDER / "documents.js").read_text(), re.S)
-    assert len(documents) == 10
+    assert len(documents) == 12
     for document in documents:
         assert graphql.validate(schema, graphql.parse(document)) == [], document

@@ -76,7 +76,7 @@ export function DevicesPanel({ state }) {
   }));
   const rows = state.devices === null ? null : sorted(rowsOf(state), order);
   return html`
-    <${Panel} id="devices-title" title="Devices" className="devices" error=${state.errors.devices}
+    <${Panel} id="devices-title" title="Devices" className="devices sheet" error=${state.errors.devices}
       aside=${rows && html`<span data-testid="device-summary">${summary(rows, state.devicesTotal)}</span>`}>
       ${rows === null
         ? html`<p class="loading">Reading…</p>`

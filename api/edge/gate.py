@@ -6,7 +6,8 @@ A route says so with a decorator under the router's:
     @allow("operator", "member")
     async def hold_funds(...): ...
 
-Without one only operators pass. `@open_to_all()` is for the few routes that need no proof.
+Without one only operators pass. `@open_to_all()` is for the few routes that need no proof, `@probe` for those that
+must be answered at any rate.
 """
 
 from collections import Counter
@@ -44,12 +45,14 @@ class Access:
 
     `replay` says what stops a device's request from being sent twice: its nonce, or a rising sequence that the
     route checks by itself. `streamed_sha256` names the path parameter that is the SHA-256 of a body which is not
-    read before the route reads it. `loopback` lets clients on this machine in without proof.
+    read before the route reads it. `loopback` lets clients on this machine in without proof. `unlimited` requests do
+    not count: what answers them must cost little however many come.
     """
 
     roles: frozenset[Role] = frozenset({"operator"})
     open: bool = False
     loopback: bool = False
+    unlimited: bool = False
     replay: Literal["nonce", "sequence"] = "nonce"
     body_bytes: int = DEFAULT_BODY_BYTES
     streamed_sha256: str | None = None
@@ -80,6 +83,11 @@ def open_to_all(*, body_bytes: int = DEFAULT_BODY_BYTES) -> Callable[[Endpoint],
     return _mark(Access(frozenset(), open=True, body_bytes=body_bytes))
 
 
+def probe(endpoint: Endpoint) -> Endpoint:
+    """Let anyone use the route without proof as often as they like; it reads no body."""
+    return _mark(Access(frozenset(), open=True, unlimited=True, body_bytes=0))(endpoint)
+
+
 def _mark(access: Access) -> Callable[[Endpoint], Endpoint]:
     def mark(endpoint: Endpoint) -> Endpoint:
         cast(Any, endpoint).access = access
@@ -105,7 +113,8 @@ class Gate:
 
     async def _admitted(self, request: "EdgeRequest", access: Access) -> Principal | None:
         if access.open or (access.loopback and is_loopback(request)):
-            self.limiter.hit("anonymous", address_of(request))
+            if not access.unlimited:
+                self.limiter.hit("anonymous", address_of(request))
             return None
         try:
             principal = await self._principal(request, access)

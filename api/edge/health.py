@@ -21,7 +21,7 @@ from projections.status import StatusMetrics, status
 
 from .commands import answer
 from .context import QUERY_TIMEOUT_MS, ApiContext
-from .gate import GatedRoute, allow, open_to_all
+from .gate import GatedRoute, allow, probe
 from .metrics import exposition
 
 CHECK_TIMEOUT_S = 2.0
@@ -140,23 +140,27 @@ def router(ctx: ApiContext) -> APIRouter:
     """The routes of health; all but /metrics are open and tell no names, addresses or secrets."""
     routes = APIRouter(route_class=GatedRoute, tags=["health"])
     started = time.monotonic()
+    looking: asyncio.Task[list[dict[str, Any]]] | None = None
 
     @routes.get("/livez")
-    @open_to_all()
+    @probe
     async def livez() -> Response:
         """The event loop answers."""
         return answer({"ok": True})
 
     @routes.get("/readyz")
-    @open_to_all()
+    @probe
     async def readyz() -> Response:
         """Each thing this process needs, with its time; 503 unless all are well, and who is `behind`."""
-        done = await checks(ctx)
+        nonlocal looking
+        if looking is None or looking.done():
+            looking = asyncio.create_task(checks(ctx))
+        done = await asyncio.shield(looking)  # all who ask meanwhile share one look: probes are not rate-limited
         ok = all(check["ok"] for check in done)
         return answer({"ok": ok, "checks": done}, 200 if ok else 503)
 
     @routes.get("/version")
-    @open_to_all()
+    @probe
     async def version() -> Response:
         """What runs here, and for how long."""
         return answer(

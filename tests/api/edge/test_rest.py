@@ -213,6 +213,15 @@ class TestRates:
         assert guesses == [401] * 8 + [429] * 2
         assert edge.client.get("/openapi.json", headers=edge.bearer()).status_code == 200
 
+    def test_a_probe_is_answered_however_often_its_address_has_asked(self, edge: Edge) -> None:
+        for path in ("/livez", "/readyz", "/version") * 5:
+            assert edge.client.get(path).status_code == 200, path
+        assert edge.client.get("/login", params={"code": "x"}).status_code != 429, "probes leave the others their share"
+        logins = [edge.client.get("/login", params={"code": "x"}).status_code for _ in range(8)]
+        assert logins[-1] == 429
+        for path in ("/livez", "/readyz", "/version"):
+            assert edge.client.get(path).status_code == 200, path
+
 
 def test_the_openapi_document_describes_the_commands(steady: Edge) -> None:
     document = steady.client.get("/openapi.json", headers=steady.bearer()).json()

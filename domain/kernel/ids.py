@@ -30,7 +30,12 @@ def event_id(command_id: UUID, index: int) -> UUID:
     Ids of commands are random in all of 122 bits, so that those of their events differ too; those of one command are
     neighbours in an index, which a hash of each would not be.
     """
-    return _uuid(command_id.int ^ (index + 1))
+    return UUID(bytes=event_id_bytes(command_id.int, index))
+
+
+def event_id_bytes(command: int, index: int) -> bytes:
+    """The 16 bytes of `event_id`, from the number of the command's id."""
+    return (command ^ index + 1).to_bytes(16, "big")
 
 
 def derive(kind: str, *parts: object) -> UUID:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from .aggregate import Aggregate
 from .cache import AggregateCache
-from .ids import event_id
+from .ids import event_id_bytes
 from .mapper import codec_of
 from .personal import SubjectKeys, sealed
 from .scope import CommandScope
@@ -25,10 +25,10 @@ def appends_of(facts: Sequence[Decided], asked: CommandScope, keys: SubjectKeys 
     numbers: defaultdict[int, count[int]] = defaultdict(count)
     appends = []
     for fact in facts:
-        event, command_id = fact.event, (fact.scope or asked).command_id
-        codec, named = codec_of(event.TOPIC), event_id(command_id, next(numbers[command_id.int]))
+        event, command = fact.event, (fact.scope or asked).command_id.int
+        codec, named = codec_of(event.TOPIC), event_id_bytes(command, next(numbers[command]))
         if codec.personal:
-            event = sealed(event, named, codec.personal, keys)
+            event = sealed(event, UUID(bytes=named), codec.personal, keys)
         values = event.__dict__
         stream = values["originator_id"]
         version = None if fact.loose or stream.int not in exact else values["originator_version"]

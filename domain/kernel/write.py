@@ -16,15 +16,16 @@ MAX_EVENTS_PER_COMMAND = 4_096
 class Append(msgspec.Struct, frozen=True, gc=False):
     """One event to append.
 
-    `version` is the exact version it was decided at, or None for ANY (facts that commute). An `opener` is
-    written only when its stream does not exist yet. `scope` is that of its command, where a write holds several.
+    `version` is the exact version it was decided at, or None for ANY (facts that commute). `event_id` are the 16
+    bytes of its UUID. An `opener` is written only when its stream does not exist yet. `scope` is that of its command,
+    where a write holds several.
     """
 
     stream: UUID
     version: int | None
     topic: str
     state: bytes
-    event_id: UUID
+    event_id: bytes
     opener: bool = False
     scope: CommandScope | None = None
 

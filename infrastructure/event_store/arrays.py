@@ -40,6 +40,13 @@ def uuids(items: Iterable[UUID], times: Times = None) -> bytes:
     return _array(_UUID_OID, [_SIXTEEN + item.int.to_bytes(16, "big") for item in items], times)
 
 
+def uuids_of_bytes(items: Sequence[bytes]) -> bytes:
+    """uuid[], of items of 16 bytes"""
+    if not items:
+        return _EMPTY.pack(0, 0, _UUID_OID)
+    return _HEAD.pack(1, 0, _UUID_OID, len(items), 1) + _SIXTEEN + _SIXTEEN.join(items)
+
+
 def byteas(items: Iterable[bytes], times: Times = None) -> bytes:
     """bytea[]"""
     return _array(_BYTEA_OID, [_LENGTH.pack(len(item)) + item for item in items], times)

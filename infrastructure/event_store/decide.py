@@ -47,7 +47,7 @@ class LogState:
     """Every stream that the writes append to or have read."""
     cursors: dict[tuple[str, int], int]
     given: dict[Key, tuple[bytes, bytes]]
-    standing: dict[UUID, tuple[int, int]]
+    standing: dict[bytes, tuple[int, int]]
     """Position and version by event id, of a flush whose commit had lost its answer."""
     retried: bool
     topics_since: Callable[[UUID, int], list[str]]

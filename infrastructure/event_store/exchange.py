@@ -55,6 +55,10 @@ class Exchange:
         self._asked.append(answer := Answer())
         return answer
 
+    def send(self) -> None:
+        """Let what was asked so far go to the server, as far as the socket takes it, without waiting."""
+        self._pgconn.flush()
+
     def end(self) -> None:
         """Send what was asked and wait for every answer.
 

@@ -1,9 +1,9 @@
 """One flush: the transaction that gives versions and positions to a group of commands."""
 
 import time
+from collections.abc import Iterable
 from datetime import datetime
-from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -11,15 +11,18 @@ import psycopg
 
 from domain.kernel.ports import Clock
 from domain.kernel.scope import CommandScope
-from domain.kernel.write import Write, Written
+from domain.kernel.write import Append, Write, Written
 
-from .arrays import bigint, bigints, byteas, instant, texts, uuids
+from .arrays import bigint, bigints, byteas, instant, texts, uuids, uuids_of_bytes
 from .decide import Accepted, LogState, Stream, decide, key_of
 from .exchange import Answer, Exchange
 
+T = TypeVar("T")
 CHANNEL = "village_log"
 LOG_LOCK = 4_151_948_265
 """Key of the advisory lock that orders all writers of one log (advisory locks are per database)."""
+
+INSERTED_AT_ONCE = 256
 
 _NIL = UUID(int=0)
 
@@ -127,32 +130,44 @@ class Flush:
             streams={stream: Stream(version) for stream, version in versions.rows()},
             cursors={(name, partition): at for name, partition, at in cursors.rows()},
             given={(a, m, k): (h, answer) for a, m, k, h, answer in given.rows()},
-            standing={event_id: (at, version) for event_id, at, version in standing.rows()},
+            standing={event_id.bytes: (at, version) for event_id, at, version in standing.rows()},
             retried=self.began_at is not None,
             topics_since=topics_since,
         )
 
 
 def _append(writing: Exchange, accepted: list[Accepted], base: int, now: bytes) -> None:
+    """Insert in parts: while the server inserts one, the next is packed."""
     appends = [append for outcome in accepted for append in outcome.appends]
-    if not appends:
-        return
-    scopes, times = _scopes(accepted)
+    versions = [version for outcome in accepted for version in outcome.versions]
+    scopes = [append.scope or outcome.write.scope for outcome in accepted for append in outcome.appends]
+    for first in range(0, len(appends), INSERTED_AT_ONCE):
+        part = slice(first, first + INSERTED_AT_ONCE)
+        _insert(writing, appends[part], versions[part], scopes[part], base + first, now)
+        writing.send()
+    if appends:
+        writing.ask(_NOTIFY, CHANNEL.encode(), b"%d" % (base + len(appends)))
+
+
+def _insert(
+    writing: Exchange, appends: list[Append], versions: list[int], scopes: list[CommandScope], base: int, now: bytes
+) -> None:
+    streams, lengths = _runs(append.stream for append in appends)
+    given, times = _runs(scopes)
     writing.ask(
         _INSERT,
         bigint(base),
         now,
-        uuids([append.stream for append in appends]),
-        bigints([version for outcome in accepted for version in outcome.versions]),
+        uuids(streams, lengths),
+        bigints(versions),
         texts([append.topic for append in appends]),
         byteas([append.state for append in appends]),
-        uuids([append.event_id for append in appends]),
-        uuids([scope.command_id for scope in scopes], times),
-        uuids([scope.correlation_id for scope in scopes], times),
-        uuids([scope.causation_id or _NIL for scope in scopes], times),
-        texts([scope.actor for scope in scopes], times),
+        uuids_of_bytes([append.event_id for append in appends]),
+        uuids([scope.command_id for scope in given], times),
+        uuids([scope.correlation_id for scope in given], times),
+        uuids([scope.causation_id or _NIL for scope in given], times),
+        texts([scope.actor for scope in given], times),
     )
-    writing.ask(_NOTIFY, CHANNEL.encode(), b"%d" % (base + len(appends)))
 
 
 def _remember(writing: Exchange, accepted: list[Accepted], now: bytes) -> None:
@@ -176,12 +191,14 @@ def _move(writing: Exchange, accepted: list[Accepted], now: bytes) -> None:
         writing.ask(_MOVE, now, texts(names), bigints(partitions), bigints(moves.values()))
 
 
-def _scopes(accepted: list[Accepted]) -> tuple[list[CommandScope], list[int]]:
-    """The scopes of the events in order, and how many events in a row each has."""
-    scopes: list[CommandScope] = []
+def _runs(items: Iterable[T]) -> tuple[list[T], list[int]]:
+    """The items in order without those that repeat the one before, and how often each is there in a row."""
+    heads: list[T] = []
     times: list[int] = []
-    for outcome in accepted:
-        for scope, run in groupby(append.scope for append in outcome.appends):
-            scopes.append(scope or outcome.write.scope)
-            times.append(sum(1 for _ in run))
-    return scopes, times
+    for item in items:
+        if heads and item is heads[-1]:
+            times[-1] += 1
+        else:
+            heads.append(item)
+            times.append(1)
+    return heads, times

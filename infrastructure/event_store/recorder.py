@@ -12,7 +12,7 @@ from eventsourcing.persistence import Notification, ProcessRecorder, StoredEvent
 from psycopg_pool import PoolTimeout
 
 from domain.kernel.errors import LogClosed, LogOverloaded, LogUnavailable
-from domain.kernel.ids import event_id
+from domain.kernel.ids import event_id_bytes
 from domain.kernel.ports import Clock, system_clock
 from domain.kernel.scope import CommandScope, new_scope
 from domain.kernel.snapshot import StoredSnapshot
@@ -136,7 +136,7 @@ class PostgresRecorder(ProcessRecorder):
                 version=stored.originator_version,
                 topic=stored.topic,
                 state=stored.state,
-                event_id=event_id(scope.command_id, index),
+                event_id=event_id_bytes(scope.command_id.int, index),
             )
             for index, stored in enumerate(stored_events)
         ]

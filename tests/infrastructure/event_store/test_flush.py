@@ -22,7 +22,7 @@ OPENED, DEPOSITED, WITHDRAWN = (f"testing.Account.{name}" for name in ("Opened",
 def append(write_id: UUID, index: int, stream: UUID, version: int | None, topic: str) -> Append:
     state = b'{"account_id":"%s","owner":"x"}' % str(stream).encode() if topic == OPENED else b'{"grains":1}'
     return Append(
-        stream, version, topic, state, uuid5(write_id, str(index)), opener=topic == OPENED and version is None
+        stream, version, topic, state, uuid5(write_id, str(index)).bytes, opener=topic == OPENED and version is None
     )
 
 

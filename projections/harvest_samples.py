@@ -30,6 +30,14 @@ _RAW = f"""
     ORDER BY 1 LIMIT {MAX_POINTS}
 """
 
+LATEST: Final = f"""
+    SELECT newest.* FROM unnest(ARRAY[{", ".join(map(str, RESOLUTIONS.values()))}]) AS resolution, LATERAL (
+        SELECT sampled_at AS at, samples, {", ".join(VALUES)} FROM edge.harvest_samples
+        WHERE session_id = %(session_id)s AND resolution_s = resolution ORDER BY sampled_at DESC LIMIT 1
+    ) AS newest ORDER BY resolution LIMIT 1
+"""
+"""The newest sample of a session; a mean of the coarser kind where what was measured is gone."""
+
 
 def points(session_id: UUID, start: datetime, end: datetime, resolution: str) -> tuple[str, dict[str, Any]]:
     """The query of at most 2,000 points of a session, and its parameters. Raises KeyError for another resolution."""

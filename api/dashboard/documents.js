@@ -18,7 +18,7 @@ export const ROUNDS = `query Rounds($sessionId: UUID!, $first: Int!, $after: Str
 
 export const DEVICES = `query Devices($first: Int!, $after: String) {
   devices(first: $first, after: $after) {
-    edges { node { deviceId ownerId deviceType region presence latencyMs ramMb cpuCores computeScore } }
+    edges { node { deviceId ownerId deviceType region presence latencyMs ramMb cpuCores computeScore status statusReason } }
     pageInfo { hasNextPage endCursor }
     totalCount
   }
@@ -39,14 +39,17 @@ export const TRANSFERS = `query Transfers($first: Int!) {
 
 export const HARVEST = `query Harvest($first: Int!) {
   harvestSessions(first: $first) {
-    edges { node { sessionId deviceId state reason { text } trips verifiedMs earnedGrains } }
+    edges { node { sessionId deviceId state reason { text } trips verifiedMs earnedGrains
+      latest { batteryPercent batteryTemp skinTemp cpuTemp cpuPercent }
+    } }
   }
 }`;
 
 export const CONTRACTS = `query Contracts($first: Int!) {
   contracts(first: $first) {
-    edges { node { contractId state outcome reason usedMs agreedPrice creditGrains chargedGrains } }
+    edges { node { contractId state outcome reason usedMs durationMs agreedPrice creditGrains chargedGrains } }
   }
+  bursts(first: $first) { edges { node { burstId nodes { contractId } } } }
 }`;
 
 export const WALLETS = `query Wallets($first: Int!, $after: String) {

@@ -7,7 +7,8 @@ import { store } from "./store.js";
 const PAGE = 100;
 const MOST_PAGES = 10;
 const TRANSFERS_SHOWN = 40;
-const NEWEST_SHOWN = 40; // harvest sessions, and contracts
+const SESSIONS_SHOWN = 20; // of harvest, each with its newest sample
+const CONTRACTS_SHOWN = 40;
 const EVENTS_SHOWN = 60;
 const BACKLOG = 40; // events shown from before the page was opened
 const RATE_SECONDS = 60;
@@ -15,6 +16,7 @@ const REFRESH_MS = 800;
 const REFRESH_WHILE_AWAY_MS = 4_000;
 const POLL_MS = 15_000; // safety net behind the feed
 const POLL_WITHOUT_FEED_MS = 3_000;
+const SAMPLES_MS = 5_000; // samples are no events
 const CLOCK_TOLERANCE_MS = 2_000;
 const CATCH_UP_TRIES = 12; // reloads while the projections lag behind an event we saw
 
@@ -45,11 +47,13 @@ let stopRoundFeed = () => {};
 let refreshing = false;
 let lastRefresh = 0;
 let lastPoll = 0;
+let lastSamples = 0;
 let backlogEnd = 0;
 let clockAhead = -Infinity;
 let second = { at: 0, events: 0 };
 
 const ACTIVE = new Set(["running", "started", "created", "paused"]);
+const MEASURED = new Set(["running", "throttled", "paused"]);
 
 async function loadSessions() {
   const { trainingSessions } = await query(documents.SESSIONS, { first: PAGE });
@@ -89,13 +93,14 @@ async function loadLedger() {
 }
 
 async function loadHarvest() {
-  const { harvestSessions } = await query(documents.HARVEST, { first: NEWEST_SHOWN });
+  const { harvestSessions } = await query(documents.HARVEST, { first: SESSIONS_SHOWN });
   store.update({ harvest: harvestSessions.edges.map((edge) => edge.node) });
 }
 
 async function loadContracts() {
-  const { contracts } = await query(documents.CONTRACTS, { first: NEWEST_SHOWN });
-  store.update({ contracts: contracts.edges.map((edge) => edge.node) });
+  const { contracts, bursts } = await query(documents.CONTRACTS, { first: CONTRACTS_SHOWN });
+  const parts = bursts.edges.flatMap(({ node }) => node.nodes.map(({ contractId }) => [contractId, node.burstId]));
+  store.update({ contracts: contracts.edges.map((edge) => edge.node), burstOf: new Map(parts) });
 }
 
 /** The owners of wallets never change: ask only when a transfer names a wallet not seen before. */
@@ -178,6 +183,10 @@ function tick() {
     lastPoll = now;
     mark(Object.keys(SECTIONS), 0);
   }
+  if (now - lastSamples >= SAMPLES_MS && store.get().harvest?.some((session) => MEASURED.has(session.state))) {
+    lastSamples = now;
+    if (!dirty.has("harvest")) mark(["harvest"], 0);
+  }
 }
 
 function countSecond(now) {
@@ -252,7 +261,7 @@ function signOut() {
   dirty.clear();
   store.update({
     auth: "signed_out", sessions: null, sessionId: null, rounds: null, told: new Map(), devices: null, payouts: null,
-    harvest: null, contracts: null, transfers: null, supply: null, events: [], errors: {},
+    harvest: null, contracts: null, burstOf: new Map(), transfers: null, supply: null, events: [], errors: {},
   });
 }
 

@@ -47,6 +47,7 @@ export const store = createStore({
   payouts: null, // Map of deviceId -> what it earned
   harvest: null,
   contracts: null,
+  burstOf: new Map(), // contract -> the burst it is part of
   transfers: null,
   walletOwners: new Map(), // wallet -> its owner, or null when it is not for us to know
   supply: null,

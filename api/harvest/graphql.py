@@ -14,7 +14,7 @@ from domain.harvest.contribution import HarvestSessionUnknown
 from domain.kernel import Refusal
 from infrastructure.event_store import LogReader
 from projections.harvest import HarvestSessionRow, HarvestSessions, Reason
-from projections.harvest_samples import VALUES, points
+from projections.harvest_samples import LATEST, VALUES, points
 
 
 class SpanInvalid(Refusal):
@@ -152,10 +152,17 @@ class HarvestSession:
         if from_.tzinfo is None or to.tzinfo is None or from_ >= to:
             raise SpanInvalid(f"from {from_.isoformat()} to {to.isoformat()}")
         query, asked = points(self.session_id, from_, to, resolution.value)
-        rows = await info.context.ctx.rows(query, asked)
-        return [
-            SamplePoint(at=row["at"], samples=row["samples"], **{name: row[name] for name in VALUES}) for row in rows
-        ]
+        return [_point(row) for row in await info.context.ctx.rows(query, asked)]
+
+    @strawberry.field
+    async def latest(self, info: Info) -> SamplePoint | None:
+        """The newest of what was measured, as it is now, also where the session is asked as it was."""
+        rows = await info.context.ctx.rows(LATEST, {"session_id": self.session_id})
+        return _point(rows[0]) if rows else None
+
+
+def _point(row: dict[str, Any]) -> SamplePoint:
+    return SamplePoint(at=row["at"], samples=row["samples"], **{name: row[name] for name in VALUES})
 
 
 SESSIONS = Listing(

@@ -135,6 +135,7 @@ def test_a_session_runs_pauses_and_ends_and_graphql_says_why_and_what_was_measur
         harvestSession(sessionId: $id, atLeast: $at) {
             state trips audit sampleCount deviceId reason { kind sensor observed limit text }
             policy { minBatteryPercent maxCpuTemp bands { sensor } }
+            latest { at samples batteryTemp }
             samples(from: $from, to: $to, resolution: RAW) { batteryTemp batteryPercent cpuPercent memoryPercent }
             hours: samples(from: $from, to: $to, resolution: HOUR) { samples batteryTemp } } }"""
     day = {"from": "2026-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"}
@@ -146,6 +147,7 @@ def test_a_session_runs_pauses_and_ends_and_graphql_says_why_and_what_was_measur
     }  # fmt: skip
     assert [sample["batteryTemp"] for sample in found["samples"]] == [30.0, 30.0, 30.0, 61.0]
     assert sum(point["samples"] for point in found["hours"]) == 4
+    assert (found["latest"]["samples"], found["latest"]["batteryTemp"]) == (1, 61.0)
     job = Job(**opened["audit"])
     told = farm.act(device, "answer_audit", {"session_id": session_id, "answer": answer_of(job)})
     assert told.status_code == 200

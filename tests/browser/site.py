@@ -150,6 +150,10 @@ class Site:
         found: Sequence[UUID] = self._parts.village.federated_learning.get_selected_participants(round_id=round_id)
         return found
 
+    def suspend(self, device_id: UUID, reason: str) -> None:
+        """Take a device out of everything."""
+        self.ask(self._parts.village.device_registry.suspend_device, device_id=device_id, reason=reason)
+
     def owner_of(self, device_id: UUID) -> UUID:
         """Whose device it is."""
         return self._parts.log.load(Device, device_id).owner_id

@@ -136,24 +136,27 @@ def test_harvest_and_contracts_are_followed_live_with_their_reasons_and_amounts(
     site.settled_balance(buyer, claims=1)
 
     sample = site.lend(lender)
-    row = page.get_by_test_id("harvest").locator("tbody tr")
+    row = page.get_by_test_id("harvest").locator("li[data-session]")
     expect(row).to_contain_text("admitted")
     sample()
     expect(row).to_contain_text("running")
+    expect(row).to_contain_text("battery 80 % · 30 °C · cpu 5 %")
     sample()
     sample(battery_temp=61.0)
     expect(row).to_contain_text("paused")
     expect(row).to_contain_text("battery observed 61, the limit is 55 (too hot)")
+    expect(row).to_contain_text("61 °C")
     expect(row).to_contain_text("2.0 s")
 
     bought = site.buy(site.offer(seller), site.owner_of(buyer), duration_ms=30_000)
-    row = page.get_by_test_id("contracts").locator(f'tr[data-contract="{bought.id}"]')
+    row = page.get_by_test_id("contracts").locator(f'li[data-contract="{bought.id}"]')
     expect(row).to_contain_text("active")
     site.break_off(bought, delivered_ms=500)
-    expect(row).to_contain_text("settled, completed")
+    expect(row).to_contain_text("settled, completed, credited")
+    expect(row).to_contain_text("used 500 ms of 30.0 s")
     usage = 500 * PRICE // 3_600_000
     price = 30_000 * PRICE // 3_600_000
-    expect(row.locator(".amount")).to_have_text([shown(price), shown(usage), shown(0)])
+    expect(row.locator(".amount")).to_have_text([shown(0), shown(price), shown(usage)])
     assert watched.violations() == []
 
 
@@ -217,7 +220,7 @@ def test_no_rule_of_accessibility_is_broken(site: Site, open_page: Open, scheme:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
 
 
-def test_the_keyboard_reaches_and_sorts_the_devices(site: Site, open_page: Open) -> None:
+def test_the_keyboard_reaches_and_sorts_the_devices_and_a_suspended_one_stands_out(site: Site, open_page: Open) -> None:
     site.enrol(3)
     page = open_page(site.login_link()).page
     expect(page.get_by_test_id("devices").locator("tbody tr")).to_have_count(3)
@@ -235,6 +238,11 @@ def test_the_keyboard_reaches_and_sorts_the_devices(site: Site, open_page: Open)
     page.keyboard.press("Enter")
     expect(cells).to_have_text(ids[::-1])
     expect(page.get_by_role("columnheader", name="Device")).to_have_attribute("aria-sort", "descending")
+    site.suspend(site.devices[0], "audit failed")
+    suspended = page.locator(f'tr[data-device="{site.devices[0]}"] .presence')
+    expect(suspended).to_have_text("suspended, online")
+    expect(suspended).to_have_attribute("title", "audit failed")
+    expect(page.get_by_test_id("device-summary")).to_have_text("3 of 3 online, 1 suspended")
 
 
 def test_amounts_are_exact_far_beyond_what_a_float_can_hold(site: Site, open_page: Open) -> None:

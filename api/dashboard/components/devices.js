@@ -7,14 +7,15 @@ import { Empty, Id, Panel, Tokens } from "./panel.js";
 
 const PRESENCE = { online: ["good", 0], degraded: ["warn", 1], offline: ["bad", 2] };
 const UNKNOWN_PRESENCE = ["wait", 3];
+const ACTIVE = "active";
 
 const COLUMNS = [
   { key: "id", label: "Device", of: (row) => row.deviceId },
   { key: "type", label: "Type", of: (row) => row.deviceType },
   { key: "region", label: "Region", of: (row) => row.region },
-  { key: "presence", label: "Presence", of: (row) => presenceOf(row)[1] },
+  { key: "presence", label: "Presence", of: (row) => (row.status === ACTIVE ? 0 : 10) + presenceOf(row)[1] },
   { key: "score", label: "Compute", numeric: true, of: (row) => row.computeScore ?? -1 },
-  { key: "rounds", label: "Rounds", numeric: true, of: (row) => row.claims ?? -1 },
+  { key: "rounds", label: "Rewards", numeric: true, of: (row) => row.claims ?? -1 },
   { key: "paid", label: "Paid (tokens)", numeric: true, of: (row) => BigInt(row.paidGrains ?? -1) },
   { key: "pending", label: "Pending", numeric: true, of: (row) => BigInt(row.pendingGrains ?? -1) },
 ];
@@ -42,12 +43,14 @@ function HeadCell({ column, order, onSort }) {
 }
 
 function DeviceRow({ row }) {
-  const [tone] = presenceOf(row);
+  const out = row.status !== ACTIVE;
+  const tone = row.status === "suspended" ? "bad" : out ? "wait" : presenceOf(row)[0];
+  const presence = (row.presence ?? "unknown").toLowerCase();
   return html`<tr data-device=${row.deviceId}>
     <th scope="row"><${Id} value=${row.deviceId} /></th>
     <td>${words(row.deviceType)}</td>
     <td>${row.region ?? "–"}</td>
-    <td class="presence"><span class="dot ${tone}" aria-hidden="true"></span>${(row.presence ?? "unknown").toLowerCase()}</td>
+    <td class="presence" title=${out ? row.statusReason : ""}><span class="dot ${tone}" aria-hidden="true"></span>${out ? `${row.status}, ${presence}` : presence}</td>
     <td class="number">${milli(row.computeScore)}</td>
     <td class="number">${count(row.claims)}</td>
     <td class="number"><${Tokens} grains=${row.paidGrains} /></td>
@@ -65,7 +68,9 @@ function rowsOf({ devices, payouts }) {
 function summary(rows, total) {
   if (rows.length < total) return `${count(rows.length)} of ${count(total)} shown`;
   const online = rows.filter((row) => presenceOf(row)[0] === "good").length;
-  return `${count(online)} of ${count(total)} online`;
+  const out = ["suspended", "retired"].map((status) => [rows.filter((row) => row.status === status).length, status]);
+  return [[online, `of ${count(total)} online`], ...out.filter(([number]) => number > 0)]
+    .map(([number, what]) => `${count(number)} ${what}`).join(", ");
 }
 
 export function DevicesPanel({ state }) {
@@ -76,7 +81,7 @@ export function DevicesPanel({ state }) {
   }));
   const rows = state.devices === null ? null : sorted(rowsOf(state), order);
   return html`
-    <${Panel} id="devices-title" title="Devices" className="devices sheet" error=${state.errors.devices}
+    <${Panel} id="devices-title" title="Devices" className="devices" error=${state.errors.devices}
       aside=${rows && html`<span data-testid="device-summary">${summary(rows, state.devicesTotal)}</span>`}>
       ${rows === null
         ? html`<p class="loading">Reading…</p>`

@@ -120,22 +120,23 @@ def examine(run: Run, found: Found, database_url: str, least_accuracy: float, se
             accuracy is not None and accuracy >= least_accuracy,
             "unknown" if accuracy is None else f"{accuracy:.1%}",
         ),
-        _paid(found, run.plan.devices),
+        paid(found, run.plan.devices),
         *([_lending(found), _trade(found, run)] if run.plan.beside else []),
-        _supply(run.supply()),
-        _read_models(database_url),
+        supply(run.supply()),
+        read_models(database_url),
     ]
     return Outcome(
         checks, found.trainers, last.lent, found.pauses, last.deals, accuracy or 0.0, len(last.completed), seconds
     )
 
 
-def _paid(found: Found, devices: int) -> Check:
-    paid = [int(payout.paid_grains) for payout in found.trainers if int(payout.paid_grains) > 0]
+def paid(found: Found, devices: int) -> Check:
+    """Every device has earned something by training, and has it."""
+    grains = [int(payout.paid_grains) for payout in found.trainers if int(payout.paid_grains) > 0]
     return Check(
         "every device that trained is paid, nothing pending",
-        len(paid) == devices and found.last.pending_grains == 0,
-        f"{format_tokens(sum(paid))} tokens to {len(paid)} devices",
+        len(grains) == devices and found.last.pending_grains == 0,
+        f"{format_tokens(sum(grains))} tokens to {len(grains)} devices",
     )
 
 
@@ -203,7 +204,8 @@ def _settled_right(deal: Deal, prices: Policy) -> bool:
     )
 
 
-def _supply(found: Mapping[str, Any]) -> Check:
+def supply(found: Mapping[str, Any]) -> Check:
+    """What all accounts have is what was issued."""
     return Check(
         "supply conserved to the grain",
         bool(found["conserved"]) and found["driftGrains"] == "0" and found["issuedGrains"] == found["totalGrains"],
@@ -212,7 +214,8 @@ def _supply(found: Mapping[str, Any]) -> Check:
     )
 
 
-def _read_models(database_url: str) -> Check:
+def read_models(database_url: str) -> Check:
+    """What the log gives when it is folded anew is what is read live."""
     with Database(database_url, pool_size=1, application="demo") as database, database.reader.connection() as reader:
         comparison: Comparison = compare(reader, READ_MODELS)
     found = (

@@ -9,9 +9,12 @@ from uuid import UUID, uuid4
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from strawberry.utils.str_converters import to_camel_case as camel_case
 
 from domain.device_registry import enrolment
+from domain.device_registry.criteria import DeviceCriteria
 from domain.device_registry.device import Device
+from domain.device_registry.reputation import NEWCOMER_BP
 from infrastructure.http_signatures import DeviceAuth, signature_headers
 from tests.devices import Applicant, some_capabilities
 
@@ -251,6 +254,39 @@ def test_devices_are_listed_by_criteria_page_by_page_and_a_mismatch_is_explained
         "found": "1024",
     }
     assert listed["totalCount"] == 1
+
+
+def test_every_criterion_alone_finds_a_device_that_just_meets_it_and_no_device_that_just_does_not(desk: Desk) -> None:
+    device = desk.enrolled()
+    assert desk.beat(device, 1, latency_ms=30).status_code == 200  # of the class 50 ms
+    newcomer = {"service": "federated_learning", "scoreBp": NEWCOMER_BP}
+    asked: list[tuple[str, Any, Any]] = [
+        ("minRamMb", 4_096, 4_097),
+        ("minCpuCores", 4, 5),
+        ("minComputeScore", 12_000, 12_001),
+        ("requiredCapabilities", ["federated_learning"], ["federated_learning", "relay"]),
+        ("requiredFrameworks", ["pytorch"], ["jax"]),
+        ("minReputationScore", [newcomer], [newcomer | {"scoreBp": NEWCOMER_BP + 1}]),
+        ("maxLatencyMs", 50, 49),
+        ("geographicRegion", "eu-west", "eu"),
+    ]
+    assert {name for name, _, _ in asked} | {"availabilityRequired"} == {
+        camel_case(field) for field in DeviceCriteria.__struct_fields__
+    }
+    query = """query($c: DeviceCriteriaInput!) { devices(first: 2, criteria: $c) { totalCount }
+        unmatchedDevices(first: 2, criteria: $c) { edges { node { mismatches(criteria: $c) { criterion } } } } }"""
+    for name, met, unmet in asked:
+        found = desk.ask(query, c={name: met})["data"]
+        assert (found["devices"]["totalCount"], found["unmatchedDevices"]["edges"]) == (1, []), name
+        missed = desk.ask(query, c={name: unmet})["data"]
+        (other,) = missed["unmatchedDevices"]["edges"]
+        assert missed["devices"]["totalCount"] == 0, name
+        assert [camel_case(one["criterion"]) for one in other["node"]["mismatches"]] == [name]
+    desk.enrolled()  # and silent
+    for required, count in ((True, 1), (False, 2)):
+        found = desk.ask(query, c={"availabilityRequired": required})["data"]
+        assert found["devices"]["totalCount"] == count
+        assert len(found["unmatchedDevices"]["edges"]) == 2 - count
 
 
 def test_criteria_out_of_bounds_are_refused_by_name(desk: Desk) -> None:

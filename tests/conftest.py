@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from infrastructure.database import Database, migrate
 from infrastructure.embedded.nats import EmbeddedNats
@@ -36,6 +36,10 @@ _numbers = count(1)
 # Where a change is judged, the same examples are drawn every time; elsewhere new ones.
 settings.register_profile("village", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("village")
+# A mutant is to be found quickly, not explained (`make mutation`).
+settings.register_profile(
+    "mutants", deadline=None, derandomize=True, max_examples=40, phases=[Phase.explicit, Phase.generate]
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

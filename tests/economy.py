@@ -1,6 +1,6 @@
-"""A village's economy on a real log: the service, a clock one can turn, and owners with tokens."""
+"""A village's economy on a log: the service, a clock one can turn, and owners with tokens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,10 +10,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from domain.kernel import EventLog, Fact, new_scope, within
-from domain.kernel.personal import SealedText
+from domain.kernel.personal import SealedText, SubjectKeys
 from domain.kernel.tokens import tokens
 from domain.tokenomics.accounts import SYSTEM_ACCOUNT_NAMES, wallet_id_of
 from domain.tokenomics.pricing import MS_PER_HOUR, Activity, Policy
+from domain.tokenomics.rewards import PendingRewards
 from domain.tokenomics.service import TokenomicsService
 from domain.tokenomics.transfer import Transfer
 from domain.tokenomics.wallet import Wallet
@@ -23,24 +24,27 @@ from infrastructure.event_store.reader import MAX_POSITION
 from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
 from projections.tokenomics import READ_MODELS
 from projections.tokenomics.queries import RewardIndex
+from tests.keys import HeldKeys
+from tests.memory import MemoryRecorder, memory_log
 from workers.projector import Projector
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-class Economy:
+class Books:
     """Commands run under a scope at `now`; `given` hands an owner tokens of the treasury."""
 
-    def __init__(self, url: str, database: Database, policy: Policy | None = None) -> None:
+    log: EventLog
+    keys: SubjectKeys
+
+    def __init__(self, policy: Policy | None = None, pending: PendingRewards | None = None) -> None:
         self.now = NOON
-        self.url = url
-        self.database = database
-        self.keys_home = TemporaryDirectory(prefix="village-economy-")
-        self.keys = SubjectKeyTable(database, KeyEncryptionKeys(Path(self.keys_home.name)))
-        self.log: EventLog = open_event_log(url, clock=lambda: self.now, subject_keys=self.keys)
-        self.index = RewardIndex(database)
-        self.service = TokenomicsService(self.log, policy, self.index)
-        self.projector = Projector(database, list(READ_MODELS))
+        self.log = self.opened_log()
+        self.service = TokenomicsService(self.log, policy, pending)
+
+    def opened_log(self) -> EventLog:
+        """A log of these books, as another process would have it."""
+        raise NotImplementedError
 
     @contextmanager
     def acting(self, **scope: Any) -> Iterator[None]:
@@ -85,14 +89,55 @@ class Economy:
 
     def facts(self, after: int = 0) -> list[Fact]:
         """The log after a position."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.log.close()
+
+
+class Economy(Books):
+    """Books in a database, and the read models of them."""
+
+    def __init__(self, url: str, database: Database, policy: Policy | None = None) -> None:
+        self.url = url
+        self.database = database
+        self.keys_home = TemporaryDirectory(prefix="village-economy-")
+        self.keys = SubjectKeyTable(database, KeyEncryptionKeys(Path(self.keys_home.name)))
+        self.index = RewardIndex(database)
+        super().__init__(policy, self.index)
+        self.projector = Projector(database, list(READ_MODELS))
+
+    def opened_log(self) -> EventLog:
+        return open_event_log(self.url, clock=lambda: self.now, subject_keys=self.keys)
+
+    def facts(self, after: int = 0) -> list[Fact]:
         with self.database.connect(Role.READER) as connection:
             return [
                 record.fact() for batch in LogReader(connection).all(MAX_POSITION, after) for record in batch.records
             ]
 
     def close(self) -> None:
-        self.log.close()
+        super().close()
         self.keys_home.cleanup()
+
+
+class MemoryEconomy(Books):
+    """Books in memory, for tests of decisions that need no server."""
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.keys = HeldKeys()
+        self.recorder = MemoryRecorder(lambda: self.now)
+        super().__init__(policy)
+
+    def opened_log(self) -> EventLog:
+        return memory_log(self.recorder, self.keys)
+
+    def facts(self, after: int = 0) -> list[Fact]:
+        return self.recorder.facts(after)
+
+
+NewEconomy = Callable[[Policy], Books]
+"""Opens the books of a test, under a policy."""
 
 
 def fund(service: TokenomicsService, owner_id: UUID, grains: int) -> None:

@@ -18,11 +18,10 @@ from domain.tokenomics.payments import PaymentCapability, PaymentKind
 from domain.tokenomics.service import TokenomicsService
 from domain.tokenomics.transfer import Transfer, TransferIdReused, TransferRejected
 from domain.tokenomics.wallet import HoldAlreadyEnded, InsufficientFunds, WalletUnknown
-from infrastructure.event_store import open_event_log
-from tests.economy import Economy, assert_sound
+from tests.economy import Books, assert_sound
 
 
-def test_a_payment_is_one_transaction_of_debit_transfer_and_credit(economy: Economy) -> None:
+def test_a_payment_is_one_transaction_of_debit_transfer_and_credit(economy: Books) -> None:
     payer, payee = economy.given(1_000), economy.given(0)
     before = economy.log.head()
     receipt = economy.pay(payer, payee, 400, memo="for the music")
@@ -36,7 +35,7 @@ def test_a_payment_is_one_transaction_of_debit_transfer_and_credit(economy: Econ
     assert_sound(economy.facts())
 
 
-def test_a_payment_sent_again_with_its_id_is_answered_as_before_and_paid_once(economy: Economy) -> None:
+def test_a_payment_sent_again_with_its_id_is_answered_as_before_and_paid_once(economy: Books) -> None:
     payer, payee = economy.given(1_000), economy.given(0)
     first = economy.pay(payer, payee, 800, "invoice 7")
     head = economy.log.head()
@@ -46,7 +45,7 @@ def test_a_payment_sent_again_with_its_id_is_answered_as_before_and_paid_once(ec
     assert economy.wallet(payee).available == 800
 
 
-def test_a_payment_sent_again_with_its_idempotency_key_gets_the_first_answer_to_the_letter(economy: Economy) -> None:
+def test_a_payment_sent_again_with_its_idempotency_key_gets_the_first_answer_to_the_letter(economy: Books) -> None:
     payer, payee = economy.given(1_000), economy.given(0)
     order: dict[str, Any] = {"payment_id": "k", "from_owner_id": payer, "to_owner_id": payee, "grains": 5}
     answers = []
@@ -56,7 +55,7 @@ def test_a_payment_sent_again_with_its_idempotency_key_gets_the_first_answer_to_
     assert answers == answers[:1] * 3
 
 
-def test_the_id_of_a_payment_never_names_another_payment(economy: Economy) -> None:
+def test_the_id_of_a_payment_never_names_another_payment(economy: Books) -> None:
     payer, payee = economy.given(1_000), economy.given(0)
     economy.pay(payer, payee, 10, "invoice 7")
     with pytest.raises(TransferIdReused):
@@ -65,12 +64,12 @@ def test_the_id_of_a_payment_never_names_another_payment(economy: Economy) -> No
         economy.pay(payer, economy.given(0), 10, "invoice 7")
 
 
-def test_two_payers_may_use_the_same_payment_id(economy: Economy) -> None:
+def test_two_payers_may_use_the_same_payment_id(economy: Books) -> None:
     payee = economy.given(0)
     assert economy.pay(economy.given(5), payee, 5, "1").id != economy.pay(economy.given(5), payee, 5, "1").id
 
 
-def test_a_rejected_payment_stays_rejected(economy: Economy) -> None:
+def test_a_rejected_payment_stays_rejected(economy: Books) -> None:
     payer, payee = economy.given(100), economy.given(0)
     with economy.acting():
         economy.service.reject_payment(payment_id="late", from_owner_id=payer, kind="payment", reason="timed out")
@@ -79,14 +78,14 @@ def test_a_rejected_payment_stays_rejected(economy: Economy) -> None:
     assert economy.wallet(payer).available == 100
 
 
-def test_a_posted_payment_cannot_be_rejected(economy: Economy) -> None:
+def test_a_posted_payment_cannot_be_rejected(economy: Books) -> None:
     payer = economy.given(100)
     economy.pay(payer, economy.given(0), 10, "done")
     with economy.acting(), pytest.raises(AlreadyExists):
         economy.service.reject_payment(payment_id="done", from_owner_id=payer, kind="payment", reason="too late")
 
 
-def test_a_service_payment_leaves_the_fee_rounded_down_with_the_village(economy: Economy) -> None:
+def test_a_service_payment_leaves_the_fee_rounded_down_with_the_village(economy: Books) -> None:
     payer, payee = economy.given(10_000), economy.given(0)
     receipt = economy.pay(payer, payee, 199, kind="service_payment")
     assert receipt.extra == {"grains": "199", "fee_grains": "3"}
@@ -97,7 +96,7 @@ def test_a_service_payment_leaves_the_fee_rounded_down_with_the_village(economy:
     assert_sound(economy.facts())
 
 
-def test_a_service_payment_too_small_for_a_fee_has_no_empty_leg(economy: Economy) -> None:
+def test_a_service_payment_too_small_for_a_fee_has_no_empty_leg(economy: Books) -> None:
     payer, payee = economy.given(49), economy.given(0)
     transfer = economy.log.load(Transfer, economy.pay(payer, payee, 49, kind="service_payment").id)
     assert len(transfer.legs) == 2
@@ -120,7 +119,7 @@ STRANGER = UUID(int=7)
     ],
 )
 def test_a_payment_that_cannot_be_is_refused_and_records_nothing(
-    economy: Economy, grains: Any, payee: Any, rule: type[Refusal]
+    economy: Books, grains: Any, payee: Any, rule: type[Refusal]
 ) -> None:
     payer, friend = economy.given(1_000), economy.given(0)
     head = economy.log.head()
@@ -129,12 +128,12 @@ def test_a_payment_that_cannot_be_is_refused_and_records_nothing(
     assert economy.log.head() == head
 
 
-def test_only_an_open_wallet_pays(economy: Economy) -> None:
+def test_only_an_open_wallet_pays(economy: Books) -> None:
     with pytest.raises(WalletUnknown):
         economy.pay(uuid4(), economy.given(0), 1)
 
 
-def test_what_is_held_cannot_be_paid_until_it_is_released(economy: Economy) -> None:
+def test_what_is_held_cannot_be_paid_until_it_is_released(economy: Books) -> None:
     payer, payee, hold_id = economy.given(1_000), economy.given(0), uuid4()
     with economy.acting():
         economy.service.hold_funds(
@@ -148,7 +147,7 @@ def test_what_is_held_cannot_be_paid_until_it_is_released(economy: Economy) -> N
     assert economy.wallet(payer).posted == 0
 
 
-def test_a_captured_hold_pays_the_payee_less_the_fee_and_releases_the_rest(economy: Economy) -> None:
+def test_a_captured_hold_pays_the_payee_less_the_fee_and_releases_the_rest(economy: Books) -> None:
     payer, payee, hold_id = economy.given(1_000), economy.given(0), uuid4()
     with economy.acting():
         economy.service.hold_funds(
@@ -165,7 +164,7 @@ def test_a_captured_hold_pays_the_payee_less_the_fee_and_releases_the_rest(econo
     assert_sound(economy.facts())
 
 
-def test_a_hold_expires_at_its_instant(economy: Economy) -> None:
+def test_a_hold_expires_at_its_instant(economy: Books) -> None:
     payer, hold_id = economy.given(10), uuid4()
     with economy.acting():
         economy.service.hold_funds(
@@ -177,7 +176,7 @@ def test_a_hold_expires_at_its_instant(economy: Economy) -> None:
     assert economy.wallet(payer).available == 10
 
 
-def test_a_capability_says_what_is_lacking_and_what_the_fee_would_be(economy: Economy) -> None:
+def test_a_capability_says_what_is_lacking_and_what_the_fee_would_be(economy: Books) -> None:
     payer = economy.given(1_000)
 
     def asked(owner_id: UUID, grains: int, kind: PaymentKind = "payment") -> PaymentCapability:
@@ -189,7 +188,7 @@ def test_a_capability_says_what_is_lacking_and_what_the_fee_would_be(economy: Ec
     assert (nobody.capable, nobody.shortfall) == (False, 1)
 
 
-def test_the_balance_is_that_of_the_log(economy: Economy) -> None:
+def test_the_balance_is_that_of_the_log(economy: Books) -> None:
     owner = economy.given(42)
     balance = economy.service.get_wallet_balance(owner_id=owner)
     assert (balance.posted, balance.held, balance.available) == (42, 0, 42)
@@ -197,7 +196,7 @@ def test_the_balance_is_that_of_the_log(economy: Economy) -> None:
         economy.service.get_wallet_balance(owner_id=uuid4())
 
 
-def test_a_balance_of_the_past_is_what_it_was_then(economy: Economy) -> None:
+def test_a_balance_of_the_past_is_what_it_was_then(economy: Books) -> None:
     unborn = economy.log.head()
     owner, other = economy.given(100), economy.given(0)
     seen = {}
@@ -214,14 +213,14 @@ def test_a_balance_of_the_past_is_what_it_was_then(economy: Economy) -> None:
         economy.service.get_wallet_balance(owner_id=owner, as_of=economy.log.head() + 1)
 
 
-def test_opening_a_wallet_twice_is_opening_it_once(economy: Economy) -> None:
+def test_opening_a_wallet_twice_is_opening_it_once(economy: Books) -> None:
     owner = economy.given(7)
     with economy.acting():
         economy.service.open_wallet(owner_id=owner)
     assert economy.wallet(owner).available == 7
 
 
-def test_eight_threads_paying_from_one_wallet_never_overdraw_it(economy: Economy) -> None:
+def test_eight_threads_paying_from_one_wallet_never_overdraw_it(economy: Books) -> None:
     payer, payee = economy.given(100), economy.given(0)
 
     def pay(_: int) -> bool:
@@ -239,14 +238,14 @@ def test_eight_threads_paying_from_one_wallet_never_overdraw_it(economy: Economy
     assert_sound(economy.facts())
 
 
-def test_thirty_two_callers_paying_from_one_wallet_are_all_served(economy: Economy) -> None:
+def test_thirty_two_callers_paying_from_one_wallet_are_all_served(economy: Books) -> None:
     payer, payee = economy.given(1_000), economy.given(0)
     with ThreadPoolExecutor(32) as threads:
         list(threads.map(lambda _: economy.pay(payer, payee, 1), range(320)))
     assert (economy.wallet(payer).available, economy.wallet(payee).available) == (680, 320)
 
 
-def test_thirty_two_callers_crediting_one_hot_wallet_lose_none(economy: Economy) -> None:
+def test_thirty_two_callers_crediting_one_hot_wallet_lose_none(economy: Books) -> None:
     payee = economy.given(0)
     payers = [economy.given(10) for _ in range(32)]
 
@@ -260,7 +259,7 @@ def test_thirty_two_callers_crediting_one_hot_wallet_lose_none(economy: Economy)
     assert_sound(economy.facts())
 
 
-def test_one_payment_sent_by_eight_threads_at_once_is_paid_once(economy: Economy) -> None:
+def test_one_payment_sent_by_eight_threads_at_once_is_paid_once(economy: Books) -> None:
     payer, payee = economy.given(100), economy.given(0)
     with ThreadPoolExecutor(8) as threads:
         receipts = list(threads.map(lambda _: economy.pay(payer, payee, 60, "once"), range(8)))
@@ -268,9 +267,9 @@ def test_one_payment_sent_by_eight_threads_at_once_is_paid_once(economy: Economy
     assert economy.wallet(payee).available == 60
 
 
-def test_payments_that_are_decided_again_and_again_keep_each_its_own_memo(economy: Economy) -> None:
+def test_payments_that_are_decided_again_and_again_keep_each_its_own_memo(economy: Books) -> None:
     payer, payee = economy.given(100), economy.given(0)
-    with closing(open_event_log(economy.url, clock=lambda: economy.now, subject_keys=economy.keys)) as another:
+    with closing(economy.opened_log()) as another:
         services = [economy.service, TokenomicsService(another)]
 
         def pay(number: int) -> UUID | None:
@@ -287,7 +286,7 @@ def test_payments_that_are_decided_again_and_again_keep_each_its_own_memo(econom
     assert (len(told), set(told)) == (20, {f"memo {number}" for number in range(20)})
 
 
-def test_payments_of_one_transaction_are_sealed_each_for_its_own_event(economy: Economy) -> None:
+def test_payments_of_one_transaction_are_sealed_each_for_its_own_event(economy: Books) -> None:
     payer, payee = economy.given(100), economy.given(0)
 
     def both() -> None:
@@ -301,7 +300,7 @@ def test_payments_of_one_transaction_are_sealed_each_for_its_own_event(economy: 
     assert memos(economy) == ["first", "second"]
 
 
-def memos(economy: Economy) -> list[str | None]:
+def memos(economy: Books) -> list[str | None]:
     """The memos of all transfers, in order."""
     posted = [fact for fact in economy.facts() if isinstance(fact.event, Transfer.Posted)]
     return [economy.read(text) for fact in posted if (text := sealed_text(fact, "memo")) is not None]

@@ -1,6 +1,5 @@
 """Rewards on a real log: accrued at once, posted in batches, once, within the budget of an epoch."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -20,25 +19,22 @@ from domain.tokenomics.reward_claim import RewardClaim, RewardClaimUnknown
 from domain.tokenomics.reward_epoch import EpochBudgetExhausted, RewardEpoch, epoch_id_of, epoch_number
 from domain.tokenomics.rewards import MAX_BATCH, BatchTooLarge
 from domain.tokenomics.transfer import Transfer
-from infrastructure.database import Database
-from tests.economy import HOUR, Economy, assert_sound
+from tests.economy import HOUR, Books, NewEconomy, assert_sound
 
 DAY_MS = 86_400_000
 
 
 @pytest.fixture
-def thrifty(database_url: str, database: Database) -> Iterator[Economy]:
+def thrifty(new_economy: NewEconomy) -> Books:
     """An economy whose epochs pay two and a half hours of training."""
-    economy = Economy(database_url, database, replace(Policy(), epoch_budget_grains=5 * HOUR // 2))
-    yield economy
-    economy.close()
+    return new_economy(replace(Policy(), epoch_budget_grains=5 * HOUR // 2))
 
 
-def running(economy: Economy) -> RewardEpoch:
+def running(economy: Books) -> RewardEpoch:
     return economy.log.load(RewardEpoch, epoch_id_of(epoch_number(economy.now, DAY_MS)))
 
 
-def test_genesis_issues_the_supply_once(economy: Economy) -> None:
+def test_genesis_issues_the_supply_once(economy: Books) -> None:
     for _ in range(3):
         with economy.acting():
             economy.service.genesis()
@@ -47,7 +43,7 @@ def test_genesis_issues_the_supply_once(economy: Economy) -> None:
     assert transfer.kind == "genesis"
 
 
-def test_two_processes_that_begin_at_once_issue_one_supply(economy: Economy) -> None:
+def test_two_processes_that_begin_at_once_issue_one_supply(economy: Books) -> None:
     def begin(_: int) -> None:
         with economy.acting():
             economy.service.genesis()
@@ -57,8 +53,8 @@ def test_two_processes_that_begin_at_once_issue_one_supply(economy: Economy) -> 
     assert [type(fact.event) for fact in economy.facts()] == [Issuance.Opened, Transfer.Posted]
 
 
-def test_a_village_without_supply_has_no_transfer_and_pays_nothing(database_url: str, database: Database) -> None:
-    empty = Economy(database_url, database, replace(Policy(), supply_grains=0))
+def test_a_village_without_supply_has_no_transfer_and_pays_nothing(new_economy: NewEconomy) -> None:
+    empty = new_economy(replace(Policy(), supply_grains=0))
     claim_id = empty.accrue()
     with pytest.raises(EpochBudgetExhausted):
         empty.distribute([claim_id])
@@ -68,10 +64,9 @@ def test_a_village_without_supply_has_no_transfer_and_pays_nothing(database_url:
     with pytest.raises(EpochBudgetExhausted):
         empty.distribute([claim_id])
     assert not [fact for fact in empty.facts() if isinstance(fact.event, Transfer.Posted)]
-    empty.close()
 
 
-def test_an_activity_is_claimed_once_and_opens_the_wallet_of_its_owner(economy: Economy) -> None:
+def test_an_activity_is_claimed_once_and_opens_the_wallet_of_its_owner(economy: Books) -> None:
     activity = Activity("fl_participation", uuid4(), uuid4(), uuid4(), 3_600_000, 10_000)
     receipts = []
     for _ in range(3):
@@ -83,14 +78,14 @@ def test_an_activity_is_claimed_once_and_opens_the_wallet_of_its_owner(economy: 
     assert economy.wallet(activity.owner_id).posted == 0
 
 
-def test_what_an_activity_would_earn_is_what_it_earns(economy: Economy) -> None:
+def test_what_an_activity_would_earn_is_what_it_earns(economy: Books) -> None:
     activity = Activity("harvest_contribution", uuid4(), uuid4(), uuid4(), 1_234_567, 9_876)
     with economy.acting():
         accrued = economy.service.accrue_reward(activity=activity)
     assert str(economy.service.calculate_rewards(activity=activity).grains) == accrued.extra["grains"]
 
 
-def test_a_batch_is_one_transfer_that_credits_every_wallet(economy: Economy) -> None:
+def test_a_batch_is_one_transfer_that_credits_every_wallet(economy: Books) -> None:
     owners = [uuid4(), uuid4()]
     claims = [economy.accrue(owner_id=owner) for owner in (*owners, owners[0])]
     receipt = economy.distribute(claims)
@@ -102,7 +97,7 @@ def test_a_batch_is_one_transfer_that_credits_every_wallet(economy: Economy) -> 
     assert_sound(economy.facts())
 
 
-def test_a_batch_posted_again_pays_nothing(economy: Economy) -> None:
+def test_a_batch_posted_again_pays_nothing(economy: Books) -> None:
     owner, batch_id = uuid4(), uuid4()
     claims = [economy.accrue(owner_id=owner)]
     first = economy.distribute(claims, batch_id)
@@ -114,7 +109,7 @@ def test_a_batch_posted_again_pays_nothing(economy: Economy) -> None:
     assert economy.wallet(owner).available == 2 * HOUR
 
 
-def test_batches_posted_at_once_by_eight_threads_pay_each_claim_once(economy: Economy) -> None:
+def test_batches_posted_at_once_by_eight_threads_pay_each_claim_once(economy: Books) -> None:
     owner = uuid4()
     claims = [economy.accrue(owner_id=owner) for _ in range(6)]
     with ThreadPoolExecutor(8) as threads:
@@ -124,7 +119,7 @@ def test_batches_posted_at_once_by_eight_threads_pay_each_claim_once(economy: Ec
     assert_sound(economy.facts())
 
 
-def test_the_largest_batch_pays_five_hundred_wallets_in_one_transaction(economy: Economy) -> None:
+def test_the_largest_batch_pays_five_hundred_wallets_in_one_transaction(economy: Books) -> None:
     owners = [uuid4() for _ in range(MAX_BATCH)]
     claims = [economy.accrue(owner_id=owner) for owner in owners]
     before = economy.log.head()
@@ -136,14 +131,14 @@ def test_the_largest_batch_pays_five_hundred_wallets_in_one_transaction(economy:
         economy.distribute([*claims, uuid4()])
 
 
-def test_a_claim_nobody_made_is_not_posted(economy: Economy) -> None:
+def test_a_claim_nobody_made_is_not_posted(economy: Books) -> None:
     owner = uuid4()
     with pytest.raises(RewardClaimUnknown):
         economy.distribute([economy.accrue(owner_id=owner), uuid4()])
     assert economy.wallet(owner).available == 0
 
 
-def test_a_claim_of_nothing_is_posted_without_moving_money(economy: Economy) -> None:
+def test_a_claim_of_nothing_is_posted_without_moving_money(economy: Books) -> None:
     claim_id = economy.accrue(verified_ms=0)
     receipt = economy.distribute([claim_id])
     assert receipt.extra == {"posted": 1, "grains": "0", "left": []}
@@ -151,7 +146,7 @@ def test_a_claim_of_nothing_is_posted_without_moving_money(economy: Economy) -> 
     assert economy.log.load(RewardClaim, claim_id).posted
 
 
-def test_an_epoch_pays_what_its_budget_allows_and_the_next_one_the_rest(thrifty: Economy) -> None:
+def test_an_epoch_pays_what_its_budget_allows_and_the_next_one_the_rest(thrifty: Books) -> None:
     claims = [thrifty.accrue() for _ in range(3)]
     first = thrifty.distribute(claims)
     assert (first.extra["posted"], first.extra["left"]) == (2, [str(claims[2])])
@@ -169,7 +164,7 @@ def test_an_epoch_pays_what_its_budget_allows_and_the_next_one_the_rest(thrifty:
     assert_sound(thrifty.facts())
 
 
-def test_an_epoch_never_reopens_for_a_clock_that_lags(thrifty: Economy) -> None:
+def test_an_epoch_never_reopens_for_a_clock_that_lags(thrifty: Books) -> None:
     claims = [thrifty.accrue() for _ in range(3)]
     thrifty.distribute(claims[:1])
     thrifty.now += timedelta(days=2)
@@ -181,12 +176,12 @@ def test_an_epoch_never_reopens_for_a_clock_that_lags(thrifty: Economy) -> None:
     assert numbers == [first, first + 2]
 
 
-def test_the_end_of_the_running_epoch_is_when_the_next_budget_opens(economy: Economy) -> None:
+def test_the_end_of_the_running_epoch_is_when_the_next_budget_opens(economy: Books) -> None:
     ends_at = economy.service.epoch_ends_at(economy.now)
     assert ends_at == economy.now.replace(hour=0) + timedelta(days=1)
 
 
-def test_an_operator_gives_an_epoch_a_budget_of_its_own(economy: Economy) -> None:
+def test_an_operator_gives_an_epoch_a_budget_of_its_own(economy: Books) -> None:
     number = epoch_number(economy.now, DAY_MS)
     with economy.acting():
         economy.service.open_epoch(number=number, budget_grains=HOUR)
@@ -197,7 +192,7 @@ def test_an_operator_gives_an_epoch_a_budget_of_its_own(economy: Economy) -> Non
     assert economy.distribute(claims).extra["posted"] == 1
 
 
-def test_epochs_of_the_past_or_the_far_future_or_beyond_the_supply_are_not_opened(economy: Economy) -> None:
+def test_epochs_of_the_past_or_the_far_future_or_beyond_the_supply_are_not_opened(economy: Books) -> None:
     number = epoch_number(economy.now, DAY_MS)
     with economy.acting():
         economy.service.open_epoch(number=number, budget_grains=0)
@@ -213,9 +208,9 @@ def test_epochs_of_the_past_or_the_far_future_or_beyond_the_supply_are_not_opene
         economy.service.open_epoch(number=number + 366, budget_grains=10**17)
 
 
-def test_when_the_supply_has_been_allotted_epochs_open_with_what_is_left(database_url: str, database: Database) -> None:
+def test_when_the_supply_has_been_allotted_epochs_open_with_what_is_left(new_economy: NewEconomy) -> None:
     policy = replace(Policy(), supply_grains=tokens(40), epoch_budget_grains=tokens(30))
-    last = Economy(database_url, database, policy)
+    last = new_economy(policy)
     claims = [last.accrue() for _ in range(3)]
     paid = [last.distribute(claims).extra["posted"]]
     for _ in range(2):
@@ -227,7 +222,6 @@ def test_when_the_supply_has_been_allotted_epochs_open_with_what_is_left(databas
     assert paid == [2, 0, 0]
     assert last.log.load(Issuance, ISSUANCE_ID).unallotted == tokens(10)
     assert_sound(last.facts())
-    last.close()
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -237,7 +231,7 @@ def test_when_the_supply_has_been_allotted_epochs_open_with_what_is_left(databas
     days=st.lists(st.integers(0, 1), max_size=6),
 )
 def test_no_order_of_batches_pays_a_claim_twice_or_an_epoch_more_than_its_budget(
-    thrifty: Economy, work: list[int], batches: list[list[int]], days: list[int]
+    thrifty: Books, work: list[int], batches: list[list[int]], days: list[int]
 ) -> None:
     owner = uuid4()
     claims = [thrifty.accrue(owner_id=owner, verified_ms=ms) for ms in work]

@@ -84,6 +84,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     from domain.sagas.operations import SagaOperations
     from domain.sagas.pay_for_service import PayForService
     from domain.sagas.reward_harvest import RewardHarvest
+    from domain.sagas.suspend_device import SuspendDevice
     from domain.sagas.village import Village
     from domain.tokenomics.service import TokenomicsService
     from infrastructure.blobs import BlobStore
@@ -94,6 +95,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     from projections.catalogue import READ_MODELS
     from projections.device_registry import DeviceIndex
     from projections.federated_learning import Participations
+    from projections.marketplace.of_device import DeviceOfferings
     from projections.matching import OfferingIndex
     from projections.privacy_budgets import ExhaustedBudgets
     from projections.tokenomics.queries import RewardIndex
@@ -110,7 +112,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
         blobs = BlobStore.open(settings.blob_url, home=settings.home)
         deadlines, payments = Deadlines(log), payments_of(settings)
         bought = [plan(deadlines, payments) for plan in (PayForService, AllocateBurst)]
-        plans = [*bought, RewardHarvest(deadlines)]
+        plans = [*bought, RewardHarvest(deadlines), SuspendDevice(deadlines, DeviceOfferings(database))]
         limits = Limits(settings.max_participants_per_round, settings.max_model_bytes)
         village = Village(
             log=log,

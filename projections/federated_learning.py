@@ -17,6 +17,7 @@ from infrastructure.database import Database
 from .rows import Key, ReadModel, Row
 
 SELECTED, ACCEPTED, REJECTED, DROPPED, AGGREGATED = "selected", "accepted", "rejected", "dropped", "aggregated"
+LEFT = "left"
 
 
 class SessionRow(Row, frozen=True):
@@ -234,7 +235,7 @@ def _round_changes(row: RoundRow, fact: Fact) -> dict[str, Any]:
 
 
 class ParticipantRow(Row, frozen=True):
-    """A device in a round: selected -> accepted -> aggregated, or rejected, or dropped. `train_ms` is CPU time."""
+    """A device in a round: selected -> accepted -> aggregated, or rejected, left or dropped. `train_ms` is CPU time."""
 
     round_id: UUID
     device_id: UUID
@@ -258,6 +259,7 @@ class RoundParticipants(ReadModel[ParticipantRow]):
         TrainingRound.ParticipantsSelected,
         TrainingRound.UpdateAccepted,
         TrainingRound.UpdateRejected,
+        TrainingRound.ParticipantLeft,
         TrainingRound.Sealed,
         TrainingRound.Completed,
     )
@@ -269,7 +271,7 @@ class RoundParticipants(ReadModel[ParticipantRow]):
     def evolve(self, row: ParticipantRow | None, fact: Fact, key: Key) -> ParticipantRow | None:
         if isinstance(fact.event, TrainingRound.ParticipantsSelected):
             return ParticipantRow(key[0], key[1], SELECTED, None, None, None, None, None, fact.position)
-        if row is None or (row.state == REJECTED and isinstance(fact.event, TrainingRound.Sealed)):
+        if row is None or (row.state in (REJECTED, LEFT) and isinstance(fact.event, TrainingRound.Sealed)):
             return row
         return replace(row, position=fact.position, **_participant_changes(fact.event))
 
@@ -292,6 +294,8 @@ def _participant_changes(event: Any) -> dict[str, Any]:
             return {"state": ACCEPTED, **figures}
         case TrainingRound.UpdateRejected(reason=reason):
             return {"state": REJECTED, "reason": reason}
+        case TrainingRound.ParticipantLeft(reason=reason):
+            return {"state": LEFT, "reason": reason}
         case TrainingRound.Completed():
             return {"state": AGGREGATED}
         case TrainingRound.Sealed():

@@ -70,22 +70,9 @@ class TrainingWorld:
 
     def submission(self, round_id: UUID, device_id: UUID, *, seed: int | None = None, **changes: Any) -> dict[str, Any]:
         """The arguments of `submit_update` for a good update, with changes; the update is on the shelf."""
-        training_round = self.log.load(TrainingRound, round_id)
-        manifest = self.log.load(TrainingSession, training_round.session_id).manifest
-        update = arrays(manifest, seed=device_id.int if seed is None else seed)
-        blob = blob_of(update)
-        put = getattr(self.shelf, "put_bytes", None) or self.shelf.put
-        usual: dict[str, Any] = {
-            "device_id": device_id,
-            "round_id": round_id,
-            "blob_hash": put(blob),
-            "bytes": len(blob),
-            "examples": 10 + device_id.int,
-            "train_ms": 20,
-            "norm": norm_of(update),
-            "signature": "sig",
-        }
-        return usual | changes
+        seed = device_id.int if seed is None else seed
+        usual = submission(self.log, self.shelf, round_id, device_id, seed)
+        return usual | {"examples": 10 + device_id.int} | changes
 
     def submit(self, round_id: UUID, device_id: UUID, **changes: Any) -> Receipt:
         """Send a good update, with changes."""
@@ -134,6 +121,24 @@ class TrainingWorld:
     def facts(self) -> Sequence[Fact]:
         """Everything the log has."""
         return self.stage.facts()
+
+
+def submission(log: EventLog, shelf: Any, round_id: UUID, device_id: UUID, seed: int = 0) -> dict[str, Any]:
+    """The arguments of `submit_update` for a good update, which is put on the shelf."""
+    manifest = log.load(TrainingSession, log.load(TrainingRound, round_id).session_id).manifest
+    update = arrays(manifest, seed=seed)
+    blob = blob_of(update)
+    put = getattr(shelf, "put_bytes", None) or shelf.put
+    return {
+        "device_id": device_id,
+        "round_id": round_id,
+        "blob_hash": put(blob),
+        "bytes": len(blob),
+        "examples": 10,
+        "train_ms": 20,
+        "norm": norm_of(update),
+        "signature": "sig",
+    }
 
 
 def nobody() -> UUID:

@@ -65,6 +65,12 @@ class TrainingRound(Aggregate):
         device_id: UUID
         reason: str
 
+    class ParticipantLeft(Aggregate.Event):
+        """A device takes no part any more; what it has sent is not aggregated."""
+
+        device_id: UUID
+        reason: str
+
     class Sealed(Aggregate.Event):
         """`survivors` (sorted) are aggregated, `dropped` were asked and are not."""
 
@@ -120,6 +126,7 @@ class TrainingRound(Aggregate):
         self.updates: dict[UUID, Update] = {}
         self.answered_ms: dict[UUID, int] = {}
         self.rejected: set[UUID] = set()
+        self.left: set[UUID] = set()
         self.survivors: list[UUID] = []
         self.new_model_hash: str | None = None
         self.reason = ""
@@ -144,7 +151,7 @@ class TrainingRound(Aggregate):
 
     def require_accepting(self, device_id: UUID, now: datetime) -> None:
         """Raises UpdateAlreadySubmitted, RoundNotAccepting, UpdateLate, NotAParticipant."""
-        if device_id not in self.selected:
+        if device_id not in self.selected or device_id in self.left:
             raise NotAParticipant(f"round {self.number}")
         if device_id in self.updates or device_id in self.rejected:
             raise UpdateAlreadySubmitted(f"round {self.number}")
@@ -187,6 +194,17 @@ class TrainingRound(Aggregate):
         elif self.state_name == OPEN and self._all_answered():
             self.close()
 
+    def leave(self, device_id: UUID, reason: str) -> None:
+        """Do without a device, and close the round if it waits for nobody else.
+
+        In a round that is no longer open, or that has not asked it, this changes nothing.
+        """
+        if self.state_name != OPEN or device_id not in self.selected - self.left:
+            return
+        self._participant_left(device_id=device_id, reason=reason)
+        if self._all_answered():
+            self.close()
+
     def close(self) -> None:
         """Seal an open round if it has enough updates, else abandon it; a round that is closed stays as it is."""
         if self.state_name != OPEN:
@@ -226,7 +244,7 @@ class TrainingRound(Aggregate):
             self._abandoned(session_id=self.session_id, number=self.number, reason=reason)
 
     def _all_answered(self) -> bool:
-        return len(self.updates) + len(self.rejected) >= len(self.selected)
+        return self.selected <= self.updates.keys() | self.rejected | self.left
 
     @event(ParticipantsSelected)
     def _participants_selected(
@@ -256,6 +274,11 @@ class TrainingRound(Aggregate):
         del self.updates[device_id]
         self.rejected.add(device_id)
         self.survivors = [survivor for survivor in self.survivors if survivor != device_id]
+
+    @event(ParticipantLeft)
+    def _participant_left(self, device_id: UUID, reason: str) -> None:
+        self.updates.pop(device_id, None)
+        self.left.add(device_id)
 
     @event(Sealed)
     def _sealed(self, survivors: list[UUID], dropped: list[UUID]) -> None:

@@ -23,7 +23,7 @@ from .policy import (
     check_privacy,
     check_training,
 )
-from .round import TrainingRound
+from .round import ABANDONED, TrainingRound
 from .session import SessionRoster, TrainingSession, TrainingSessionUnknown
 
 MAX_NAME = 128
@@ -123,6 +123,23 @@ class Sessions:
             ending.abandon("session_abandoned")
             things.append(ending)
         return self.log.record(session, *things, *self._released(session_id))
+
+    @command
+    def leave_training(self, *, device_id: UUID, reason: str) -> Receipt:
+        """Take a device out of every round that is open."""
+        roster = self.log.find(SessionRoster, SessionRoster.create_id())
+        changed: list[TrainingRound | TrainingSession] = []
+        for session_id in sorted(roster.going) if roster is not None else ():
+            session = self._session(session_id)
+            if session.open_round is None:
+                continue
+            left = self.log.load(TrainingRound, session.open_round)
+            left.leave(device_id, reason)
+            changed.append(left)
+            if left.state_name == ABANDONED:
+                session.lose_round(left.number, left.reason)
+                changed.append(session)
+        return self.log.record(*changed)
 
     def owner_of(self, *, session_id: UUID) -> UUID:
         """Whose session it is. Raises TrainingSessionUnknown."""

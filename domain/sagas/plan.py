@@ -29,11 +29,12 @@ class Step:
 
     `awaits` answers until when the step still waits, or None once it can be done; it is asked again when a fact
     of the plan's `wakes_on` comes, and at that instant. A step that `parks` is never given up by the process
-    alone: where it is refused or times out, an operator decides.
+    alone: where it is refused or times out, an operator decides. A `do` that has more to do than fits in one
+    transaction answers True, and is called again.
     """
 
     name: str
-    do: Callable[[Process, Any], None]
+    do: Callable[[Process, Any], bool | None]
     undo: Callable[[Process, Any], None] | None = None
     pivot: bool = False
     awaits: Callable[[Process, Any], datetime | None] | None = None
@@ -47,6 +48,7 @@ class Step:
 OWN_FACTS = (
     Process.Began,
     Process.StepDone,
+    Process.StepContinued,
     Process.CompensationBegan,
     Process.StepUndone,
     Process.Resolved,
@@ -68,7 +70,6 @@ class Plan(ABC):
 
     def __init__(self, deadlines: Deadlines) -> None:
         assert 0 < len(self.steps) <= MAX_STEPS
-        assert not self.steps[0].parks, "a process that has done nothing can be given up"
         self._deadlines = deadlines
 
     @property
@@ -89,13 +90,10 @@ class Plan(ABC):
 
     def concerns(self, fact: Fact) -> bool:
         """Whether this fact begins or moves a process of this plan."""
-        match fact.event:
-            case Deadline.Elapsed(kind=kind):
-                return bool(kind == self._deadline_kind)
-            case Process.Began() | Process.StepDone() | Process.CompensationBegan() | Process.StepUndone():
-                return bool(fact.event.plan == self.name)
-            case Process.Resolved(plan=plan):
-                return bool(plan == self.name)
+        if isinstance(fact.event, Deadline.Elapsed):
+            return fact.event.kind == self._deadline_kind
+        if isinstance(fact.event, OWN_FACTS):
+            return bool(fact.event.plan == self.name)
         return isinstance(fact.event, self.wakes_on) or self.subject_of(fact) is not None
 
     def handle(self, fact: Fact, log: EventLog, village: Any) -> None:
@@ -157,13 +155,17 @@ class Plan(ABC):
         if step.awaits is not None and (until := step.awaits(process, village)) is not None:
             self._await(process, step, until)
             return
+        more: list[bool | None] = []
         try:
-            log.tentatively(lambda: step.do(process, village))
+            log.tentatively(lambda: more.append(step.do(process, village)))
         except Conflict:
             raise
         except Refusal as refusal:
             if not self._retry(process, step, refusal, now):
                 self._give_up(process, refusal.code)
+            return
+        if more[0]:
+            process._step_continued(plan=self.name, name=step.name)
             return
         process._step_done(plan=self.name, step=process.done, name=step.name)
         if process.done == len(self.steps):
@@ -177,6 +179,9 @@ class Plan(ABC):
             process._step_awaited(plan=self.name, name=step.name, token=token, due_at=until)
 
     def _undo(self, process: Process, now: datetime, log: EventLog, village: Any) -> None:
+        if process.done == 0:
+            process._compensated(plan=self.name, reason=process.reason)
+            return
         step = self.steps[process.done - 1]
         try:
             if step.undo is not None:

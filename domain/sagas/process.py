@@ -46,6 +46,12 @@ class Process(Aggregate, context="sagas"):
         step: int
         name: str
 
+    class StepContinued(Aggregate.Event):
+        """A part of the step was done, and there is more of it."""
+
+        plan: str
+        name: str
+
     class StepRetried(Aggregate.Event):
         """The step was refused for now; it is tried again when the deadline `token` has come."""
 
@@ -136,6 +142,10 @@ class Process(Aggregate, context="sagas"):
     @event(StepDone)
     def _step_done(self, plan: str, step: int, name: str) -> None:
         self.done = step + 1
+        self._rest()
+
+    @event(StepContinued)
+    def _step_continued(self, plan: str, name: str) -> None:
         self._rest()
 
     @event(StepRetried)

@@ -1,10 +1,12 @@
 """Reward a harvest session: judge its audit, claim what it has earned, post the claim when a budget pays it."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from domain.harvest.session import HarvestSession
-from domain.kernel import Conflict, Fact, Refusal, derive, scope
+from domain.kernel import Conflict, Fact, Receipt, Refusal, derive, scope
 from domain.tokenomics.pricing import BASIS, MAX_VERIFIED_MS, Activity
 from domain.tokenomics.reward_claim import claim_id_of
 from domain.tokenomics.reward_epoch import EpochBudgetExhausted
@@ -22,7 +24,8 @@ POSTING_PAUSE_MS = 6 * 3_600_000
 
 
 class RewardHarvest(Plan):
-    """Begins when a session is closed. One that fails its audit earns nothing, and its device gets bad evidence.
+    """Begins when a session is closed. One that fails its audit earns nothing, and its device gets bad evidence; one
+    that lied is suspended.
 
     A claim outlives the process: where no epoch's budget pays it in time, it stays pending and can be posted.
     """
@@ -74,7 +77,11 @@ def _answered_by(process: Process, village: Village) -> datetime | None:
 
 
 def _audit(process: Process, village: Village) -> None:
+    """Who answers wrongly lies about its work: it is suspended. Who is silent may have been cut off."""
     village.harvest.judge_audit(session_id=_session(process, village).id)
+    session = _session(process, village)
+    if session.audit is False and session.answer is not None:
+        _if_it_stays(village.device_registry.suspend_device, device_id=session.device_id, reason="audit_failed")
 
 
 def _accrue(process: Process, village: Village) -> None:
@@ -102,16 +109,20 @@ def _activity(session: HarvestSession) -> Activity:
 
 
 def _testify(village: Village, session: HarvestSession, *, good: bool) -> None:
-    cause = scope().causation_id
-    assert cause is not None
+    _if_it_stays(
+        village.device_registry.update_reputation, device_id=session.device_id, service=SERVICE, good=good,
+        weight_bp=BASIS, cause_event_id=scope().causation_id,
+    )  # fmt: skip
+
+
+def _if_it_stays(command: Callable[..., Receipt], **arguments: Any) -> None:
+    """A command on a device, if that has not left the registry."""
     try:
-        village.device_registry.update_reputation(
-            device_id=session.device_id, service=SERVICE, good=good, weight_bp=BASIS, cause_event_id=cause
-        )
+        command(**arguments)
     except Conflict:
         raise
     except Refusal:
-        return  # a device that has left the registry has no reputation to keep
+        return
 
 
 def _post(process: Process, village: Village) -> None:

@@ -216,6 +216,7 @@ class Life(TrainingWorld):
         """A step of the training: the saga opens a round, or its devices answer and it completes."""
         self.settle()
         if (round_id := self.session(session_id).open_round) is not None:
+            self.do(self.training.leave_training, device_id=self.directory.device_ids[3], reason="a drill")
             self.answer(round_id)
             self.look()
             self.complete(round_id)

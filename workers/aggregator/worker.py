@@ -33,6 +33,7 @@ _LISTENS: Final[tuple[Any, ...]] = (
     TrainingRound.Opened,
     TrainingRound.UpdateAccepted,
     TrainingRound.UpdateRejected,
+    TrainingRound.ParticipantLeft,
     TrainingRound.Sealed,
     TrainingRound.Completed,
     TrainingRound.Abandoned,
@@ -131,7 +132,7 @@ class Aggregator:
                 fold.take(fact.event.device_id, _update_of(fact.event))
                 if self._fold(fact, fold) is not None:
                     _log.debug("update folded", round=str(fact.stream), updates=len(fold.updates))
-            case TrainingRound.UpdateRejected(device_id=device_id):
+            case TrainingRound.UpdateRejected(device_id=device_id) | TrainingRound.ParticipantLeft(device_id=device_id):
                 fold.drop(device_id)
             case TrainingRound.Sealed():
                 self._finish(fact, fold)

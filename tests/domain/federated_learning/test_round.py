@@ -206,3 +206,33 @@ def test_whatever_happens_every_update_counts_at_most_once_and_a_round_has_one_o
     assert names.count("Sealed") + (training_round.state_name == OPEN) <= 1
     assert names.count("Completed") + names.count("Abandoned") <= 1
     assert_replays(training_round)
+
+
+def test_a_device_that_leaves_is_not_aggregated_and_the_round_waits_for_the_others() -> None:
+    training_round = open_round(*DEVICES[:3])
+    accept(training_round, DEVICES[0])
+    training_round.leave(DEVICES[0], "device_suspended")
+    with refuses(NotAParticipant, training_round):
+        accept(training_round, DEVICES[0])
+    assert training_round.state_name == OPEN
+    accept(training_round, *DEVICES[1:3])
+    assert training_round.survivors == DEVICES[1:3]
+    assert_replays(training_round)
+
+
+def test_the_last_device_a_round_waits_for_ends_it_by_leaving() -> None:
+    enough, too_few = open_round(*DEVICES[:3]), open_round(*DEVICES[:2])
+    accept(enough, *DEVICES[:2])
+    accept(too_few, DEVICES[0])
+    enough.leave(DEVICES[2], "device_suspended")
+    too_few.leave(DEVICES[1], "device_suspended")
+    assert (enough.state_name, too_few.state_name) == (SEALED, ABANDONED)
+
+
+def test_leaving_twice_a_round_that_is_over_or_one_that_has_not_asked_changes_nothing() -> None:
+    sealed, opened = sealed_round(), open_round(*DEVICES[:3])
+    opened.leave(DEVICES[0], "device_suspended")
+    for one, device_id in ((sealed, DEVICES[0]), (opened, DEVICES[0]), (opened, DEVICES[3])):
+        before = names_of(one)
+        one.leave(device_id, "device_suspended")
+        assert names_of(one) == before

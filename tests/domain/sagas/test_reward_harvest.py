@@ -7,7 +7,9 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from domain.device_registry.device import Device
 from domain.device_registry.reputation import NEWCOMER_BP, Reputation
+from domain.device_registry.status import ACTIVE, SUSPENDED
 from domain.harvest import audit
 from domain.harvest.device import HarvestDevice
 from domain.harvest.session import HarvestSession
@@ -71,6 +73,7 @@ def test_who_does_not_know_the_answer_is_paid_nothing_and_loses_reputation(
     assert not [fact for fact in harvest.facts() if fact.topic.startswith("tokenomics.RewardClaim")]
     assert reputation_bp(harvest, device_id) < NEWCOMER_BP
     assert harvest.log.load(HarvestDevice, HarvestDevice.create_id(device_id)).valid_in_a_row == 0
+    assert harvest.log.load(Device, device_id).status == (SUSPENDED if answer else ACTIVE)
 
 
 def test_an_audit_may_be_answered_after_the_end(harvest: Harvesting) -> None:

@@ -1,0 +1,147 @@
+"""A village in which one device sells, lends itself and trains, and may be suspended."""
+
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid4
+
+from domain.federated_learning.policy import Limits
+from domain.federated_learning.round import TrainingRound
+from domain.federated_learning.service import FederatedLearningService
+from domain.harvest.policy import HarvestPolicy
+from domain.harvest.service import HarvestService
+from domain.harvest.session import HarvestSession
+from domain.kernel import derive
+from domain.marketplace.states import ACTIVE
+from domain.sagas.deadline import Deadline
+from domain.sagas.operations import SagaOperations
+from domain.sagas.process import COMPENSATE, PARKED, RETRY, Process
+from domain.sagas.reward_harvest import RewardHarvest
+from domain.sagas.suspend_device import SuspendDevice
+from infrastructure.database import Database
+from projections.marketplace import Offerings
+from projections.marketplace.of_device import DeviceOfferings
+from projections.sagas import Deadlines as DeadlineRows
+from tests.devices import enrol
+from tests.sagas import Stage
+from tests.training import Everyone, Shelf, training_request
+from tests.training_world import submission
+from workers.projector import Projector
+
+from .paying import Market
+
+SENSORS = ["battery", "power", "temperature", "cpu", "network"]
+
+
+class Suspending(Market):
+    """The saga goes by the read model of offerings, which is folded after the sagas have run: so it is always late."""
+
+    def __init__(self, url: str, database: Database) -> None:
+        super().__init__(url, database)
+        self.others = [enrol(self.registry, owner_id=self.provider_id, now=self.now) for _ in range(2)]
+        self.owners |= dict.fromkeys(self.others, self.provider_id)
+        self.harvest = HarvestService(self.log, lambda device_id: self.owners.get(device_id))
+        self.shelf: Any = Shelf()
+        directory = Everyone(self.device_id, *self.others)
+        self.training = FederatedLearningService(self.log, self.shelf, directory, Limits(max_sessions=60))
+        deadlines = self.village.deadlines
+        plans = [self.plan, RewardHarvest(deadlines), SuspendDevice(deadlines, DeviceOfferings(database))]
+        self.operations = SagaOperations(self.log, plans)
+        self.village = replace(
+            self.village, harvest=self.harvest, federated_learning=self.training, sagas=self.operations
+        )
+        self.stage.projector.close()
+        self.stage = Stage(self, plans, self.village)
+        self.stage.projector = Projector(database, [DeadlineRows(), Offerings()])
+
+    def lend(self) -> UUID:
+        """The device opens a harvest session."""
+        receipt = self.ask(
+            self.harvest.start_harvest_session, device_id=self.device_id, policy=HarvestPolicy(), sensors=SENSORS
+        )
+        assert receipt.id is not None
+        return receipt.id
+
+    def train(self) -> UUID:
+        """A round that asks the device and two others."""
+        session_id = self.ask(self.training.start_training, **training_request(self.shelf)).id
+        assert session_id is not None
+        round_id = self.ask(self.training.coordinate_training_round, session_id=session_id).id
+        assert round_id is not None
+        return round_id
+
+    def suspend(self, reason: str = "sends nonsense") -> UUID:
+        """Answers the id of the process that begins."""
+        self.ask(self.registry.suspend_device, device_id=self.device_id, reason=reason)
+        return derive("sagas.Process", SuspendDevice.name, self.stage.facts()[-1].event_id)
+
+    def submit(self, round_id: UUID, device_id: UUID) -> None:
+        """A device sends its update."""
+        self.ask(self.training.submit_update, **submission(self.log, self.shelf, round_id, device_id))
+
+    def offered(self) -> None:
+        """The device is active and sells again."""
+        self.ask(self.registry.reinstate_device, device_id=self.device_id, reason="a drill")
+        self.offering_id = self.offer()
+
+    def stand_still(self, process_id: UUID) -> None:
+        """The village does nothing for longer than the process has, and hears of that first."""
+        runner = self.stage.runner()
+        runner.step()
+        runner.close()
+        self.stage.projector.run_once()
+        self.now = self.suspension(process_id).due_at
+        self.stage.clock.tick()
+        for fact in self.stage.facts():
+            if isinstance(fact.event, Deadline.Elapsed) and fact.event.saga_id == process_id:
+                self.stage.deliver(fact)
+        self.stage.run()
+
+    def activated(self) -> UUID:
+        """A contract that runs, without the process that pays for it."""
+        contract_id = self.propose()
+        self.ask(self.market.reserve_capacity, contract_id=contract_id)
+        self.ask(self.market.reserve_contract, contract_id=contract_id, hold_id=uuid4())
+        self.ask(self.market.activate_contract, contract_id=contract_id)
+        return contract_id
+
+    def decide_over_parked(self, *process_ids: UUID) -> None:
+        """What time was over for is tried again; where it is too late for that, it is taken back."""
+        for process_id in process_ids:
+            for action in (RETRY, COMPENSATE):
+                if self.suspension(process_id).status == PARKED:
+                    assert self.standing(process_id)[1] in ("timed_out", "hold_expired")
+                    self.resolve(process_id, action)
+                    self.stage.until_quiet()
+
+    def resolve(self, process_id: UUID, action: str) -> None:
+        self.ask(self.operations.resolve_process, process_id=process_id, action=action, reason="the test asks")
+        self.stage.run()
+
+    def act(self) -> None:
+        """The sagas go on until the index has come."""
+        self.stage.run()
+        self.stage.wait(seconds=1)
+
+    def standing(self, process_id: UUID) -> tuple[str, str]:
+        return self.suspension(process_id).status, self.suspension(process_id).reason
+
+    def suspension(self, process_id: UUID) -> Process:
+        return self.log.load(Process, process_id)
+
+    def round(self, round_id: UUID) -> TrainingRound:
+        return self.log.load(TrainingRound, round_id)
+
+    def assert_idle(self) -> None:
+        """Nothing of the device goes on, and nothing of it is sold."""
+        for fact in self.stage.facts():
+            match fact.topic:
+                case "marketplace.Contract.Activated":
+                    assert self.contract(fact.stream).status != ACTIVE
+                case "harvest.HarvestSession.SessionAdmitted":
+                    assert not self.log.load(HarvestSession, fact.stream).is_open
+                case "marketplace.Offering.Published":
+                    offering = self.log.load(type(self.offering()), fact.stream)
+                    assert offering.withdrawn
+                case "federated_learning.TrainingRound.Opened":
+                    one = self.round(fact.stream)
+                    assert self.device_id in one.left or one.ended

@@ -58,7 +58,7 @@ def demo(
 ) -> None:
     """Boot a village, enrol devices, train on the MNIST digits, pay for it, and check every grain and every row.
 
-    Meanwhile three more devices lend themselves under a policy, and one owner buys compute of a fourth.
+    Meanwhile three more devices lend themselves under a policy, and one owner buys a burst over two others.
     Exit code 0 says that all of it held.
     """
     place = home or Path(tempfile.gettempdir()) / f"village-demo-{secrets.token_hex(4)}"

@@ -59,7 +59,7 @@ def scenes(run: Run, agents: Agents, settings: Settings, api_url: str) -> Iterat
         console("member", str(CUSTOMER_ID)) as customer,
         ThreadPoolExecutor(max_workers=1, thread_name_prefix="market") as pool,
     ):
-        market = Market(operator, provider, customer, CUSTOMER_ID, run.device_of(SELLER_ID), agents[-1], ended)
+        market = Market(operator, provider, customer, CUSTOMER_ID, run.devices_of(SELLER_ID), agents[-1], ended)
         try:
             yield Scenes(Harvest(run.console), pool.submit(market.trade))
         finally:

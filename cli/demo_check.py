@@ -8,6 +8,7 @@ from uuid import UUID
 
 from cli.demo_beside import CUSTOMER_ID
 from cli.demo_harvest import LENDERS, lender_of
+from cli.demo_market import SOLD
 from cli.demo_progress import Deal, Lent, Payout, Progress
 from cli.demo_run import SELLER_ID, Run
 from domain.kernel.tokens import format_tokens
@@ -171,24 +172,26 @@ def _lent_right(lent: Lent, found: Found) -> bool:
 
 
 def _trade(found: Found, run: Run) -> Check:
-    """Two contracts settled, one of them with a credit; every hold ended once, whole; the wallets agree."""
+    """A burst in full and one contract credited, all settled; every hold ended once, whole; the wallets agree."""
     deals = found.last.deals
+    together = {part.contract_id for burst in found.last.bursts if burst.state == "allocated" for part in burst.nodes}
     charged, received = (
         sum(int(deal.charged_grains) for deal in deals),
         sum(int(deal.provider_grains) for deal in deals),
     )
     customer, seller = run.wallet(CUSTOMER_ID), run.wallet(SELLER_ID)
-    earned = found.last.paid_to(run.device_of(CUSTOMER_ID))
+    earned = sum(map(found.last.paid_to, run.devices_of(CUSTOMER_ID)))
     ok = (
-        len(deals) == 2
+        len(deals) == SOLD + 1
+        and len(together) == SOLD
         and all(_settled_right(deal, found.prices) for deal in deals)
-        and sorted(int(deal.credit_grains) > 0 for deal in deals) == [False, True]
+        and all((int(deal.credit_grains) > 0) == (deal.contract_id not in together) for deal in deals)
         and customer == (earned - charged, 0)
         and seller == (received, 0)
     )
     credit = sum(int(deal.credit_grains) for deal in deals)
     return Check(
-        "contracts settled, breach credited, holds ended once",
+        "burst and contract settled, breach credited",
         ok,
         f"{format_tokens(charged)} tokens charged, {format_tokens(credit)} credited, {len(deals)} contracts",
     )

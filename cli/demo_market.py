@@ -1,7 +1,7 @@
-"""The part of the demo in which a volunteer spends what its device has earned: two contracts over a seller's device.
+"""The part of the demo in which a volunteer spends what its device has earned: on a burst, and on one contract more.
 
-The first is done in full. In the second the device is stopped while it has a job to do, and its SLA window is judged
-by what the log knows of the jobs.
+The burst is over both devices of the seller, and done in full. In the contract after it the devices are stopped while
+there is a job to do, and its SLA window is judged by what the log knows of the jobs.
 """
 
 import json
@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 SERVICE = "compute_burst"
 REGION = "market"
+SOLD = 2
 BOUGHT_MS = 6_000
 PRICE_GRAINS_PER_HOUR = 1_000_000
 PRICE_GRAINS = -(-BOUGHT_MS * PRICE_GRAINS_PER_HOUR // 3_600_000)
@@ -34,6 +35,8 @@ POLL_S = 0.25
 SLA = {"uptime_bp": 9_990, "p95_ms": 5_000, "max_interrupts_per_h": 10, "window_ms": 60_000, "penalty_bp": 0}
 
 _WALLET = "query($owner: UUID!) { wallet(ownerId: $owner) { availableGrains } }"
+_OFFERED = "query($region: String!) { offerings(first: 10, region: $region) { edges { node { offeringId } } } }"
+_BURST = "query($id: UUID!) { burst(burstId: $id) { state reason } }"
 _CONTRACT = "query($id: UUID!) { contract(contractId: $id) { state reason startedAt endedAt } }"
 _JOBS = """query($id: UUID!) { jobs(contractId: $id, first: 100) {
     edges { node { jobId state reason submittedAt endedAt usedMs } } } }"""
@@ -47,40 +50,60 @@ class Market:
     provider: Console
     customer: Console
     customer_id: UUID
-    device_id: UUID
+    device_ids: Sequence[UUID]
     seller: subprocess.Popen[bytes]
     stopping: threading.Event
 
     def trade(self) -> None:
-        """Sell and buy, until two contracts are settled. Raises DemoFailed or VillageError."""
-        self._offer()
-        first = self._bought()
-        self._worked(first)
-        self._accept(first)
-        self._settled(first)
-        second = self._bought()
-        self._worked(second)
+        """Sell and buy, until every contract is settled. Raises DemoFailed or VillageError."""
+        for device_id in self.device_ids:
+            self._offer(device_id)
+        together = self._burst()
+        self._worked(*together)
+        for contract_id in together:
+            self._accept(contract_id)
+            self._settled(contract_id)
+        alone = self._bought()
+        self._worked(alone)
         with _stopped(self.seller):
-            self._submit(second)
+            self._submit(alone)
             self._pause(STOPPED_S)
-            self._accept(second)
-        self._settled(second)
+            self._accept(alone)
+        self._settled(alone)
 
-    def _offer(self) -> None:
+    def _offer(self, device_id: UUID) -> None:
         self._command(
             self.provider, "create_service_offering",
-            offering_id=str(uuid4()), device_id=str(self.device_id), service_type=SERVICE, region=REGION, capacity=1,
+            offering_id=str(uuid4()), device_id=str(device_id), service_type=SERVICE, region=REGION, capacity=1,
             resources={"ram_mb": 256, "cpu_cores": 1, "compute_score": 0}, sla=SLA,
             price_grains_per_hour=str(PRICE_GRAINS_PER_HOUR), valid_until=_in(timedelta(hours=1)),
         )  # fmt: skip
 
+    def _burst(self) -> list[str]:
+        """Buy of all devices at once; answers the active contracts."""
+        number = len(self.device_ids)
+        self._wait("the devices are on offer", lambda: len(self._offered()) == number)
+        self._wait("the customer has earned the price of a burst", lambda: self._solvent(number))
+        burst_id = str(uuid4())
+        receipt = self._command(
+            self.customer, "allocate_compute_burst", burst_id=burst_id, nodes=number, region=REGION, **_wish(number)
+        )
+        self._wait("the burst is allocated", lambda: self._allocated(burst_id))
+        return [str(node["contract_id"]) for node in receipt["nodes"]]
+
+    def _offered(self) -> Sequence[Mapping[str, Any]]:
+        return nodes(self.customer.query(_OFFERED, region=REGION)["offerings"])
+
+    def _allocated(self, burst_id: str) -> bool:
+        found = self.customer.query(_BURST, id=burst_id)["burst"]
+        if found is not None and found["state"] == "refused":
+            raise DemoFailed(f"the burst was refused: {found['reason']}")
+        return found is not None and found["state"] == "allocated"
+
     def _bought(self) -> str:
         """Match and propose, once the customer can pay it; answers the active contract."""
         self._wait("the customer has earned the price", self._solvent)
-        wish = {
-            "service_type": SERVICE, "units": 1, "duration_ms": BOUGHT_MS, "deadline_at": _in(timedelta(minutes=30)),
-            "max_price_grains": str(PRICE_GRAINS),
-        }  # fmt: skip
+        wish = _wish()
         offering_id = self._wait("an offering serves the wish", lambda: self._matched(wish))
         bought = {name: wish[name] for name in ("units", "duration_ms", "deadline_at", "max_price_grains")}
         contract_id = str(uuid4())
@@ -88,9 +111,9 @@ class Market:
         self._wait("the contract is active", lambda: self._contract(contract_id, "active"))
         return contract_id
 
-    def _solvent(self) -> bool:
+    def _solvent(self, devices: int = 1) -> bool:
         wallet = self.customer.query(_WALLET, owner=str(self.customer_id))["wallet"]
-        return wallet is not None and int(wallet["availableGrains"]) >= PRICE_GRAINS
+        return wallet is not None and int(wallet["availableGrains"]) >= devices * PRICE_GRAINS
 
     def _matched(self, wish: Mapping[str, Any]) -> str | None:
         receipt = self._command(self.customer, "match_service_request", request_id=str(uuid4()), region=REGION, **wish)
@@ -111,9 +134,10 @@ class Market:
         )  # fmt: skip
         return job_id
 
-    def _worked(self, contract_id: str) -> None:
-        job_id = self._submit(contract_id)
-        self._wait("the job has ended", lambda: self._done(contract_id, job_id))
+    def _worked(self, *contract_ids: str) -> None:
+        """A job under each, side by side."""
+        given = [(contract_id, self._submit(contract_id)) for contract_id in contract_ids]
+        self._wait("the jobs have ended", lambda: all(self._done(*one) for one in given))
 
     def _done(self, contract_id: str, job_id: str) -> bool:
         job = next((one for one in self._jobs(contract_id) if one["jobId"] == job_id), None)
@@ -156,6 +180,13 @@ class Market:
     def _pause(self, seconds: float) -> None:
         if self.stopping.wait(seconds):
             raise DemoFailed("the demo was asked to stop")
+
+
+def _wish(devices: int = 1) -> dict[str, Any]:
+    return {
+        "service_type": SERVICE, "units": 1, "duration_ms": BOUGHT_MS, "deadline_at": _in(timedelta(minutes=30)),
+        "max_price_grains": str(devices * PRICE_GRAINS),
+    }  # fmt: skip
 
 
 def unanswered_ms(jobs: Sequence[Mapping[str, Any]], until: datetime) -> int:

@@ -26,6 +26,7 @@ PROGRESS = """query Progress($session: UUID!) {
       providerGrains releasedGrains startedAt endedAt
     } }
   }
+  bursts(first: 10) { edges { node { burstId state reason priceGrains nodes { contractId } } } }
   projections { name position head lag }
 }"""
 
@@ -101,6 +102,22 @@ class Deal(msgspec.Struct, frozen=True, rename="camel"):
     ended_at: str | None
 
 
+class Part(msgspec.Struct, frozen=True, rename="camel"):
+    """One device's part of a burst."""
+
+    contract_id: UUID
+
+
+class Burst(msgspec.Struct, frozen=True, rename="camel"):
+    """One burst; its price in grains is for all of its parts."""
+
+    burst_id: UUID
+    state: str
+    reason: str
+    price_grains: str
+    nodes: Sequence[Part]
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where the demo stands; `head` is the newest position of the log, `settled` that every read model is there."""
@@ -112,6 +129,7 @@ class Progress:
     settled: bool
     lent: Sequence[Lent] = ()
     deals: Sequence[Deal] = ()
+    bursts: Sequence[Burst] = ()
 
     @property
     def completed(self) -> list[Round]:
@@ -146,6 +164,7 @@ def progress_of(console: Console, session_id: UUID) -> Progress:
         settled=all(int(cursor["lag"]) == 0 for cursor in cursors),
         lent=msgspec.convert(nodes(data["harvestSessions"])[::-1], list[Lent], strict=False),
         deals=msgspec.convert(nodes(data["contracts"])[::-1], list[Deal], strict=False),
+        bursts=msgspec.convert(nodes(data["bursts"])[::-1], list[Burst], strict=False),
     )
 
 

@@ -18,7 +18,7 @@ import msgspec
 from cli.children import ROOT
 from cli.console import Console
 from cli.demo_harvest import LENDERS
-from cli.demo_market import REGION
+from cli.demo_market import REGION, SOLD
 from cli.demo_progress import DemoFailed, DemoStopped, Progress, nodes, progress_of
 from cli.device import DEVICE_FILE, DeviceFile, Lending
 from domain.federated_learning.manifest import mlp_manifest
@@ -52,7 +52,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Plan:
-    """The size of a demo: `devices` train; `beside` them others lend themselves, and one is sold."""
+    """The size of a demo: `devices` train; `beside` them others lend themselves, and some are sold."""
 
     devices: int
     rounds: int
@@ -63,7 +63,7 @@ class Plan:
     @property
     def everyone(self) -> int:
         """All devices, whatever they do."""
-        return self.devices + self.beside * (len(LENDERS) + 1)
+        return self.devices + self.beside * (len(LENDERS) + SOLD)
 
 
 class Beside(Protocol):
@@ -82,7 +82,7 @@ class Run:
     stopping: threading.Event
 
     def claim_devices(self, folder: Path) -> list[Host]:
-        """Get a claim for every device and lay out its folder; answers the processes, that of the sold one last."""
+        """Get a claim for every device and lay out its folder; answers the processes, that of the sold ones last."""
         hosts = [folder / f"process-{number}" for number in range(self.plan.processes)]
         for index in range(self.plan.devices):
             data = f"mnist:{index}/{self.plan.devices}"
@@ -94,7 +94,8 @@ class Run:
             place = trainers[index % len(trainers)].folder / f"lender-{index}"
             self._claim(place, lender.owner_id, region="home", lay_out=lender.lay_out)
         seller = folder / "seller"
-        self._claim(seller / "device", SELLER_ID, region=REGION)
+        for index in range(SOLD):
+            self._claim(seller / f"device-{index}", SELLER_ID, region=REGION)
         return [*trainers, Host(seller, ("--jobs", "--heartbeat", "2"))]
 
     def _claim(
@@ -112,10 +113,10 @@ class Run:
         known = DeviceFile(data, answer["claim_code"], "laptop", region, harvest)
         write_private(place / DEVICE_FILE, msgspec.json.encode(known))
 
-    def device_of(self, owner_id: UUID) -> UUID:
-        """The enrolled device of an owner who has one."""
+    def devices_of(self, owner_id: UUID) -> list[UUID]:
+        """The enrolled devices of an owner."""
         devices = nodes(self.console.query(ONLINE)["devices"])
-        return next(UUID(device["deviceId"]) for device in devices if device["ownerId"] == str(owner_id))
+        return [UUID(device["deviceId"]) for device in devices if device["ownerId"] == str(owner_id)]
 
     def wallet(self, owner_id: UUID) -> tuple[int, int]:
         """What the wallet of an owner has posted and held, in grains; zeros where there is none."""

@@ -8,7 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from rich.console import Console as Screen
-from rich.console import Group
+from rich.console import Group, JustifyMethod
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -16,14 +16,16 @@ from rich.text import Text
 
 from cli.demo_check import Outcome
 from cli.demo_harvest import lender_of
-from cli.demo_progress import Deal, Lent, Progress, Round
+from cli.demo_progress import Burst, Deal, Lent, Progress, Round
 from cli.demo_run import Plan
-from domain.kernel.tokens import format_tokens
+from domain.kernel.tokens import GRAINS_PER_TOKEN, format_tokens
 
 _BARS = "▁▂▃▄▅▆▇█"
 _RATE_WINDOW_S = 15.0
 _ROUNDS_SHOWN = 6
 _PLAIN = frozenset({"starting", "clear"})
+_PASSING = frozenset({"admitted", "stopping", "closed", "requested", "proposed", "reserved", "completed"})
+"""States that another follows at once; only that one is told."""
 
 
 class View(Protocol):
@@ -53,7 +55,7 @@ class EventRate:
 
 
 class News:
-    """Harvest sessions and contracts whose state is another than when last asked, a line each."""
+    """Harvest sessions, bursts and contracts whose state is another than when last asked, a line each."""
 
     def __init__(self) -> None:
         self._known: dict[UUID, str] = {}
@@ -61,8 +63,9 @@ class News:
     def of(self, seen: Progress) -> list[str]:
         """What is new, as it is to be printed."""
         found = [(lent.session_id, lent.state, lent_line(lent)) for lent in seen.lent]
+        found += [(burst.burst_id, burst.state, burst_line(burst)) for burst in seen.bursts]
         found += [(deal.contract_id, deal.state, deal_line(deal)) for deal in seen.deals]
-        lines = [line for key, state, line in found if self._known.get(key) != state]
+        lines = [line for key, state, line in found if self._known.get(key) != state and state not in _PASSING]
         self._known = {key: state for key, state, _ in found}
         return lines
 
@@ -81,7 +84,7 @@ class PlainView:
         for one in seen.completed:
             if one.number > self._printed:
                 self._printed = one.number
-                line = f"{_line(one)}  paid {format_tokens(seen.paid_grains)} tokens  {rate:.0f} events/s"
+                line = f"{_line(one)}  paid {_amount(seen.paid_grains)} tokens  {rate:3.0f} events/s"
                 self.step(line)
         for line in self._news.of(seen):
             self.step(line)
@@ -135,17 +138,22 @@ def lent_line(lent: Lent) -> str:
     name = str(lent.device_id)[:8] if lender is None else lender.name
     why = "" if lent.reason.kind in _PLAIN else lent.reason.text
     if lent.state == "rewarded":
-        why = f"{format_tokens(int(lent.earned_grains))} tokens for {_seconds(lent.verified_ms)}"
+        why = f"{_amount(int(lent.earned_grains))} tokens for {_seconds(lent.verified_ms)}"
     return f"harvest  {name:<11}  {lent.state}{why and ': '}{why}"
 
 
 def deal_line(deal: Deal) -> str:
-    """`market  contract 1b2c3d4e  settled: 0.00002 charged, ...`."""
-    amounts = {"credit": deal.credit_grains, "fee": deal.fee_grains, "provider": deal.provider_grains}
-    parts = [f"price {format_tokens(int(deal.agreed_price))}"]
-    if deal.state == "settled":
-        parts += [f"{name} {format_tokens(int(grains))}" for name, grains in amounts.items()]
-    return f"market   contract {str(deal.contract_id)[:8]}  {deal.state}: {', '.join(parts)}"
+    """`market   contract 1b2c3d4e  settled: charged 0.00000565, credit 0.00000000, ...`."""
+    amounts = {"charged": deal.charged_grains, "credit": deal.credit_grains, "fee": deal.fee_grains}
+    told = amounts if deal.state == "settled" else {"price": deal.agreed_price}
+    parts = ", ".join(f"{name} {_amount(int(grains))}" for name, grains in told.items())
+    return f"market   contract {str(deal.contract_id)[:8]}  {deal.state}: {parts}"
+
+
+def burst_line(burst: Burst) -> str:
+    """`market   burst 1b2c3d4e     allocated: 2 devices, price 0.00003332`."""
+    why = f"{len(burst.nodes)} devices, price {_amount(int(burst.price_grains))}"
+    return f"market   burst {str(burst.burst_id)[:8]}     {burst.state}: {burst.reason or why}"
 
 
 def _rounds_table(rounds: Sequence[Round]) -> Table:
@@ -164,20 +172,23 @@ def _rounds_table(rounds: Sequence[Round]) -> Table:
 
 def print_outcome(screen: Screen, outcome: Outcome) -> None:
     """The summary: what was paid to whom, and what held."""
-    payouts = _table("Paid to devices", "device", "rounds paid", "tokens")
+    payouts = _table("Paid to devices", "device", rounds="right", tokens="right")
     for payout in outcome.payouts:
-        payouts.add_row(str(payout.device_id), str(payout.claims), format_tokens(int(payout.paid_grains)))
-    harvest = _table("Harvest", "device", "", "ran", "verified", "paused by", "tokens")
+        payouts.add_row(str(payout.device_id), str(payout.claims), _amount(int(payout.paid_grains)))
+    harvest = _table("Harvest", "device", "", ran="right", verified="right", tokens="right", paused="left")
     for lent in outcome.lent:
         lender = lender_of(lent)
         harvest.add_row(
             str(lent.device_id)[:8], lender.name if lender else "", _seconds(lent.run_ms), _seconds(lent.verified_ms),
-            outcome.why_paused(lent) or "", format_tokens(int(lent.earned_grains)),
+            _amount(int(lent.earned_grains)), outcome.why_paused(lent) or "never",
         )  # fmt: skip
-    market = _table("Market", "contract", "used", "price", "credit", "charged", "fee", "provider")
+    amounts_of: dict[str, JustifyMethod] = dict.fromkeys(
+        ("used", "price", "credit", "charged", "fee", "provider"), "right"
+    )
+    market = _table("Market", "contract", **amounts_of)
     for deal in outcome.deals:
         amounts = (deal.agreed_price, deal.credit_grains, deal.charged_grains, deal.fee_grains, deal.provider_grains)
-        told = (format_tokens(int(grains)) for grains in amounts)
+        told = (_amount(int(grains)) for grains in amounts)
         market.add_row(str(deal.contract_id)[:8], _seconds(deal.used_ms), *told)
     checks = _table("Checks", "", "check", "found")
     for check in outcome.checks:
@@ -187,8 +198,17 @@ def print_outcome(screen: Screen, outcome: Outcome) -> None:
     screen.print(f"{verdict}: accuracy {outcome.accuracy:.1%}, {outcome.rounds} rounds, {outcome.seconds:.0f} s")
 
 
-def _table(title: str, *columns: str) -> Table:
-    return Table(*columns, title=title, title_justify="left", box=None)
+def _table(title: str, *columns: str, **justified: JustifyMethod) -> Table:
+    table = Table(*columns, title=f"\n{title}", title_justify="left", box=None, pad_edge=False)
+    for name, justify in justified.items():
+        table.add_column(name, justify=justify)
+    return table
+
+
+def _amount(grains: int) -> str:
+    """Tokens with every decimal, so that columns of them line up."""
+    whole, rest = divmod(grains, GRAINS_PER_TOKEN)
+    return f"{whole}.{rest:08d}"
 
 
 def _seconds(ms: int) -> str:

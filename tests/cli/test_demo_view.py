@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from rich.console import Console as Screen
 
-from cli.demo_progress import Deal, Lent, Payout, Progress, Reason, Round
+from cli.demo_progress import Burst, Deal, Lent, Payout, Progress, Reason, Round
 from cli.demo_run import Plan
 from cli.demo_view import EventRate, LiveView, News, PlainView, open_view, sparkline
 
@@ -40,7 +40,7 @@ def test_without_a_terminal_each_completed_round_is_printed_once() -> None:
     assert lines[0] == "starting"
     assert [line.split()[1] for line in lines[1:]] == ["1", "2", "3"]
     assert "accuracy  60.0%" in lines[1]
-    assert "paid 1.5 tokens" in lines[1]
+    assert "paid 1.50000000 tokens" in lines[1]
 
 
 def test_on_a_terminal_the_live_view_shows_rounds_accuracy_and_payouts() -> None:
@@ -59,15 +59,23 @@ def test_what_happens_to_a_lent_device_and_a_contract_is_told_once() -> None:
     lent = Lent(uuid4(), uuid4(), uuid4(), "paused", Reason("too_hot", "too hot"), 9, 9, 1, "0", "", None)
     paid = msgspec.structs.replace(lent, state="rewarded", verified_ms=9_000, earned_grains="25000000")
     deal = Deal(uuid4(), uuid4(), uuid4(), uuid4(), "active", "10", 0, "0", "0", "0", "0", "0", None, None)
-    settled = msgspec.structs.replace(deal, state="settled", credit_grains="1", fee_grains="2", provider_grains="3")
+    settled = msgspec.structs.replace(deal, state="settled", credit_grains="1", fee_grains="2", charged_grains="5")
     news = News()
     first = news.of(replace(progress(1), lent=[lent], deals=[deal]))
     assert first[0].endswith("paused: too hot")
-    assert first[1].endswith("active: price 0.0000001")
+    assert first[1].endswith("active: price 0.00000010")
     assert news.of(replace(progress(2), lent=[lent], deals=[deal])) == []
     later = news.of(replace(progress(2), lent=[paid], deals=[settled]))
-    assert later[0].endswith("rewarded: 0.25 tokens for 9.0 s")
-    assert later[1].endswith("settled: price 0.0000001, credit 0.00000001, fee 0.00000002, provider 0.00000003")
+    assert later[0].endswith("rewarded: 0.25000000 tokens for 9.0 s")
+    assert later[1].endswith("settled: charged 0.00000005, credit 0.00000001, fee 0.00000002")
+
+
+def test_a_state_that_another_follows_at_once_is_not_told() -> None:
+    burst = Burst(uuid4(), "requested", "", "20", [])
+    news = News()
+    assert news.of(replace(progress(1), bursts=[burst])) == []
+    told = news.of(replace(progress(1), bursts=[msgspec.structs.replace(burst, state="allocated")]))
+    assert [line.split(maxsplit=3)[3] for line in told] == ["allocated: 0 devices, price 0.00000020"]
 
 
 def test_the_curve_has_one_bar_for_each_value_and_stays_inside_its_glyphs() -> None:

@@ -21,7 +21,7 @@ function measured({ latest }) {
 }
 
 function Session({ session }) {
-  const limits = session.trips === 1 ? "1 limit met" : `${count(session.trips)} limits met`;
+  const limits = session.trips === 1 ? "1 limit met" : `${session.trips ? count(session.trips) : "no"} limits met`;
   const why = TELLING.has(session.state) ? session.reason.text : OVER.has(session.state) ? limits : "";
   return html`<li data-session=${session.sessionId}>
     <p><${Id} value=${session.deviceId} />

@@ -54,7 +54,7 @@ def run() -> list[Row]:
             f"append, batches of {EVENTS} events", mine, "events/s", ">= 0.6 x COPY of the same rows",
             mine >= 0.6 * limit, limit=limit, peer=middle(peers),
             note=f"CPU an event: {_us(python_s)} us in Python, {_us(server_s)} us in the server, which COPY costs "
-            f"{_us(copy_s)} us; one caller at a time; the second half of its work, packing, goes on while the server inserts",
+            f"{_us(copy_s)} us; one caller at a time; its events are packed in parts, the next while one is inserted",
         )
     ]  # fmt: skip
 

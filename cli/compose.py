@@ -84,6 +84,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     from domain.sagas.operations import SagaOperations
     from domain.sagas.pay_for_service import PayForService
     from domain.sagas.reward_harvest import RewardHarvest
+    from domain.sagas.spend_privacy import SpendPrivacy
     from domain.sagas.suspend_device import SuspendDevice
     from domain.sagas.village import Village
     from domain.tokenomics.service import TokenomicsService
@@ -108,11 +109,13 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
         log = open_event_log(url, on_flush=flushed, subject_keys=subject_keys)
         ends.callback(log.close)
         index = DeviceIndex(database)
-        participants = Participants(index, Participations(database), ExhaustedBudgets(database))
+        epsilon = settings.epsilon_micro
+        participants = Participants(index, Participations(database), ExhaustedBudgets(database, epsilon))
         blobs = BlobStore.open(settings.blob_url, home=settings.home)
         deadlines, payments = Deadlines(log), payments_of(settings)
         bought = [plan(deadlines, payments) for plan in (PayForService, AllocateBurst)]
-        plans = [*bought, RewardHarvest(deadlines), SuspendDevice(deadlines, DeviceOfferings(database))]
+        suspended = SuspendDevice(deadlines, DeviceOfferings(database))
+        plans = [*bought, RewardHarvest(deadlines), suspended, SpendPrivacy(deadlines, epsilon)]
         limits = Limits(settings.max_participants_per_round, settings.max_model_bytes)
         village = Village(
             log=log,

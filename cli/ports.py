@@ -8,14 +8,15 @@ from domain.device_registry.status import ACTIVE
 from domain.federated_learning.policy import ParticipantCriteria
 from domain.federated_learning.selection import Candidate, Survey
 from domain.kernel import AggregateNotFound, EventLog
+from domain.sagas import spend_privacy
 from infrastructure.operations import SELECTION_SECONDS
 from projections.device_registry import DeviceIndex
 from projections.federated_learning import Participations
 from projections.privacy_budgets import ExhaustedBudgets
 
 REPUTATION_SERVICE = "federated_learning"
-BUDGET_PURPOSE = "federated_learning"
-BUDGET_EXHAUSTED = "privacy_budget_exhausted"
+BUDGET_PURPOSE = spend_privacy.PURPOSE
+BUDGET_EXHAUSTED = spend_privacy.REASON
 """Why a device that meets the criteria is not asked: it, or its owner, has no privacy left to give."""
 
 

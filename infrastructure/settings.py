@@ -1,5 +1,6 @@
 """Every setting of a village, read from VILLAGE_* environment variables, with its default."""
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -57,7 +58,9 @@ class Settings(BaseSettings):
     max_participants_per_round: int = Field(default=20, ge=1, le=10_000)
     min_participants_per_round: int = Field(default=3, ge=1, le=10_000)
     round_timeout_minutes: int = Field(default=10, ge=1, le=1_440)
-    differential_privacy_epsilon: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    differential_privacy_epsilon: float = Field(
+        default=1.0, gt=0, le=1_000, allow_inf_nan=False, description="what a round takes of a device's privacy budget"
+    )
     secure_aggregation_enabled: bool = True
     supported_frameworks: Annotated[tuple[str, ...], NoDecode] = ("pytorch", "tensorflow")
     max_model_size_mb: int = Field(default=100, ge=1, le=10_000)
@@ -110,6 +113,11 @@ class Settings(BaseSettings):
     def max_model_bytes(self) -> int:
         """Upper bound of one uploaded model or update, in bytes."""
         return self.max_model_size_mb * MB
+
+    @property
+    def epsilon_micro(self) -> int:
+        """The epsilon of one participation in a round, in millionths, rounded up."""
+        return math.ceil(self.differential_privacy_epsilon * 1_000_000)
 
     @property
     def round_timeout_ms(self) -> int:

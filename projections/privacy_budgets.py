@@ -16,7 +16,8 @@ from .rows import Key, ReadModel, Row
 OPEN, EXHAUSTED = "open", "exhausted"
 
 _EXHAUSTED = """
-SELECT subject_id FROM read.privacy_budgets WHERE purpose = %s AND state = 'exhausted' AND subject_id = ANY(%s)
+SELECT subject_id FROM read.privacy_budgets
+WHERE purpose = %s AND (state = 'exhausted' OR remaining_micro < %s) AND subject_id = ANY(%s)
 """
 
 
@@ -89,15 +90,17 @@ class PrivacyBudgets(ReadModel[BudgetRow]):
 
 
 class ExhaustedBudgets:
-    """Answers who has nothing left to give for a purpose."""
+    """Answers who has less than this many millionths left to give for a purpose."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, epsilon_micro: int = 0) -> None:
         self._database = database
+        self._epsilon_micro = epsilon_micro
 
     def among(self, subject_ids: Sequence[UUID], purpose: str) -> set[UUID]:
-        """Those of these devices and people whose budget is exhausted."""
+        """Those of these devices and people whose budget is exhausted, or does not give so much."""
+        asked = (purpose, self._epsilon_micro, list(subject_ids))
         with self._database.reader.connection() as connection:
-            return {subject_id for (subject_id,) in connection.execute(_EXHAUSTED, (purpose, list(subject_ids)))}
+            return {subject_id for (subject_id,) in connection.execute(_EXHAUSTED, asked)}
 
 
 def _moved(row: BudgetRow, fact: Fact, *, granted: int = 0, reserved: int = 0, spent: int = 0) -> BudgetRow:

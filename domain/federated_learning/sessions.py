@@ -125,13 +125,13 @@ class Sessions:
         return self.log.record(session, *things, *self._released(session_id))
 
     @command
-    def leave_training(self, *, device_id: UUID, reason: str) -> Receipt:
-        """Take a device out of every round that is open."""
+    def leave_training(self, *, device_id: UUID, reason: str, round_id: UUID | None = None) -> Receipt:
+        """Take a device out of this round, or of every one that is open."""
         roster = self.log.find(SessionRoster, SessionRoster.create_id())
         changed: list[TrainingRound | TrainingSession] = []
         for session_id in sorted(roster.going) if roster is not None else ():
             session = self._session(session_id)
-            if session.open_round is None:
+            if session.open_round is None or round_id not in (None, session.open_round):
                 continue
             left = self.log.load(TrainingRound, session.open_round)
             left.leave(device_id, reason)

@@ -30,7 +30,7 @@ class Step:
     `awaits` answers until when the step still waits, or None once it can be done; it is asked again when a fact
     of the plan's `wakes_on` comes, and at that instant. A step that `parks` is never given up by the process
     alone: where it is refused or times out, an operator decides. A `do` that has more to do than fits in one
-    transaction answers True, and is called again.
+    transaction answers True, and is called again: `process.parts` says how many parts are done.
     """
 
     name: str

@@ -115,6 +115,7 @@ class Process(Aggregate, context="sagas"):
         self.due_at = due_at
         self.status = RUNNING
         self.done = 0
+        self.parts = 0
         self.attempt = 0
         self.reason = ""
         self.parked_in = RUNNING
@@ -146,7 +147,9 @@ class Process(Aggregate, context="sagas"):
 
     @event(StepContinued)
     def _step_continued(self, plan: str, name: str) -> None:
+        parts = self.parts + 1
         self._rest()
+        self.parts = parts
 
     @event(StepRetried)
     def _step_retried(self, plan: str, name: str, attempt: int, code: str, token: UUID, due_at: datetime) -> None:
@@ -193,7 +196,8 @@ class Process(Aggregate, context="sagas"):
         self.attempt = 0
 
     def _rest(self) -> None:
-        """Nothing is tried or waited for."""
+        """Nothing is tried or waited for, and of the next step nothing is done."""
+        self.parts = 0
         self.attempt = 0
         self.awaits = False
         self.waits_for = None

@@ -101,3 +101,5 @@ def test_training_asks_no_device_whose_budget_or_whose_owners_budget_is_exhauste
     assert survey() == ({ids[2]}, {BUDGET_EXHAUSTED: 2})
     office.post("privacy/grant_budget", GRANT, owners[1])
     assert survey() == ({ids[1], ids[2]}, {BUDGET_EXHAUSTED: 1})
+    directory = Participants(DeviceIndex(database), Participations(database), ExhaustedBudgets(database, 2_001))
+    assert survey() == ({ids[2]}, {BUDGET_EXHAUSTED: 2})

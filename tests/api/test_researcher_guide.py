@@ -38,6 +38,7 @@ def test_the_python_of_the_guide_starts_follows_and_fetches(site: Site, tmp_path
     lines = printed.read_text().splitlines()
     assert [line.split()[:3] for line in lines[:2]] == [["1", "completed", "3"], ["2", "completed", "3"]]
     assert "'0.weight': (200, 784)" in lines[2]
+    assert lines[3] == "[{'node': {'remainingMicro': 2500000, 'state': 'open'}}]"
 
 
 def answer_all(site: Site, devices: list[Any]) -> None:

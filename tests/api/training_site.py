@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from api import blobs, device_registry, federated_learning
+from api import blobs, device_registry, federated_learning, privacy
 from api.app import create_app
 from api.edge.context import ApiContext
 from api.edge.principals import Tokens
@@ -33,6 +33,7 @@ from domain.privacy.service import PrivacyService
 from domain.sagas.coordinate_training import CoordinateTraining
 from domain.sagas.deadline import Deadlines
 from domain.sagas.operations import SagaOperations
+from domain.sagas.spend_privacy import SpendPrivacy
 from domain.sagas.village import Village
 from domain.tokenomics.service import TokenomicsService
 from infrastructure.blobs import BlobStore
@@ -52,6 +53,7 @@ from workers.projector import Projector
 from workers.saga_runner import SagaRunner
 
 FL = "/v1/federated_learning"
+EPSILON = Settings().epsilon_micro
 Device = Applicant
 
 
@@ -180,7 +182,7 @@ def auth(device: Device) -> DeviceAuth:
 @pytest.fixture
 def site(database: Database, database_url: str, tmp_path: Path) -> Iterator[Site]:
     log, store = open_event_log(database_url), BlobStore.open(None, home=tmp_path)
-    directory = Participants(DeviceIndex(database), Participations(database), ExhaustedBudgets(database))
+    directory = Participants(DeviceIndex(database), Participations(database), ExhaustedBudgets(database, EPSILON))
     training = FederatedLearningService(log, store, directory)
     village = Village(
         log=log,
@@ -203,7 +205,7 @@ def site(database: Database, database_url: str, tmp_path: Path) -> Iterator[Site
         devices=EnrolledDevices(log),
     )
     listening, url = listen("127.0.0.1", 0)
-    serving = server(create_app(ctx, [blobs, device_registry, federated_learning]))
+    serving = server(create_app(ctx, [blobs, device_registry, federated_learning, privacy]))
     thread = threading.Thread(target=serving.run, args=([listening],))
     thread.start()
     ends = time.monotonic() + 60
@@ -211,7 +213,7 @@ def site(database: Database, database_url: str, tmp_path: Path) -> Iterator[Site
         time.sleep(0.005)
     assert serving.started, "the server did not start"
     projector = Projector(database, READ_MODELS)
-    sagas = SagaRunner(log, database, [CoordinateTraining], village)
+    sagas = SagaRunner(log, database, [CoordinateTraining, SpendPrivacy(village.deadlines, EPSILON)], village)
     aggregator = Aggregator(log, database, training, store)
     with httpx2.Client(base_url=url, timeout=60) as client:
         yield Site(url, client, ctx, log, Tokens(ctx.keys), projector, sagas, aggregator)

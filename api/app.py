@@ -59,8 +59,7 @@ log = structlog.get_logger("api")
 
 def create_app(ctx: ApiContext, contexts: Sequence[ModuleType] = ()) -> FastAPI:
     """The ASGI app. `contexts` are the modules api/<context>; cli/ chooses which of them are served."""
-    tokens, nonces, feed = Tokens(ctx.keys), Nonces(ctx.database.writer), Feed(ctx)
-    limiter = RateLimiter(ctx.rate_limits)
+    tokens, nonces, feed = Tokens(ctx.keys), Nonces(ctx.database), Feed(ctx)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -70,7 +69,6 @@ def create_app(ctx: ApiContext, contexts: Sequence[ModuleType] = ()) -> FastAPI:
             yield
             tasks.cancel_scope.cancel()
         await feed.stop()
-        limiter.close()
 
     app = FastAPI(
         title="AI Village",
@@ -82,16 +80,15 @@ def create_app(ctx: ApiContext, contexts: Sequence[ModuleType] = ()) -> FastAPI:
         redirect_slashes=False,
     )
     app.router.route_class = GatedRoute
-    app.state.gate = Gate(tokens, Devices(ctx.devices, nonces), limiter)
+    app.state.gate = Gate(tokens, Devices(ctx.devices, nonces), RateLimiter(ctx.rate_limits))
     app.state.feed = feed
     app.add_middleware(Envelope)
     problems.install(app)
-    for part in (health.router(ctx), login.router(ctx, tokens), *_routers(ctx, contexts)):
-        app.include_router(part)
-    _describe(app)
-    dashboard.mount(app)
     schema = build_schema([event_log, *contexts])
-    app.include_router(graphql_server.router(ctx, feed, schema))
+    parts = [graphql_server.router(ctx, feed, schema), *_routers(ctx, contexts)]
+    for part in (*parts, health.router(ctx), login.router(ctx, tokens), dashboard.router()):
+        app.router.routes += part.routes  # a router that is included is searched twice for each request
+    _describe(app)
     return app
 
 

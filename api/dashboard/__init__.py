@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from api.edge.gate import GatedRoute, open_to_all
 
@@ -41,8 +41,8 @@ class _File:
     etag: str
 
 
-def mount(app: FastAPI) -> None:
-    """Add the open routes `/` and `/dashboard/<file>`: files only, read once here, so no request reaches the disk."""
+def router() -> APIRouter:
+    """The open routes `/` and `/dashboard/<file>`: files only, read once here, so no request reaches the disk."""
     files = _read_files()
 
     @open_to_all()
@@ -57,7 +57,7 @@ def mount(app: FastAPI) -> None:
     routes = APIRouter(route_class=GatedRoute)
     for path in ("/", *(_PREFIX + name for name in files if name != "index.html")):
         routes.add_api_route(path, serve, methods=["GET", "HEAD"], include_in_schema=False)
-    app.include_router(routes)
+    return routes
 
 
 def _read_files() -> dict[str, _File]:

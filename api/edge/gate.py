@@ -222,7 +222,11 @@ def principal_of(request: Request) -> Principal:
     return principal
 
 
-Caller = Annotated[Principal, Depends(principal_of)]
+async def _caller(request: Request) -> Principal:
+    return principal_of(request)  # a plain function would be called in a thread
+
+
+Caller = Annotated[Principal, Depends(_caller)]
 """Declare a parameter of this type to know who asks."""
 
 

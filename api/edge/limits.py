@@ -1,17 +1,18 @@
 """Limits of the edge: how large a body may be and how often a principal may ask."""
 
+import math
 import threading
 import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from limits import RateLimitItemPerSecond
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from starlette.types import Message, Receive
 
 from .problems import BodyTooLarge, RateLimited
 
-_MAX_KEYS = 20_000
+MAX_KEYS = 20_000
+"""Principals and addresses counted at once; of more, those that asked longest ago are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class RateLimiter:
     """Moving windows in this process's memory. Safe to call from any thread."""
 
     limits: RateLimits = field(default_factory=RateLimits)
-    _storage: MemoryStorage = field(default_factory=MemoryStorage)
+    now: Callable[[], float] = time.monotonic
+    _windows: OrderedDict[tuple[str, str], deque[float]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def hit(self, kind: str, key: str) -> None:
@@ -39,20 +41,20 @@ class RateLimiter:
         Raises:
             RateLimited: the window is full; `retry_after_s` says how long to wait.
         """
-        item = RateLimitItemPerSecond(getattr(self.limits, kind), self.limits.window_s)
-        strategy = MovingWindowRateLimiter(self._storage)
+        most, window_s, now = getattr(self.limits, kind), self.limits.window_s, self.now()
         with self._lock:
-            if len(self._storage.events) > _MAX_KEYS:
-                self._storage.reset()  # forgetting all counts is the bound on memory when addresses are many
-        if strategy.hit(item, kind, key):
-            return
-        refusal = RateLimited(f"at most {item.amount} requests in {self.limits.window_s} s")
-        refusal.retry_after_s = max(1, round(strategy.get_window_stats(item, kind, key).reset_time - time.time()))
+            counted = self._windows.setdefault((kind, key), deque())
+            self._windows.move_to_end((kind, key))
+            if len(self._windows) > MAX_KEYS:
+                self._windows.popitem(last=False)
+            while counted and counted[0] <= now - window_s:
+                counted.popleft()
+            if len(counted) < most:
+                counted.append(now)
+                return
+            refusal = RateLimited(f"at most {most} requests in {window_s} s")
+            refusal.retry_after_s = max(1, math.ceil(counted[0] + window_s - now))
         raise refusal
-
-    def close(self) -> None:
-        """Stop the storage's timer."""
-        self._storage.timer.cancel()
 
 
 def bounded(receive: Receive, most: int, declared: str | None) -> Receive:

@@ -9,14 +9,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol, cast, get_args
 from uuid import UUID
 
+import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
-from psycopg_pool import ConnectionPool
+from psycopg_pool import PoolTimeout
 
 from domain.kernel.errors import Refusal
 from infrastructure import http_signatures as signatures
+from infrastructure.database import Database, Pool
+from infrastructure.database import Role as DatabaseRole
 from infrastructure.keys import Keys
 
 from .problems import (
@@ -36,6 +39,7 @@ MAX_TOKEN_LIFE = timedelta(days=366)
 _ISSUER = "village"
 _ALGORITHM = "Ed25519"  # RFC 9864: the fully specified name of what EdDSA meant here
 _MAX_TOKEN_CHARACTERS = 4_096
+_SPEND = "INSERT INTO edge.nonces (device_id, nonce, expires_at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
 _OPERATOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
@@ -145,18 +149,36 @@ class Tokens:
 class Nonces:
     """The nonces devices have used: a table, so that a replay is refused by every process and after every restart."""
 
-    def __init__(self, pool: ConnectionPool[Any]) -> None:
-        self._pool = pool
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @property
+    def _pool(self) -> Pool:
+        return self._database.pool(DatabaseRole.WRITER, autocommit=True)
 
     def spend(self, device_id: UUID, nonce: str, expires_at: datetime) -> None:
-        """Record the use of a nonce. Raises SignatureReplayed when it was used before."""
-        with self._pool.connection() as connection:
-            spent = connection.execute(
-                "INSERT INTO edge.nonces (device_id, nonce, expires_at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-                (device_id, nonce, expires_at),
-            )
-            if spent.rowcount == 0:
-                raise SignatureReplayed("this nonce was used before")
+        """Record the use of a nonce.
+
+        Raises:
+            SignatureReplayed: it was used before. psycopg.OperationalError: the database does not answer, or nobody
+            knows whose use is recorded, since the answer to the first try was lost.
+        """
+        lost: psycopg.OperationalError | None = None
+        for _ in range(2):
+            try:
+                with self._pool.connection() as connection:
+                    spent = connection.execute(_SPEND, (device_id, nonce, expires_at), prepare=True)
+            except PoolTimeout:
+                raise
+            except psycopg.OperationalError as error:
+                if lost is not None:
+                    raise
+                lost = error
+                self._pool.check()  # the server may be a new one, and every connection lost
+            else:
+                if spent.rowcount == 0:
+                    raise lost or SignatureReplayed("this nonce was used before")
+                return
 
     def purge(self, now: datetime, most: int = 10_000) -> int:
         """Forget at most `most` nonces that no signature can use any more; answers how many."""

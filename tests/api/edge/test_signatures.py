@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from api.edge.principals import Nonces
+from infrastructure.database import Role
 from infrastructure.http_signatures import content_digest_of_sha256, signature_headers
 
 from .conftest import Device, Edge
@@ -137,9 +138,19 @@ def test_a_request_that_rises_by_sequence_spends_no_nonce(edge: Edge, device: De
         assert spent.fetchone() == (0,)
 
 
+def test_a_signature_is_accepted_when_the_database_has_cut_its_idle_connections(edge: Edge, device: Device) -> None:
+    edge.client.get("/v1/sample/mine", auth=device.auth)
+    with edge.ctx.database.connect(Role.WRITER) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND query LIKE '%edge.nonces%'"
+        )
+    assert edge.client.get("/v1/sample/mine", auth=device.auth).status_code == 200
+
+
 def test_expired_nonces_are_forgotten_and_fresh_ones_kept(edge: Edge, device: Device) -> None:
     edge.client.get("/v1/sample/mine", auth=device.auth)
-    nonces = Nonces(edge.ctx.database.writer)
+    nonces = Nonces(edge.ctx.database)
     assert nonces.purge(datetime.now(UTC)) == 0
     assert nonces.purge(datetime.now(UTC) + timedelta(minutes=5)) > 0
     assert nonces.purge(datetime.now(UTC) + timedelta(minutes=5)) == 0

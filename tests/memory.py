@@ -87,7 +87,7 @@ class MemoryRecorder(ProcessRecorder):
             Fact(
                 position, stream, version, append.topic,
                 decode_event(append.topic, stream, version, append.state, at),
-                append.event_id.bytes + scope.command_id.bytes + scope.correlation_id.bytes
+                append.event_id + scope.command_id.bytes + scope.correlation_id.bytes
                 + (scope.causation_id.bytes if scope.causation_id else b""),
                 scope.actor, at,
             )

@@ -16,7 +16,7 @@ from eventsourcing.domain import (
 )
 from eventsourcing.utils import register_topic
 
-from .events import ATOMS, begun, copied, evolution_of, evolve_by, made
+from .events import ATOMS, begun, copied, evolution_of, evolve_by, made, reached_by
 from .events import Event as AnyEvent
 from .snapshot import SnapshotPolicy
 
@@ -76,13 +76,18 @@ class Aggregate(LibraryAggregate):
 
     def evolve_by(self, fact: Any) -> None:
         """Evolve by an event, in containers that no copy shares; the version stays as it is."""
-        if self._shared:
+        if self._shared and not self._spares_containers(fact):
             held = self.__dict__
             for name in [name for name, value in held.items() if type(value) not in ATOMS]:
                 if name != "_pending_events":
                     held[name] = copied(held[name])
             self._shared = False
         evolve_by(self, fact)
+
+    def _spares_containers(self, fact: Any) -> bool:
+        """Whether to evolve by an event reaches plain values of this aggregate only, as a credit does of a wallet."""
+        held, names = self.__dict__, reached_by(fact.__class__)
+        return names is not None and all(type(held.get(name, held)) in ATOMS for name in names)
 
     def collect_events(self) -> Sequence[CanMutateAggregate[UUID]]:
         """The pending events, which are pending no longer."""
@@ -93,7 +98,7 @@ class Aggregate(LibraryAggregate):
     def fact(cls, event_class: type[Any], stream: UUID, **fields: Any) -> Any:
         """An event built without loading its aggregate: for facts that commute, and for openers."""
         fact = made(event_class, stream, 1, fields)
-        if issubclass(event_class, CanInitAggregate):
+        if _opens(fact.__class__):
             fact.__dict__["originator_topic"] = cls.topic
         return fact
 
@@ -139,6 +144,11 @@ def _triggering(event_class: Any) -> Callable[..., None]:
         self._trigger(event_class, fields)
 
     return trigger
+
+
+@cache
+def _opens(event_class: Any) -> bool:
+    return issubclass(event_class, CanInitAggregate)
 
 
 @cache

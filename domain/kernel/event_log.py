@@ -29,7 +29,7 @@ from .recording import appends_of, remember
 from .scope import next_command, scope, within
 from .snapshot import restored, take
 from .turns import Turns
-from .unit import Decided, Recordable, Unit, collected
+from .unit import Decided, Recordable, Unit, collected, is_aggregate
 from .write import MAX_EVENTS_PER_COMMAND, CursorMove, Receipt, Recorder, Write
 
 A = TypeVar("A", bound=Aggregate)
@@ -133,7 +133,7 @@ class EventLog(Application[UUID]):
         Raises:
             Conflict: a stream moved on. AlreadyExists: a stream to be opened is open. LogUnavailable, LogOverloaded.
         """
-        held = {thing.id: thing for thing in things if isinstance(thing, Aggregate)}
+        held = {thing.id: thing for thing in things if is_aggregate(thing)}
         # As an idempotency key would give it back, so that the first answer and the repeated one are equal.
         receipt = Receipt(0, id or next(iter(held), None), _as_read_back(extra) if extra else {})
         facts = collected(things)
@@ -275,7 +275,7 @@ class EventLog(Application[UUID]):
 
 
 def _of(kind: type[A], aggregate: Aggregate) -> A:
-    if not isinstance(aggregate, kind):
+    if type(aggregate) is not kind and not isinstance(aggregate, kind):
         raise AggregateNotFound(f"no {kind.__name__} {aggregate.id}")
     return aggregate
 

@@ -3,10 +3,11 @@
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import cache
+from types import CodeType
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -59,8 +60,7 @@ def made(kind: Any, stream: UUID, version: int, fields: dict[str, Any]) -> Any:
         raise TypeError(f"{kind.__qualname__} has the fields {sorted(_own_fields(kind))}, not {sorted(fields)}")
     fact = object.__new__(kind)
     values = fact.__dict__
-    for name, value in fields.items():
-        values[name] = value if type(value) in ATOMS else copied(value)
+    values.update(_own(fields))
     values["originator_id"] = stream
     values["originator_version"] = version
     values["timestamp"] = kind.create_timestamp()
@@ -93,13 +93,32 @@ def evolution_of(kind: Any) -> tuple[Callable[..., Any], tuple[str, ...]]:
 
 
 @cache
+def reached_by(kind: Any) -> frozenset[str] | None:
+    """Every name that the evolve method of an event class uses; None when its code holds other code.
+
+    Whatever it reaches of its aggregate it reaches by one of these.
+    """
+    code: CodeType = evolution_of(kind)[0].__code__
+    if code.co_freevars or any(type(constant) is CodeType for constant in code.co_consts):
+        return None
+    return frozenset(code.co_names)
+
+
+@cache
 def _shared_names(evolve: Any, kind: Any) -> tuple[str, ...]:
     return tuple(name for name in inspect.signature(evolve).parameters if name in _own_fields(kind))
 
 
 def _taken(fact: Any, names: tuple[str, ...]) -> dict[str, Any]:
     values = fact.__dict__
-    return {name: value if type(value := values[name]) in ATOMS else copied(value) for name in names}
+    return _own({name: values[name] for name in names})
+
+
+def _own(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields whose containers nobody else has."""
+    if ATOMS.issuperset(map(type, fields.values())):
+        return fields
+    return {name: copied(value) for name, value in fields.items()}
 
 
 def _unchanged(_: Any) -> None: ...
@@ -116,12 +135,16 @@ def copied(value: Any) -> Any:
     if _is_shared(kind):
         return value
     if kind is dict:
-        return {key: copied(item) for key, item in value.items()}
+        return value.copy() if _all_shared(value.values()) else {key: copied(item) for key, item in value.items()}
     if kind is list:
-        return [copied(item) for item in value]
+        return value.copy() if _all_shared(value) else [copied(item) for item in value]
     if kind is set:
         return set(value)
     return copy.deepcopy(value)
+
+
+def _all_shared(items: Iterable[Any]) -> bool:
+    return all(map(_is_shared, set(map(type, items))))
 
 
 @cache

@@ -1,5 +1,6 @@
-"""Deterministic identifiers: name-based UUIDs (RFC 9562, version 5) in one namespace per kind of thing."""
+"""Identifiers: name-based UUIDs (RFC 9562, version 5) in one namespace per kind of thing, and random ones."""
 
+import os
 from functools import cache
 from hashlib import sha1
 from uuid import UUID, SafeUUID
@@ -8,7 +9,9 @@ _ROOT = UUID("5ad1a6c4-2c57-5c0b-9d0f-6f1b7d0c6a11")
 
 _UNKNOWN = SafeUUID.unknown
 _VERSION_OFF = ~(0xF000 << 64 | 0xC000 << 48)
+_VERSION_4 = 4 << 76 | 0x8000 << 48
 _VERSION_5 = 5 << 76 | 0x8000 << 48
+_DRAWN_AT_ONCE = 256
 _set = object.__setattr__
 
 
@@ -41,6 +44,20 @@ def event_id_bytes(command: int, index: int) -> bytes:
 def derive(kind: str, *parts: object) -> UUID:
     """The id of the thing of this kind with this business key; the same key always gives the same id."""
     return named(namespace(kind), "|".join(map(str, parts)))
+
+
+def random_id() -> UUID:
+    """`uuid4()`, out of a store: each look at the system's randomness gives the interpreter away to other threads."""
+    while True:
+        try:
+            return _uuid(_drawn.pop() & _VERSION_OFF | _VERSION_4)
+        except IndexError:
+            drawn = os.urandom(16 * _DRAWN_AT_ONCE)
+            _drawn.extend(int.from_bytes(drawn[at : at + 16], "big") for at in range(0, len(drawn), 16))
+
+
+_drawn: list[int] = []
+os.register_at_fork(after_in_child=_drawn.clear)  # two processes never give the same id
 
 
 def _uuid(number: int) -> UUID:

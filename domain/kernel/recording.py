@@ -43,17 +43,20 @@ def remember(
     appends: Sequence[Append],
     written: Written,
 ) -> None:
-    """Keep what was recorded as decided, move on what loose facts came to, forget what others appended to.
+    """Keep what was recorded as decided, move on what loose facts came to, forget what others appended to or is over.
 
     A unit has moved its aggregates on by its loose facts, whose versions are known only now.
     """
     aggregates = {stream.int: aggregate for stream, aggregate in held.items()}
     newest: dict[int, tuple[UUID, int]] = {}
+    over: set[int] = set()
     loose: dict[int, int] = {}
     for fact, append, version in zip(facts, appends, written.versions or repeat(0), strict=False):
         key = append.stream.int
         if version or key not in newest:
             newest[key] = (append.stream, version)
+        if fact.event.closes:
+            over.add(key)
         if append.version is None and not append.opener:
             if key not in aggregates:
                 cache.move_on(append.stream, version, fact.event)
@@ -63,6 +66,6 @@ def remember(
         aggregate = aggregates.get(key)
         if aggregate is not None and version == aggregate.version + loose.get(key, 0):
             aggregate.version = version
-            cache.put(aggregate)
+            cache.drop(stream) if key in over else cache.put(aggregate)
         elif aggregate is not None or not version:
             cache.drop(stream)

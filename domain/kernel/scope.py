@@ -1,13 +1,14 @@
 """The command scope: who asks for what, why and when. Set at the edge, read in the caller's thread."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count
-from uuid import UUID, uuid4, uuid5
+from typing import Any
+from uuid import UUID, uuid5
 
+from .ids import random_id
 from .ports import system_clock
 
 
@@ -44,7 +45,7 @@ def new_scope(
     body_hash: bytes = b"",
 ) -> CommandScope:
     """A scope for one command; ids that are not given are new, and a command correlates with itself."""
-    command_id = command_id or uuid4()
+    command_id = command_id or random_id()
     return CommandScope(
         actor=actor,
         now=now or system_clock(),
@@ -56,14 +57,20 @@ def new_scope(
     )
 
 
-@contextmanager
-def within(scope: CommandScope) -> Iterator[CommandScope]:
+class within:
     """Run the commands inside the block under this scope."""
-    token = _current.set(scope)
-    try:
-        yield scope
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_scope", "_token")
+
+    def __init__(self, scope: CommandScope) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> CommandScope:
+        self._token = _current.set(self._scope)
+        return self._scope
+
+    def __exit__(self, *why: Any) -> None:
+        _current.reset(self._token)
 
 
 def current_scope() -> CommandScope | None:

@@ -1,8 +1,7 @@
 """Turns: commands on one stream wait for each other in a process instead of conflicting in the log."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 _LOCKS = 256
@@ -15,13 +14,22 @@ class Turns:
     def __init__(self) -> None:
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
 
-    @contextmanager
-    def of(self, stream: UUID) -> Iterator[None]:
-        """Run the block when it is this stream's turn, or after 5 seconds anyhow."""
-        lock = self._locks[stream.int % _LOCKS]
-        ours = lock.acquire(timeout=MAX_WAIT_S)
-        try:
-            yield
-        finally:
-            if ours:
-                lock.release()
+    def of(self, stream: UUID) -> "Turn":
+        """Runs its block when it is this stream's turn, or after 5 seconds anyhow."""
+        return Turn(self._locks[stream.int % _LOCKS])
+
+
+class Turn:
+    """A context manager for one use."""
+
+    __slots__ = ("_lock", "_ours")
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._ours = self._lock.acquire(timeout=MAX_WAIT_S)
+
+    def __exit__(self, *why: Any) -> None:
+        if self._ours:
+            self._lock.release()

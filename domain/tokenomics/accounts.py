@@ -26,9 +26,19 @@ FEES = system_account("fees")
 INSURANCE = system_account("insurance")
 
 SYSTEM_ACCOUNT_NAMES = {system_account(name): name for name in SYSTEM_ACCOUNTS}
+_SYSTEM_NUMBERS = {account.int for account in SYSTEM_ACCOUNT_NAMES}
+
+
+def is_system(account: UUID) -> bool:
+    """Whether an account is one of the village's own."""
+    return account.int in _SYSTEM_NUMBERS
+
+
+def wallet_id_of(owner_id: UUID) -> UUID:
+    """The id of the one wallet an owner has."""
+    return _wallet_id_of(owner_id.int)
 
 
 @lru_cache(16_384)
-def wallet_id_of(owner_id: UUID) -> UUID:
-    """The id of the one wallet an owner has."""
-    return derive("tokenomics.Wallet", owner_id)
+def _wallet_id_of(owner: int) -> UUID:
+    return derive("tokenomics.Wallet", UUID(int=owner))

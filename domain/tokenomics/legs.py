@@ -6,7 +6,7 @@ from uuid import UUID
 from domain.kernel import Refusal
 from domain.kernel.tokens import positive
 
-from .accounts import FEES, INSURANCE, SYSTEM_ACCOUNT_NAMES, TREASURY
+from .accounts import FEES, INSURANCE, TREASURY, is_system
 from .reward_claim import RewardClaim
 from .transfer import Leg
 from .wallet import Wallet
@@ -33,10 +33,11 @@ def payment_legs(payer: UUID, payee: UUID, gross: int, fee: int, penalty: int = 
 
 def batch_legs(claims: Sequence[RewardClaim]) -> list[Leg]:
     """The treasury gives, each wallet gets the sum of its claims; no legs when all of them are of zero grains."""
-    due: dict[UUID, int] = {}
+    wallets = {claim.wallet_id.int: claim.wallet_id for claim in claims}
+    due = dict.fromkeys(wallets, 0)
     for claim in claims:
-        due[claim.wallet_id] = due.get(claim.wallet_id, 0) + claim.grains
-    legs = [Leg(wallet_id, grains) for wallet_id, grains in due.items() if grains]
+        due[claim.wallet_id.int] += claim.grains
+    legs = [Leg(wallets[number], grains) for number, grains in due.items() if grains]
     return [Leg(TREASURY, -sum(leg.grains for leg in legs)), *legs] if legs else []
 
 
@@ -45,5 +46,5 @@ def credits(transfer_id: UUID, legs: Iterable[Leg]) -> list[Wallet.Credited]:
     return [
         Wallet.fact(Wallet.Credited, leg.account, transfer_id=transfer_id, grains=leg.grains)
         for leg in legs
-        if leg.grains > 0 and leg.account not in SYSTEM_ACCOUNT_NAMES
+        if leg.grains > 0 and not is_system(leg.account)
     ]

@@ -113,6 +113,7 @@ class Payments:
                 Transfer.post(
                     transfer_id, "hold_capture", legs, memo=_memo(owner_id, memo), cause_event_id=scope().causation_id
                 ),
+                grains,
                 kept,
             )
 
@@ -163,6 +164,7 @@ class Payments:
                 Transfer.post(
                     transfer_id, kind, legs, memo=_memo(from_owner_id, memo), cause_event_id=scope().causation_id
                 ),
+                grains,
                 kept,
             )
 
@@ -214,9 +216,8 @@ class Payments:
             raise WalletUnknown(f"owner {owner_id} has no wallet")
         return wallet
 
-    def _pay(self, payer: Wallet, transfer: Transfer, kept: int) -> Receipt:
+    def _pay(self, payer: Wallet, transfer: Transfer, gross: int, kept: int) -> Receipt:
         """Debit, transfer and credit are one record. The payee's wallet is not loaded: a credit never refuses."""
-        gross = -next(leg.grains for leg in transfer.legs if leg.account == payer.id)
         facts = credits(transfer.id, transfer.legs)
         try:
             return self.log.record(payer, transfer, *facts, id=transfer.id, grains=str(gross), fee_grains=str(kept))

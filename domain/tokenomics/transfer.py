@@ -1,6 +1,7 @@
 """A transfer: tokens moved between accounts, once for ever, by legs that sum to zero."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Literal
 from uuid import UUID
 
@@ -135,20 +136,19 @@ def transfer_id_of(kind: Kind, *business_key: object) -> UUID:
     return derive("tokenomics.Transfer", kind, *business_key)
 
 
-def _account(leg: Leg) -> int:
-    """By its number a UUID sorts as by itself, and faster."""
-    return leg.account.int
+_account = attrgetter("account.int")
+"""By its number a UUID sorts as by itself, and faster."""
 
 
 def _check(legs: Sequence[Leg]) -> None:
     if not 2 <= len(legs) <= MAX_LEGS:
         raise TooManyLegs(f"{len(legs)} legs")
-    for leg in legs:
-        if leg.grains == 0:
-            raise ZeroLeg(f"account {leg.account}")
-        if abs(leg.grains) > MAX_GRAINS:
-            raise AmountTooLarge(f"{leg.grains} grains")
-    if len({leg.account.int for leg in legs}) != len(legs):
+    amounts = [leg.grains for leg in legs]
+    if 0 in amounts:
+        raise ZeroLeg(f"account {legs[amounts.index(0)].account}")
+    if (largest := max(map(abs, amounts))) > MAX_GRAINS:
+        raise AmountTooLarge(f"{largest} grains")
+    if len(set(map(_account, legs))) != len(legs):
         raise RepeatedAccount("an account has two legs")
-    if total := sum(leg.grains for leg in legs):
+    if total := sum(amounts):
         raise LegsDoNotSumToZero(f"off by {total} grains")

@@ -43,12 +43,16 @@ class Basket(Aggregate, context="aggregate_tests"):
     class Added(Aggregate.Event):
         item: str
 
+    class Weighed(Aggregate.Event):
+        weight: int
+
     @event(Packed)
     def __init__(self, basket_id: UUID, items: list[str]) -> None:
         self.items = items
         self.notes: dict[str, int] = {}
         self.holds: dict[str, Hold] = {}
         self.seen: set[str] = set()
+        self.weight = 0
 
     @staticmethod
     def create_id(basket_id: UUID) -> UUID:
@@ -58,6 +62,10 @@ class Basket(Aggregate, context="aggregate_tests"):
     def fill(self, items: list[str], notes: dict[str, int]) -> None:
         self.items = items
         self.notes = notes
+
+    @event(Weighed)
+    def weigh(self, weight: int) -> None:
+        self.weight += weight
 
     @event(Added)
     def add(self, item: str) -> None:
@@ -133,6 +141,15 @@ def test_a_copy_shares_the_immutable_values_so_that_it_costs_little() -> None:
     original = basket()
     original.add("a")
     assert original.clone().holds["a"] is original.holds["a"]
+
+
+def test_a_fact_that_reaches_no_container_leaves_them_shared_until_one_that_does() -> None:
+    original = basket("a")
+    copy = original.clone()
+    copy.weigh(5)
+    assert copy.items is original.items
+    copy.add("b")
+    assert ((copy.items, copy.weight), (original.items, original.weight)) == ((["a", "b"], 5), (["a"], 0))
 
 
 def test_a_container_that_is_not_a_plain_one_is_copied_too() -> None:

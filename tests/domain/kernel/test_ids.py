@@ -1,13 +1,14 @@
 """Ids that are made from others are the same for ever."""
 
+import os
 import pickle
-from uuid import UUID, uuid5
+from uuid import RFC_4122, UUID, uuid5
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.kernel import derive
-from domain.kernel.ids import event_id, namespace
+from domain.kernel.ids import event_id, namespace, random_id
 from domain.kernel.ids import named as derived
 from domain.kernel.write import MAX_EVENTS_PER_COMMAND
 
@@ -29,6 +30,20 @@ def test_a_name_based_id_is_that_of_the_standard(space: UUID, name: str) -> None
     assert (made, made.version, made.variant, str(made), hash(made)) == (
         named, 5, named.variant, str(named), hash(named),
     )  # fmt: skip
+
+
+def test_random_ids_are_those_of_the_standard_and_never_given_twice_not_even_by_a_fork() -> None:
+    drawn = [random_id() for _ in range(1_000)]
+    assert {(each.version, each.variant) for each in drawn} == {(4, RFC_4122)}
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(write, b"".join(random_id().bytes for _ in range(100)))
+        os._exit(0)
+    os.waitpid(child, 0)
+    told = os.read(read, 1_600)
+    drawn += [UUID(bytes=told[at : at + 16]) for at in range(0, 1_600, 16)]
+    drawn += [random_id() for _ in range(100)]
+    assert len(set(drawn)) == 1_200
 
 
 def test_the_same_kind_and_key_always_give_the_same_id_and_other_ones_another() -> None:

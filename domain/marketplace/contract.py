@@ -6,10 +6,10 @@ from uuid import UUID
 import msgspec
 
 from domain.kernel import Aggregate, Created, Instant, event
-from domain.kernel.time import milliseconds
 
 from . import states
-from .settlement import NOTHING, Paid, due_of, review_ends
+from .delivery import check_usage, window_ms
+from .settlement import NOTHING, Paid, check_open_to_dispute, due_of
 from .sla import RULE, Measured, SlaTerms, checked_evidence, checked_measures, credit
 from .states import ACTIVE, BREACHED, CANCELLED, COMPLETED, ENDED, EXPIRED, PROPOSED, RESERVED, SETTLED
 from .terms import Terms
@@ -141,19 +141,6 @@ class Contract(Aggregate):
         fields = {name: getattr(terms, name) for name in terms.__struct_fields__}
         return cls(contract_id=contract_id, sla_terms=fields.pop("sla"), sla_rule=RULE, **fields)
 
-    def require(self, party: str, owner_id: UUID | None) -> None:
-        """Pass for the `provider` or `customer` this contract names, and for an operator (None).
-
-        Raises:
-            ContractUnknown: to anybody else. WrongParty.
-        """
-        parties = {"provider": self.terms.provider_id, "customer": self.terms.customer_id}
-        if owner_id is None or owner_id == parties[party]:
-            return
-        if owner_id not in parties.values():
-            raise states.ContractUnknown(f"contract {self.id}")
-        raise states.WrongParty(f"this is for the {party}")
-
     def reserve(self, hold_id: UUID) -> None:
         """The money is there. Raises WrongContractState."""
         self._in(PROPOSED)
@@ -170,12 +157,6 @@ class Contract(Aggregate):
         """Pass while the service runs. Raises WrongContractState."""
         self._in(ACTIVE)
 
-    def deliverable_ms(self, now: datetime) -> int:
-        """The most that can have been delivered by now: what was bought, and no more than has passed."""
-        assert self.started_at is not None, "only what has started delivers"
-        passed_ms = milliseconds(self.started_at, self.ended_at or min(now, self.terms.deadline_at))
-        return min(self.terms.duration_ms, passed_ms)
-
     def report_usage(self, cumulative_ms: int, now: datetime) -> None:
         """What has been delivered so far; not more than was known changes nothing. All that was bought completes it.
 
@@ -183,9 +164,7 @@ class Contract(Aggregate):
             WrongContractState, UsageBeyondContract.
         """
         self._in(ACTIVE, *ENDED)
-        most = self.deliverable_ms(now)
-        if not 0 <= cumulative_ms <= most:
-            raise states.UsageBeyondContract(f"{cumulative_ms} of {most} ms")
+        check_usage(self, cumulative_ms, now)
         if cumulative_ms > self.used_ms:
             self._usage_reported(cumulative_ms=cumulative_ms)
         if self.status == ACTIVE and self.used_ms == self.terms.duration_ms:
@@ -198,13 +177,7 @@ class Contract(Aggregate):
             WrongContractState, WindowOutOfOrder, WindowNotOver, WindowIncomplete, EvidenceInvalid.
         """
         self._in(ACTIVE, *ENDED)
-        assert self.started_at is not None
-        size_ms, ends = self.terms.sla.window_ms, self.ended_at or self.terms.deadline_at
-        length_ms = min(size_ms, milliseconds(self.started_at, ends) - window * size_ms)
-        if window != self.windows or length_ms <= 0:
-            raise states.WindowOutOfOrder(f"window {window}, {self.windows} are evaluated")
-        if now < self.started_at + timedelta(milliseconds=window * size_ms + length_ms):
-            raise states.WindowNotOver(f"window {window}")
+        length_ms = window_ms(self, window, now)
         checked_measures(measured, length_ms)
         fee = self.terms.due(length_ms)
         self._window_evaluated(
@@ -242,11 +215,10 @@ class Contract(Aggregate):
         """The customer does not agree to what was reported: nothing is settled until that is decided, or review ends.
 
         Raises:
-            WrongContractState, AlreadyDisputed.
+            WrongContractState, AlreadySettled, AlreadyDisputed.
         """
+        check_open_to_dispute(self, now)
         self._in(ACTIVE, *ENDED)
-        if self.disputed or self.payable_ms is not None or (self.ended_at is not None and now >= review_ends(self)):
-            raise states.AlreadyDisputed(f"contract {self.id}")
         self._disputed(reason=reason)
 
     def decide_dispute(self, payable_ms: int, reason: str) -> None:

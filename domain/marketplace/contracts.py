@@ -9,6 +9,7 @@ from .contract import Contract
 from .offerings import Offerings
 from .settlement import Paid
 from .sla import Measured
+from .states import require_party
 from .terms import agree
 
 
@@ -128,5 +129,5 @@ class Contracts(Offerings):
 
     def _of(self, party: str, contract_id: UUID, owner_id: UUID | None) -> Contract:
         contract = self._contract(contract_id)
-        contract.require(party, owner_id)
+        require_party(contract, party, owner_id)
         return contract

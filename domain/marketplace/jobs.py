@@ -7,6 +7,7 @@ from domain.kernel import Receipt, command, scope
 from . import states
 from .contract import Contract
 from .contracts import Contracts
+from .delivery import deliverable_ms
 from .job import Job, JobUnknown
 from .work import JobSpec
 from .workload import Workload
@@ -89,7 +90,7 @@ class Jobs(Contracts):
         used_ms = contract.used_ms + job.progress(cumulative_ms)
         if contract.status != states.SETTLED:
             now = scope().now
-            contract.report_usage(min(used_ms, contract.deliverable_ms(now)), now)
+            contract.report_usage(min(used_ms, deliverable_ms(contract, now)), now)
 
     def _job_of_device(self, job_id: UUID, device_id: UUID) -> tuple[Job, Contract]:
         job = self._job(job_id)

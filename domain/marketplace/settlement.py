@@ -9,7 +9,7 @@ import msgspec
 from domain.kernel.time import milliseconds
 
 from .sla import BASIS
-from .states import BREACHED, COMPLETED
+from .states import BREACHED, COMPLETED, SETTLED, AlreadyDisputed, AlreadySettled
 
 if TYPE_CHECKING:
     from .contract import Contract
@@ -55,6 +55,15 @@ def review_ends(contract: "Contract") -> datetime:
     """Until when an ended contract may be disputed and its windows judged."""
     assert contract.ended_at is not None
     return contract.ended_at + timedelta(milliseconds=contract.terms.review_ms)
+
+
+def check_open_to_dispute(contract: "Contract", now: datetime) -> None:
+    """Pass while what was reported can be disputed. Raises AlreadySettled, AlreadyDisputed."""
+    if contract.status == SETTLED:
+        raise AlreadySettled(f"contract {contract.id}")
+    over = contract.ended_at is not None and now >= review_ends(contract)
+    if contract.disputed or contract.payable_ms is not None or over:
+        raise AlreadyDisputed(f"contract {contract.id}")
 
 
 def reviewed_until(contract: "Contract", now: datetime) -> datetime | None:

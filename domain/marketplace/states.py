@@ -1,6 +1,12 @@
 """The states of a contract, and what is refused in them."""
 
+from typing import TYPE_CHECKING
+from uuid import UUID
+
 from domain.kernel import Forbidden, NotFound, Refusal
+
+if TYPE_CHECKING:
+    from .contract import Contract
 
 PROPOSED, RESERVED, ACTIVE = "proposed", "reserved", "active"
 COMPLETED, BREACHED, CANCELLED, EXPIRED = "completed", "breached", "cancelled", "expired"
@@ -50,7 +56,27 @@ class AlreadyDisputed(Refusal):
     status = 409
 
 
+class AlreadySettled(Refusal):
+    """What was paid is final: it is disputed before."""
+
+    status = 409
+
+
 class NotDisputed(Refusal):
     """Only an open dispute is decided."""
 
     status = 409
+
+
+def require_party(contract: "Contract", party: str, owner_id: UUID | None) -> None:
+    """Pass for the `provider` or `customer` that a contract names, and for an operator (None).
+
+    Raises:
+        ContractUnknown: to anybody else. WrongParty.
+    """
+    parties = {"provider": contract.terms.provider_id, "customer": contract.terms.customer_id}
+    if owner_id is None or owner_id == parties[party]:
+        return
+    if owner_id not in parties.values():
+        raise ContractUnknown(f"contract {contract.id}")
+    raise WrongParty(f"this is for the {party}")

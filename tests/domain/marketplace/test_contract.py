@@ -27,6 +27,7 @@ from domain.marketplace.states import (
     EXPIRED,
     SETTLED,
     AlreadyDisputed,
+    AlreadySettled,
     ContractUnknown,
     DeadlineNotReached,
     DeadlineTooClose,
@@ -36,6 +37,7 @@ from domain.marketplace.states import (
     WindowOutOfOrder,
     WrongContractState,
     WrongParty,
+    require_party,
 )
 from domain.marketplace.terms import PriceBeyondLimit, SelfDealing, TermInvalid
 from tests.facts import assert_replays, facts_of, names_of, refuses
@@ -258,13 +260,13 @@ def test_a_dispute_keeps_a_contract_from_being_settled_until_it_is_decided_or_th
 
 def test_a_contract_is_hidden_from_others_and_its_parties_have_their_parts() -> None:
     contract = active()
-    contract.require("provider", PROVIDER)
-    contract.require("customer", CUSTOMER)
-    contract.require("customer", None)
+    require_party(contract, "provider", PROVIDER)
+    require_party(contract, "customer", CUSTOMER)
+    require_party(contract, "customer", None)
     with refuses(WrongParty, contract):
-        contract.require("provider", CUSTOMER)
+        require_party(contract, "provider", CUSTOMER)
     with refuses(ContractUnknown, contract):
-        contract.require("provider", uuid4())
+        require_party(contract, "provider", uuid4())
 
 
 class Life(RuleBasedStateMachine):
@@ -338,3 +340,10 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+def test_what_was_settled_is_disputed_no_more() -> None:
+    contract = active()
+    contract.call_off("device_gone", NOW)
+    with pytest.raises(AlreadySettled):
+        contract.dispute("late", NOW)

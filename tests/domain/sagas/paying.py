@@ -5,9 +5,11 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from msgspec.structs import replace
+
 from domain.device_registry.reputation import Reputation
 from domain.device_registry.service import DeviceRegistryService
-from domain.kernel import Fact, Receipt
+from domain.kernel import Fact, Receipt, new_scope, within
 from domain.marketplace.contract import Contract
 from domain.marketplace.offering import Offering, Resources
 from domain.marketplace.service import MarketplaceService
@@ -27,6 +29,9 @@ from tests.economy import Economy, assert_sound
 from tests.sagas import Stage
 from tests.trading import EVIDENCE, HOUR, HOUR_MS, PRICE, SLA, measured
 
+TEN_MINUTES = 600_000
+FEE = PRICE // 50
+NO_SLA = replace(SLA, uptime_bp=0)
 FUNDS = 2 * PRICE
 """What a customer has: two hours of one unit."""
 
@@ -112,6 +117,23 @@ class Market(Economy):
         self.now += timedelta(milliseconds=ms)
         used_ms = self.contract(contract_id).used_ms + ms
         self.ask(self.market.report_usage, contract_id=contract_id, provider_id=None, cumulative_ms=used_ms)
+        self.stage.run()
+
+    def delivered(self, ms: int = HOUR_MS, **changes: Any) -> UUID:
+        """A contract whose service was delivered for so long, and judged well."""
+        contract_id = self.running(**changes)
+        for _ in range(ms // TEN_MINUTES):
+            self.work(contract_id, TEN_MINUTES)
+            self.judge(contract_id)
+        if ms % TEN_MINUTES:
+            self.work(contract_id, ms % TEN_MINUTES)
+        return contract_id
+
+    def resolve(self, contract_id: UUID, action: str) -> None:
+        """An operator decides over the parked process of a contract."""
+        process_id = self.process(contract_id).id
+        with within(new_scope("operator:test", now=self.now)):
+            self.operations.resolve_process(process_id=process_id, action=action, reason="the test asks")
         self.stage.run()
 
     def judge(self, contract_id: UUID, **times: int) -> None:

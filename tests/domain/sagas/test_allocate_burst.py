@@ -6,6 +6,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from domain.kernel import Refusal
 from domain.marketplace.burst import (
@@ -21,10 +23,10 @@ from domain.marketplace.offering import Offering, Resources
 from domain.marketplace.service import MarketplaceService
 from domain.sagas.allocate_burst import AllocateBurst, burst_process_id_of
 from domain.sagas.operations import SagaOperations
-from domain.sagas.process import COMPENSATED, ENDED, Process
+from domain.sagas.process import COMPENSATE, COMPENSATED, ENDED, PARKED, RETRY, Process
 from infrastructure.database import Database
 from tests.devices import enrol
-from tests.sagas import Fault, Oracle, Stage
+from tests.sagas import Fault, Faults, Oracle, Stage, deliveries, faults
 from tests.trading import HOUR, HOUR_MS, PRICE, SLA
 
 from .paying import FUNDS, Market
@@ -100,6 +102,17 @@ class Bursting(Market):
 
     def free(self) -> list[int]:
         return [self.log.load(Offering, offering_id).free for offering_id in self.offerings]
+
+    def settle_parked(self) -> None:
+        """What time was over for is tried again by an operator; where the hold is over, it is taken back."""
+        found = {fact.stream for fact in self.stage.facts() if isinstance(fact.event, Process.Parked)}
+        for process_id in sorted(found):
+            for action in (RETRY, COMPENSATE):
+                if self.log.load(Process, process_id).status == PARKED:
+                    self.ask(
+                        self.operations.resolve_process, process_id=process_id, action=action, reason="the test asks"
+                    )
+                    self.stage.until_quiet()
 
     def all_or_nothing(self, burst_id: UUID) -> None:
         """What must hold of a burst whose process has ended."""
@@ -194,3 +207,62 @@ def test_a_crash_at_any_write_leaves_all_or_nothing(bursting: Bursting, funds: i
         return holds
 
     assert bursting.stage.crash_points(scenario, kinds) >= 5
+
+
+def test_funds_that_come_while_a_burst_is_tried_again_are_in_time(bursting: Bursting) -> None:
+    customer_id = bursting.given(PRICE)
+    burst_id = bursting.burst(customer_id=customer_id)
+    bursting.stage.run()
+    assert bursting.burst_process(burst_id).attempt == 1
+    bursting.given(PRICE, customer_id)
+    bursting.stage.wait(seconds=8)
+    assert (bursting.status(burst_id), bursting.states(burst_id)) == (ALLOCATED, {"active"})
+
+
+def test_a_burst_that_is_not_begun_by_its_deadline_is_refused_and_reserves_nothing(bursting: Bursting) -> None:
+    burst_id = bursting.burst(customer_id=bursting.given(PRICE))
+    bursting.stage.run()  # the devices are reserved, the funds awaited
+    assert bursting.free() == [0, 0, 0]
+    bursting.now = bursting.burst_process(burst_id).due_at
+    bursting.stage.run()
+    process = bursting.burst_process(burst_id)
+    assert (process.status, bursting.status(burst_id), bursting.free()) == (COMPENSATED, REFUSED, [1, 1, 1])
+    assert process.reason in ("timed_out", "insufficient_funds")
+    bursting.all_or_nothing(burst_id)
+
+
+def asked(bursting: Bursting, funds: int) -> Oracle:
+    """A burst over two devices that its customer can or cannot pay."""
+    burst_id = bursting.burst(nodes=2, customer_id=bursting.given(funds), price=2 * PRICE + 2)
+
+    def all_or_nothing() -> None:
+        bursting.settle_parked()
+        bursting.all_or_nothing(burst_id)
+        assert bursting.free() == [1, 1, 1]
+        if funds < PRICE:
+            assert bursting.status(burst_id) == REFUSED
+
+    return all_or_nothing
+
+
+rich_or_poor = st.sampled_from([PRICE, PRICE // 2])
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=deliveries, funds=rich_or_poor)
+def test_facts_in_any_order_and_number_give_all_or_nothing(bursting: Bursting, order: list[int], funds: int) -> None:
+    bursting.stage.until_quiet()
+    oracle = asked(bursting, funds)
+    bursting.stage.deliver_anyhow(order)
+    oracle()
+    bursting.stage.begin_again()
+    bursting.stage.until_quiet()
+    oracle()
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(broken=faults, funds=rich_or_poor)
+def test_whatever_fails_a_burst_is_all_or_nothing(bursting: Bursting, broken: Faults, funds: int) -> None:
+    oracle = asked(bursting, funds)
+    bursting.stage.survive(broken)
+    oracle()

@@ -71,7 +71,8 @@ class Parts:
 def parts(settings: Settings, name: str) -> Iterator[Parts]:
     """The services on their log and stores, closed at the end. `name` shows in the database's session list."""
     import domain.topics  # noqa: F401  (every stored topic must resolve)
-    from cli.ports import DeviceOwners, Participants
+    from cli.harvest_ports import RestingDevices
+    from cli.ports import DeviceOwners, DeviceResources, Participants
     from domain.device_registry.service import DeviceRegistryService
     from domain.federated_learning.policy import Limits
     from domain.federated_learning.service import FederatedLearningService
@@ -123,7 +124,9 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
             tokenomics=TokenomicsService(log, policy_of(settings), RewardIndex(database)),
             federated_learning=FederatedLearningService(log, blobs, participants, limits),
             harvest=HarvestService(log, DeviceOwners(log)),
-            marketplace=MarketplaceService(log, DeviceOwners(log), OfferingIndex(database)),
+            marketplace=MarketplaceService(
+                log, DeviceOwners(log), OfferingIndex(database), DeviceResources(log), RestingDevices(log)
+            ),
             deadlines=deadlines,
             monitoring=MonitoringService(log, [model.name for model in READ_MODELS]),
             sagas=SagaOperations(log, plans),
@@ -228,6 +231,7 @@ def _aggregator(settings: Settings) -> Iterator[Sequence[Runner]]:
 
 @contextmanager
 def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
+    from cli.harvest_ports import RestTime
     from domain.kernel import new_scope, within
     from infrastructure.harvest import HarvestStore
     from infrastructure.presence import PresenceStore
@@ -252,7 +256,7 @@ def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
                 HoldClock(made.village.tokenomics, MoneyIndex(made.database).due_holds).run,
                 PresenceClock(presence).run,
                 HarvestMonitor(HarvestStore(made.database, made.village.harvest)).run,
-                SlaMonitor(made.database, made.village.marketplace).run,
+                SlaMonitor(made.database, made.village.marketplace, RestTime(made.log, made.database)).run,
                 SubjectEraser(made.database, made.subject_keys).run,
                 IncidentWatch(made.village.monitoring, made.database).run,
                 LogSealer(made.database, load_sealing_keys(settings.home, settings.log_origin)).run,

@@ -8,6 +8,7 @@ from domain.device_registry.status import ACTIVE
 from domain.federated_learning.policy import ParticipantCriteria
 from domain.federated_learning.selection import Candidate, Survey
 from domain.kernel import AggregateNotFound, EventLog
+from domain.marketplace.offering import Resources
 from domain.sagas import spend_privacy
 from infrastructure.operations import SELECTION_SECONDS
 from projections.device_registry import DeviceIndex
@@ -61,8 +62,27 @@ class DeviceOwners:
         self._log = log
 
     def __call__(self, device_id: UUID) -> UUID | None:
-        try:
-            device = self._log.find(Device, device_id)
-        except AggregateNotFound:  # an id of something else
+        device = _active(self._log, device_id)
+        return None if device is None else device.owner_id
+
+
+class DeviceResources:
+    """What an active device has, asked of the log by the marketplace."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+
+    def __call__(self, device_id: UUID) -> Resources | None:
+        device = _active(self._log, device_id)
+        if device is None or device.capabilities is None:
             return None
-        return device.owner_id if device is not None and device.enrolled and device.status == ACTIVE else None
+        has = device.capabilities
+        return Resources(has.ram_mb, has.cpu_cores, has.compute_score)
+
+
+def _active(log: EventLog, device_id: UUID) -> Device | None:
+    try:
+        device = log.find(Device, device_id)
+    except AggregateNotFound:  # an id of something else
+        return None
+    return device if device is not None and device.enrolled and device.status == ACTIVE else None

@@ -46,7 +46,10 @@ class Sla:
 
 @strawberry.type
 class Offering:
-    """What a provider sells of a device: `reserved` of `capacity` units are taken. Open or withdrawn."""
+    """What a provider sells of a device: `reserved` of `capacity` units are taken. Open or withdrawn.
+
+    With `harvestPolicy` the device rests when its harvest policy says so, and that time is no failure.
+    """
 
     offering_id: UUID
     provider_id: UUID
@@ -64,6 +67,7 @@ class Offering:
     valid_until: datetime
     published_at: datetime
     position: Position
+    harvest_policy: bool
 
     @classmethod
     def of(cls, row: OfferingRow) -> "Offering":

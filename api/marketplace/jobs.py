@@ -109,7 +109,7 @@ def _devices(routes: APIRouter, ctx: ApiContext) -> None:
     ) -> Response:
         """The oldest open job of this device as a signed order, waiting up to `wait_ms` for one."""
         found = await orders.next(request.app.state.feed, caller.device_id, wait_ms)
-        if found is None or not await ctx.in_command_thread(lambda: service.job_is_open(job_id=found["job_id"])):
+        if found is None or not await ctx.in_command_thread(lambda: service.job_is_due(job_id=found["job_id"])):
             return Response(status_code=204)
         return answer(_signed(ctx, found))
 

@@ -50,7 +50,7 @@ class SlaPart(Part):
 
 
 class CreateOffering(Body):
-    """`offering_id` is the caller's choice; `owner_id` is for operators."""
+    """`offering_id` is the caller's choice; with `harvest_policy` the device may rest. `owner_id` is for operators."""
 
     offering_id: UUID
     device_id: UUID
@@ -61,6 +61,7 @@ class CreateOffering(Body):
     price_grains_per_hour: PositiveGrains
     sla: SlaPart
     valid_until: At
+    harvest_policy: bool = False
     owner_id: UUID | None = None
 
 

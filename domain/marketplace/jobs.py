@@ -1,5 +1,6 @@
 """Job commands: submit, report, end and cancel. What a job uses is usage of its contract."""
 
+from typing import Protocol
 from uuid import UUID
 
 from domain.kernel import Receipt, command, scope
@@ -13,8 +14,16 @@ from .work import JobSpec
 from .workload import Workload
 
 
+class RestingDevices(Protocol):
+    """Query port: whether a device may not work now, by the policy it lends itself under."""
+
+    def __call__(self, device_id: UUID) -> bool: ...
+
+
 class Jobs(Contracts):
     """The part of the marketplace service that is about work under a contract."""
+
+    _rests: RestingDevices | None
 
     @command
     def submit_job(self, *, job_id: UUID, contract_id: UUID, customer_id: UUID | None, spec: JobSpec) -> Receipt:
@@ -81,9 +90,10 @@ class Jobs(Contracts):
             workload.leave(job.id)
         return self.log.record(*jobs, workload)
 
-    def job_is_open(self, *, job_id: UUID) -> bool:
-        """Whether a job is still to be done, by the log. Raises JobUnknown."""
-        return not self._job(job_id).ended
+    def job_is_due(self, *, job_id: UUID) -> bool:
+        """Whether a job is still to be done, and by a device that may work, by the log. Raises JobUnknown."""
+        job = self._job(job_id)
+        return not job.ended and not (self._rests is not None and self._rests(job.device_id))
 
     def _use(self, job: Job, contract: Contract, cumulative_ms: int) -> None:
         """Usage of a job is usage of its contract, as far as so much can have been delivered."""

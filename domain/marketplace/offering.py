@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from domain.kernel import Aggregate, Created, Instant, NotFound, Refusal, Snapshot, SnapshotPolicy, Value, event
@@ -56,16 +57,18 @@ class OfferingSnapshot(Snapshot, frozen=True):
     valid_until: datetime
     reserved: dict[UUID, int]
     withdrawn: bool
+    harvest_policy: bool
 
 
 class Offering(Aggregate):
     """Capacity is reserved and released by contracts; the sum of what is reserved never exceeds it."""
 
-    snapshots = SnapshotPolicy(OfferingSnapshot, every=100)
+    snapshots = SnapshotPolicy(OfferingSnapshot, every=100, version=2)
 
     class Published(Created):
-        """`price_grains_per_hour` is for one unit."""
+        """`price_grains_per_hour` is for one unit. With `harvest_policy` the device rests when that says so."""
 
+        class_version = 2
         offering_id: UUID
         provider_id: UUID
         device_id: UUID
@@ -76,6 +79,11 @@ class Offering(Aggregate):
         price_grains_per_hour: int
         sla: SlaTerms
         valid_until: Instant
+        harvest_policy: bool
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            state["harvest_policy"] = False
 
     class Withdrawn(Aggregate.Event):
         pass
@@ -101,6 +109,7 @@ class Offering(Aggregate):
         price_grains_per_hour: int,
         sla: SlaTerms,
         valid_until: datetime,
+        harvest_policy: bool,
     ) -> None:
         self.provider_id = provider_id
         self.device_id = device_id
@@ -112,6 +121,7 @@ class Offering(Aggregate):
         self.valid_until = valid_until
         self.reserved: dict[UUID, int] = {}
         self.withdrawn = False
+        self.harvest_policy = harvest_policy
 
     @staticmethod
     def create_id(offering_id: UUID) -> UUID:
@@ -131,6 +141,7 @@ class Offering(Aggregate):
         price_grains_per_hour: int,
         sla: SlaTerms,
         valid_until: datetime,
+        harvest_policy: bool = False,
         now: datetime,
     ) -> "Offering":
         """A new offering.
@@ -159,6 +170,7 @@ class Offering(Aggregate):
             price_grains_per_hour=positive(price_grains_per_hour),
             sla=checked_terms(sla),
             valid_until=valid_until,
+            harvest_policy=harvest_policy,
         )
 
     @property

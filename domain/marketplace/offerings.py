@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from domain.kernel import EventLog, Forbidden, Receipt, command, scope
+from domain.kernel import EventLog, Forbidden, Receipt, Refusal, command, scope
 
 from .contract import Contract
 from .offering import Offering, OfferingUnknown, Resources
@@ -16,10 +16,20 @@ class DeviceNotOfProvider(Forbidden):
     """A provider offers active devices that it owns."""
 
 
+class ResourcesBeyondDevice(Refusal):
+    """A unit of an offering is at most what its device has."""
+
+
 class DeviceOwners(Protocol):
     """Query port: the owner of an active device, None where there is none."""
 
     def __call__(self, device_id: UUID) -> UUID | None: ...
+
+
+class DeviceResources(Protocol):
+    """Query port: what an active device has, None where nothing is known of it."""
+
+    def __call__(self, device_id: UUID) -> Resources | None: ...
 
 
 class Offerings:
@@ -27,6 +37,7 @@ class Offerings:
 
     log: EventLog
     _owner_of: DeviceOwners | None
+    _resources_of: DeviceResources | None
 
     @command
     def create_service_offering(
@@ -42,11 +53,17 @@ class Offerings:
         price_grains_per_hour: int,
         sla: SlaTerms,
         valid_until: datetime,
+        harvest_policy: bool = False,
     ) -> Receipt:
-        """Offer `capacity` units of a device. Refusals: DeviceNotOfProvider, those of `Offering.publish`."""
+        """Offer `capacity` units of a device; with `harvest_policy` its rest by that policy is no failure.
+
+        Raises:
+            DeviceNotOfProvider, ResourcesBeyondDevice, those of `Offering.publish`.
+        """
         assert self._owner_of is not None, "this process was composed without the owners of devices"
         if self._owner_of(device_id) != provider_id:
             raise DeviceNotOfProvider(f"device {device_id}")
+        self._check_resources(device_id, resources)
         return self.log.record(
             Offering.publish(
                 offering_id=offering_id,
@@ -59,6 +76,7 @@ class Offerings:
                 price_grains_per_hour=price_grains_per_hour,
                 sla=sla,
                 valid_until=valid_until,
+                harvest_policy=harvest_policy,
                 now=scope().now,
             )
         )
@@ -86,6 +104,14 @@ class Offerings:
         offering = self._offering(self._contract(contract_id).terms.offering_id)
         offering.release(contract_id)
         return self.log.record(offering)
+
+    def _check_resources(self, device_id: UUID, asked: Resources) -> None:
+        has = None if self._resources_of is None else self._resources_of(device_id)
+        if has is None:
+            return
+        for name in Resources.__struct_fields__:
+            if getattr(asked, name) > getattr(has, name):
+                raise ResourcesBeyondDevice(f"{name} {getattr(asked, name)}, the device has {getattr(has, name)}")
 
     def _contract(self, contract_id: UUID) -> Contract:
         found = self.log.find(Contract, contract_id)

@@ -8,8 +8,9 @@ from domain.kernel import EventLog, Receipt, command, scope
 
 from .bursts import Bursts
 from .contract import Contract
+from .jobs import RestingDevices
 from .matching import MAX_CANDIDATES, OfferingDirectory, Wish, checked
-from .offerings import DeviceOwners
+from .offerings import DeviceOwners, DeviceResources
 from .request import ServiceRequest
 
 
@@ -20,14 +21,23 @@ class MarketplaceService(Bursts):
         log: the village's event log.
         owner_of: the query port that says whose a device is; a process that publishes no offerings has none.
         directory: the query port of the open offerings; a process that matches no requests has none.
+        resources_of: the query port that says what a device has; without it no offering is compared with it.
+        rests: the query port that says whether a device may not work now; without it none rests.
     """
 
     def __init__(
-        self, log: EventLog, owner_of: DeviceOwners | None = None, directory: OfferingDirectory | None = None
+        self,
+        log: EventLog,
+        owner_of: DeviceOwners | None = None,
+        directory: OfferingDirectory | None = None,
+        resources_of: DeviceResources | None = None,
+        rests: RestingDevices | None = None,
     ) -> None:
         self.log = log
         self._owner_of = owner_of
         self._directory = directory
+        self._resources_of = resources_of
+        self._rests = rests
 
     @command
     def match_service_request(self, *, request_id: UUID, customer_id: UUID, wish: Wish) -> Receipt:

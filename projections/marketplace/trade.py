@@ -35,6 +35,7 @@ class OfferingRow(Row, frozen=True):
     valid_until: datetime
     published_at: datetime
     position: int
+    harvest_policy: bool
 
 
 class Offerings(ReadModel[OfferingRow]):
@@ -161,6 +162,7 @@ def _offered(made: Offering.Published, fact: Fact) -> OfferingRow:
         valid_until=made.valid_until,
         published_at=fact.recorded_at,
         position=fact.position,
+        harvest_policy=made.harvest_policy,
     )
 
 

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from api import audit, device_registry, federated_learning, marketplace, monitoring, privacy, sagas, tokenomics
 from api.app import create_app
 from api.edge.context import ApiContext
-from cli.ports import DeviceOwners
+from cli.ports import DeviceOwners, DeviceResources
 from domain.device_registry.service import DeviceRegistryService
 from domain.federated_learning.service import FederatedLearningService
 from domain.harvest.service import HarvestService
@@ -111,7 +111,9 @@ class Office:
             device_registry=DeviceRegistryService(self.log),
             tokenomics=TokenomicsService(self.log, None, RewardIndex(database)),
             federated_learning=FederatedLearningService(self.log, blobs, cast(Any, None)),
-            marketplace=MarketplaceService(self.log, DeviceOwners(self.log), OfferingIndex(database)),
+            marketplace=MarketplaceService(
+                self.log, DeviceOwners(self.log), OfferingIndex(database), DeviceResources(self.log)
+            ),
             monitoring=MonitoringService(self.log, [model.name for model in self.models]),
             deadlines=deadlines,
             sagas=SagaOperations(self.log, plans),

@@ -199,6 +199,9 @@ def test_what_cannot_be_bought_is_refused_by_name_and_nothing_is_recorded(stall:
 
 def test_only_the_owner_of_a_device_offers_it_and_withdraws_the_offering(stall: Stall) -> None:
     assert stall.offer(stall.customer).json()["code"] == "device_not_of_provider"
+    for name, most in (("ram_mb", 4_096), ("cpu_cores", 4), ("compute_score", 12_000)):
+        beyond = {"ram_mb": 1, "cpu_cores": 1, "compute_score": 1} | {name: most + 1}
+        assert stall.offer(resources=beyond).json()["code"] == "resources_beyond_device"
     assert stall.offer(price_grains_per_hour="0").json()["code"] == "request_invalid"
     assert stall.offer(sla=SLA | {"uptime_bp": 10_001}).json()["code"] == "sla_invalid"
     assert stall.offer(service_type="mining").json()["code"] == "offering_invalid"

@@ -95,7 +95,7 @@ class DeviceAgent:
                     )  # fmt: skip
                     tasks.create_task(self._for_ever(lambda: self._poll(client, work)))
                 if self._settings.jobs:
-                    jobs = Jobs(identity.device_id, client, self._state, self._log)
+                    jobs = Jobs(identity.device_id, client, self._state, self._log, self._may_work)
                     tasks.create_task(self._for_ever(lambda: self._work(jobs)))
                 if self._lends is not None:
                     self._harvest = self._lends.harvest(client)
@@ -158,7 +158,7 @@ class DeviceAgent:
 
     async def _poll(self, client: VillageClient, work: Participation) -> None:
         started = time.monotonic()
-        if self._harvest is not None and not self._harvest.may_work:
+        if not self._may_work():
             await asyncio.sleep(_LENDING_POLL_S)
             return
         assignment = await client.assignment(self._settings.wait_ms)
@@ -166,7 +166,14 @@ class DeviceAgent:
             # A village that answers at once must not be asked without pause.
             await asyncio.sleep(max(0.0, _MIN_POLL_S - (time.monotonic() - started)))
 
+    def _may_work(self) -> bool:
+        """Whether its policy lets it work, if it lends itself."""
+        return self._lends is None or (self._harvest is not None and self._harvest.may_work)
+
     async def _work(self, jobs: Jobs) -> None:
+        if not self._may_work():
+            await asyncio.sleep(_LENDING_POLL_S)
+            return
         try:
             worked = await jobs.work(self._settings.wait_ms)
         except (OrderForged, JobInvalid, ValueError) as unfit:

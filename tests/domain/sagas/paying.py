@@ -72,7 +72,7 @@ class Market(Economy):
     def ask(self, command: Any, **arguments: Any) -> Receipt:
         return self.stage.ask(command, **arguments)
 
-    def offer(self, capacity: int = 4, sla: SlaTerms = SLA) -> UUID:
+    def offer(self, capacity: int = 4, sla: SlaTerms = SLA, **more: Any) -> UUID:
         """Publish an offering at ten grains a millisecond."""
         offering_id = uuid4()
         self.ask(
@@ -87,6 +87,7 @@ class Market(Economy):
             price_grains_per_hour=PRICE,
             sla=sla,
             valid_until=self.now + 8_760 * HOUR,
+            **more,
         )
         return offering_id
 

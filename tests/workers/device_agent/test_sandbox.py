@@ -79,6 +79,27 @@ def test_a_job_beyond_its_time_is_ended(tmp_path: Path, limit: str, least: int) 
     assert (ending.outcome, ending.reason) == ("failed", f"{limit}_limit")
 
 
+def test_a_job_stands_still_while_its_device_rests(tmp_path: Path) -> None:
+    limits = JobLimits(cpu_ms=500, wall_ms=MINUTES, memory_mb=2_048)
+    sandbox = Sandbox(JobSpec("hash_search", FOR_EVER, {}, limits), tmp_path)
+    sandbox.rest(resting=True)
+    sandbox.rest(resting=True)
+    state = Path(f"/proc/{sandbox._process.pid}/stat")
+    ends = time.monotonic() + 60
+    while state.read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < ends, "the job does not stand still"
+        time.sleep(0.01)
+    assert sandbox.poll() is None
+    used_ms = sandbox.used_ms
+    time.sleep(0.05)
+    assert (sandbox.poll(), sandbox.used_ms) == (None, used_ms)
+    sandbox.rest(resting=False)
+    while (ending := sandbox.poll()) is None:
+        time.sleep(0.01)
+    sandbox.close()
+    assert ending.reason == "cpu_limit"
+
+
 def test_a_job_beyond_its_memory_is_ended(tmp_path: Path) -> None:
     ending = ended(tmp_path, "matrix_benchmark", {"seed": 1, "size": 4_096, "rounds": 1}, memory_mb=512)
     assert (ending.outcome, ending.reason) == ("failed", "memory_limit")

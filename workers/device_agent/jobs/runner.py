@@ -5,8 +5,9 @@ import hashlib
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from structlog.typing import FilteringBoundLogger
@@ -28,11 +29,20 @@ _KEY = "village_jobs.key"
 class Jobs:
     """Works for one device. A job that was cut off is done again from its start, and is not paid twice for that.
 
-    The village's key is pinned in the device's folder when it is first asked for.
+    The village's key is pinned in the device's folder when it is first asked for. While the device may not work, the
+    job stands still.
     """
 
-    def __init__(self, device_id: UUID, client: VillageClient, state: DeviceState, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        device_id: UUID,
+        client: VillageClient,
+        state: DeviceState,
+        log: FilteringBoundLogger,
+        may_work: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._device_id, self._client, self._state, self._log = device_id, client, state, log
+        self._may_work = may_work
         self._folder = state.folder / "jobs"
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700)
@@ -72,6 +82,7 @@ class Jobs:
     async def _watched(self, order: JobOrder, sandbox: Sandbox) -> Ending | None:
         reported = time.monotonic()
         while (ending := sandbox.poll()) is None:
+            sandbox.rest(resting=not self._may_work())
             await asyncio.sleep(_WATCH_S)
             if time.monotonic() - reported >= REPORT_S:
                 if not await self._report(order, sandbox.used_ms):
@@ -82,7 +93,7 @@ class Jobs:
     async def _report(self, order: JobOrder, used_ms: int) -> bool:
         """Say what the job has used; whether it is still wanted."""
         body = {"job_id": str(order.job_id), "cumulative_ms": used_ms}
-        answer = await self._client.command(f"{_PATH}/report_job_usage", body, f"job-{order.job_id}-{used_ms}")
+        answer = await self._client.command(f"{_PATH}/report_job_usage", body, f"job-{uuid4()}")
         return bool(answer.get("wanted", False))
 
     async def _hand_in(self, order: JobOrder, ending: Ending) -> None:

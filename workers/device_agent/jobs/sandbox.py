@@ -54,6 +54,8 @@ class Sandbox:
         )
         self.used_ms = 0
         self._reason: str | None = None
+        self._rests_since: float | None = None
+        self._rested_s = 0.0
 
     def poll(self) -> Ending | None:
         """How it ended, or None while it runs within its limits."""
@@ -64,6 +66,16 @@ class Sandbox:
         self._process.returncode = os.waitstatus_to_exitcode(status)
         self._use(usage.ru_utime + usage.ru_stime)
         return self._ending(self._process.returncode)
+
+    def rest(self, *, resting: bool) -> None:
+        """Let it stand still, or go on; its wall time stands still meanwhile."""
+        if self._process.returncode is not None or resting == (self._rests_since is not None):
+            return
+        os.killpg(self._process.pid, signal.SIGSTOP if resting else signal.SIGCONT)
+        now = time.monotonic()
+        if self._rests_since is not None:
+            self._rested_s += now - self._rests_since
+        self._rests_since = now if resting else None
 
     def kill(self, reason: str) -> None:
         """End it now, for a reason."""
@@ -80,7 +92,8 @@ class Sandbox:
 
     @property
     def _wall_ms(self) -> int:
-        return round((time.monotonic() - self._started) * 1_000)
+        until = time.monotonic() if self._rests_since is None else self._rests_since
+        return round((until - self._started - self._rested_s) * 1_000)
 
     def _watch(self) -> None:
         times = psutil.Process(self._process.pid).cpu_times()

@@ -84,8 +84,9 @@ def create_app(ctx: ApiContext, contexts: Sequence[ModuleType] = ()) -> FastAPI:
     app.state.feed = feed
     app.add_middleware(Envelope)
     problems.install(app)
-    schema = build_schema([event_log, *contexts])
-    parts = [graphql_server.router(ctx, feed, schema), *_routers(ctx, contexts)]
+    served = _started(ctx, contexts)
+    schema = build_schema([event_log, *(module for module, _ in served)])
+    parts = [graphql_server.router(ctx, feed, schema), *(routes for _, routes in served if routes)]
     for part in (*parts, health.router(ctx), login.router(ctx, tokens), dashboard.router()):
         app.router.routes += part.routes  # a router that is included is searched twice for each request
     _describe(app)
@@ -100,8 +101,16 @@ def _describe(app: FastAPI) -> None:
         return answer(app.openapi())
 
 
-def _routers(ctx: ApiContext, contexts: Sequence[ModuleType]) -> list[APIRouter]:
-    return [module.router(ctx) for module in contexts if hasattr(module, "router")]
+def _started(ctx: ApiContext, contexts: Sequence[ModuleType]) -> list[tuple[ModuleType, APIRouter | None]]:
+    """Each context with its routes. One that fails is left out with its schema and stops no other."""
+    started = []
+    for module in contexts:
+        try:
+            started.append((module, module.router(ctx) if hasattr(module, "router") else None))
+        except Exception as error:
+            log.exception("a context is left out", context=module.__name__, error=type(error).__name__)
+            ctx.left_out.append(module.__name__.rpartition(".")[2])
+    return started
 
 
 async def _purge_for_ever(ctx: ApiContext, nonces: Nonces) -> None:

@@ -23,6 +23,8 @@ HEALTHY_S: Final = 30.0
 MAX_CRASHES: Final = 10
 LOG_BYTES: Final = 10_000_000
 LINE_BYTES: Final = 65_536
+# What never stays up and is not vital is tried again this often.
+LONG_PAUSE_S: Final = 60.0
 
 log = structlog.get_logger("supervisor")
 
@@ -63,8 +65,9 @@ class LogFile:
 class Child:
     """One process `village WORDS`. Start it from the main thread: it is told when that thread dies."""
 
-    def __init__(self, name: str, words: Sequence[str], log_file: LogFile) -> None:
+    def __init__(self, name: str, words: Sequence[str], log_file: LogFile, *, vital: bool = True) -> None:
         self.name = name
+        self.vital = vital
         self.words = [*words, "--supervised"]
         self.crashes = 0
         self._log_file = log_file
@@ -99,16 +102,17 @@ class Child:
     def watch(self, environment: Mapping[str, str]) -> None:
         """Starts it again when it has ended, after a pause that doubles with every crash.
 
-        Raises `ChildFailed` when it never stays up.
+        Raises `ChildFailed` when it never stays up and the village cannot be without it.
         """
         if self._process is None or self._process.poll() is None:
             return
         now = time.monotonic()
         if self._again_at == 0.0:
             self.crashes = 1 if now - self._started_at > HEALTHY_S else self.crashes + 1
-            if self.crashes > MAX_CRASHES:
+            given_up = self.crashes > MAX_CRASHES
+            if given_up and self.vital:
                 raise ChildFailed(f"{self.name} crashed {self.crashes} times:\n{self._log_file.last_lines()}")
-            pause = min(MAX_BACKOFF_S, 0.1 * 2 ** (self.crashes - 1))
+            pause = LONG_PAUSE_S if given_up else min(MAX_BACKOFF_S, 0.1 * 2 ** (self.crashes - 1))
             log.warning("a process ended", process=self.name, code=self._process.returncode, restart_in_s=pause)
             self._again_at = now + pause
         if now >= self._again_at:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 from pydantic import SecretStr
 
+from cli import contexts
 from cli.errors import CommandFailed
 from infrastructure.archive import archive_store, read_archive_at
 from infrastructure.settings import Settings
@@ -159,17 +160,9 @@ def payments_of(settings: Settings) -> "PaymentPolicy":
 
 @contextmanager
 def api_app(settings: Settings) -> "Iterator[FastAPI]":
-    """The API with every context of the village."""
+    """The API of the contexts that run here."""
     import api.audit
     import api.blobs
-    import api.device_registry
-    import api.federated_learning
-    import api.harvest
-    import api.marketplace
-    import api.monitoring
-    import api.privacy
-    import api.sagas
-    import api.tokenomics
     from api.app import ApiContext, create_app
     from cli.edge_ports import EnrolledDevices
     from infrastructure.keys import load_keys
@@ -185,25 +178,22 @@ def api_app(settings: Settings) -> "Iterator[FastAPI]":
             devices=EnrolledDevices(made.log),
             verifiers=lambda: load_sealing_keys(settings.home, settings.log_origin).verifiers,
             subject_keys=made.subject_keys,
+            elsewhere=contexts.elsewhere(settings),
         )
-        contexts = [
-            api.device_registry, api.federated_learning, api.harvest, api.marketplace, api.monitoring, api.privacy,
-            api.sagas, api.tokenomics,
-        ]  # fmt: skip
-        yield create_app(ctx, [api.audit, api.blobs, *contexts])
+        served, ctx.left_out = contexts.modules("api", contexts.running(settings))
+        yield create_app(ctx, [api.audit, api.blobs, *served])
 
 
 @contextmanager
 def _projector(settings: Settings) -> Iterator[Sequence[Runner]]:
     import domain.topics  # noqa: F401
     from infrastructure.database import Database
-    from projections.catalogue import READ_MODELS
     from workers.projector import Projector
 
     assert settings.database_url is not None
     url = settings.database_url.get_secret_value()
     with Database(url, pool_size=settings.pool_size, application="village-projector") as database:
-        yield [Projector(database, READ_MODELS).run]
+        yield [Projector(database, contexts.read_models(settings)).run]
 
 
 @contextmanager
@@ -213,8 +203,8 @@ def _saga_runner(settings: Settings) -> Iterator[Sequence[Runner]]:
     from workers.saga_runner import Handler, SagaRunner
 
     with parts(settings, "saga-runner") as made:
-        sagas: list[Handler] = [CoordinateTraining, RewardTraining, *made.village.sagas.plans]
-        yield [SagaRunner(made.log, made.database, sagas, made.village).run]
+        every: list[Handler] = [CoordinateTraining, RewardTraining, *made.village.sagas.plans]
+        yield [SagaRunner(made.log, made.database, contexts.sagas(settings, every), made.village).run]
 
 
 @contextmanager
@@ -231,37 +221,12 @@ def _aggregator(settings: Settings) -> Iterator[Sequence[Runner]]:
 
 @contextmanager
 def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
-    from cli.harvest_ports import RestTime
-    from domain.kernel import new_scope, within
-    from infrastructure.harvest import HarvestStore
-    from infrastructure.presence import PresenceStore
     from infrastructure.sealing_keys import load_sealing_keys
-    from projections.tokenomics.queries import MoneyIndex
-    from workers.deadline_clock import DeadlineClock
-    from workers.harvest_monitor import HarvestMonitor
-    from workers.hold_clock import HoldClock
-    from workers.incident_watch import IncidentWatch
     from workers.log_sealer import LogSealer
-    from workers.presence_clock import PresenceClock
-    from workers.sla_monitor import SlaMonitor
-    from workers.subject_eraser import SubjectEraser
 
-    with parts(settings, "clock") as made:
-        with within(new_scope("system:clock")):
-            made.village.tokenomics.genesis()
-        presence = PresenceStore(made.database, made.village.device_registry)
-        with _bus_relay(made) as relay:
-            yield [
-                DeadlineClock(made.village.deadlines, made.database).run,
-                HoldClock(made.village.tokenomics, MoneyIndex(made.database).due_holds).run,
-                PresenceClock(presence).run,
-                HarvestMonitor(HarvestStore(made.database, made.village.harvest)).run,
-                SlaMonitor(made.database, made.village.marketplace, RestTime(made.log, made.database)).run,
-                SubjectEraser(made.database, made.subject_keys).run,
-                IncidentWatch(made.village.monitoring, made.database).run,
-                LogSealer(made.database, load_sealing_keys(settings.home, settings.log_origin)).run,
-                *relay,
-            ]
+    with parts(settings, "clock") as made, _bus_relay(made) as relay:
+        sealer = LogSealer(made.database, load_sealing_keys(settings.home, settings.log_origin))
+        yield [*contexts.clocks(made), sealer.run, *relay]
 
 
 @contextmanager

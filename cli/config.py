@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cli.contexts import chosen
 from cli.errors import told_plainly
 from infrastructure.settings import PREFIX, Settings, shown, warnings
 
@@ -18,10 +19,11 @@ def show(json_output: Json = False) -> None:
     """Every setting with its value; secrets show only whether they are set."""
     with told_plainly():
         settings = Settings()
+        values = shown(settings) | {"contexts": chosen(settings)}
     if json_output:
-        typer.echo(json.dumps({"settings": shown(settings), "warnings": warnings()}, default=list))
+        typer.echo(json.dumps({"settings": values, "warnings": warnings()}, default=list))
         return
-    for name, value in shown(settings).items():
+    for name, value in values.items():
         text = "" if value is None else ",".join(value) if isinstance(value, tuple) else str(value)
         source = "set" if name in settings.model_fields_set else "default"
         typer.echo(f"{PREFIX + name.upper():<38} {source:<8} {text}")
@@ -32,7 +34,7 @@ def show(json_output: Json = False) -> None:
 def check(json_output: Json = False) -> None:
     """Whether the settings are valid; exit code 1 if not. Variables without effect are named."""
     with told_plainly():
-        Settings()
+        chosen(Settings())
     if json_output:
         typer.echo(json.dumps({"ok": True, "warnings": warnings()}))
         return

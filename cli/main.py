@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -42,11 +43,15 @@ PARTS = {
 }
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Contexts = Annotated[
+    str | None,
+    typer.Option(help="The part of the village to run, by commas; all of it by default (VILLAGE_CONTEXTS)."),
+]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
 
 @app.command()
-def up(json_output: Json = False) -> None:
+def up(json_output: Json = False, contexts: Contexts = None) -> None:
     """Run a whole village on this machine until it is stopped (Ctrl-C)."""
     from cli.up import log_to_stderr
     from cli.up import up as run_village
@@ -64,29 +69,39 @@ def up(json_output: Json = False) -> None:
 
     log_to_stderr(as_json=json_output)
     with told_plainly():
+        _choose(contexts)
         config.tell_warnings()
         run_village(Settings(), tell)
 
 
 @app.command()
-def api(supervised: Supervised = False) -> None:
+def api(contexts: Contexts = None, supervised: Supervised = False) -> None:
     """Run only the API, on servers that run already (VILLAGE_DATABASE_URL)."""
     from cli.processes import run_api
 
     with told_plainly():
+        _choose(contexts)
         run_api(supervised=supervised)
 
 
 @app.command()
 def worker(
     name: Annotated[str, typer.Argument(help="projector, saga-runner, aggregator or clock")],
+    contexts: Contexts = None,
     supervised: Supervised = False,
 ) -> None:
     """Run only one worker, on servers that run already (VILLAGE_DATABASE_URL)."""
     from cli.processes import run_worker
 
     with told_plainly():
+        _choose(contexts)
         run_worker(name, supervised=supervised)
+
+
+def _choose(contexts: str | None) -> None:
+    """As if it had been set in the environment."""
+    if contexts is not None:
+        os.environ["VILLAGE_CONTEXTS"] = contexts
 
 
 def _pass_on(ctx: typer.Context) -> None:

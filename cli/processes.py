@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from cli import contexts
 from cli.children import end_with_supervisor
 from cli.compose import WORKERS, Runner, api_app, require_database
 from cli.errors import CommandFailed
@@ -34,7 +35,10 @@ def run_worker(name: str, *, supervised: bool) -> None:
     compose = WORKERS.get(name)
     if compose is None:
         raise CommandFailed(f"There is no worker {name!r}: {', '.join(WORKERS)}")
-    settings = require_database(Settings())
+    given = Settings()
+    if name not in contexts.workers(given, WORKERS):
+        raise CommandFailed(f"The worker {name} belongs to none of the contexts {', '.join(contexts.chosen(given))}")
+    settings = require_database(given)
     configure(settings.log_level)
     traces.configure(settings.otlp_url, name)
     stopping = threading.Event()
@@ -81,7 +85,9 @@ def run_api(*, supervised: bool) -> None:
     from infrastructure.discovery import registered
     from infrastructure.metrics import announced
 
-    settings = require_database(Settings())
+    given = Settings()
+    contexts.chosen(given)
+    settings = require_database(given)
     configure(settings.log_level)
     traces.configure(settings.otlp_url, "api")
     with api_app(settings) as app:

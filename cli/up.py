@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from cli import contexts
 from cli.children import Child, LogFile
 from cli.compose import WORKERS
 from cli.errors import CommandFailed
@@ -72,8 +73,10 @@ class Supervisor:
     def start(self) -> None:
         """Starts everything and waits until the API is ready.
 
-        Raises HomeInUse, ServerFailed, NotReady, ChildFailed or psycopg.OperationalError; nothing is left running.
+        Raises ContextUnknown, ContextLacking, HomeInUse, ServerFailed, NotReady, ChildFailed or
+        psycopg.OperationalError; nothing is left running.
         """
+        contexts.chosen(self.settings)
         try:
             home = self.settings.home
             make_home(home, account_for(home / "postgres", self.settings.server_user))
@@ -132,14 +135,15 @@ class Supervisor:
             write_private(home / "nats.url", f"{self._nats.url}\n", None)
         return {
             "VILLAGE_HOME": str(home),
+            "VILLAGE_CONTEXTS": ",".join(given.contexts),
             "VILLAGE_DATABASE_URL": _url(self._postgres, given.database_url),
             "VILLAGE_NATS_URL": _url(self._nats, given.nats_url),
         }
 
     def _start_children(self, logs: Path, names: Sequence[str]) -> None:
-        for name in names:
+        for name in contexts.workers(self.settings, names):
             words = ["api"] if name == "api" else ["worker", name]
-            child = Child(name, words, LogFile(logs / f"{name}.log"))
+            child = Child(name, words, LogFile(logs / f"{name}.log"), vital=not contexts.is_of_a_context(name))
             self._children.append(child)
             child.start(self._environment)
 

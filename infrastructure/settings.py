@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     blob_url: str | None = Field(
         default=None, description="s3://bucket/prefix or another object store; none = files in home"
     )
+    contexts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="which part of the village runs here, by commas; none = all of it"
+    )
     server_user: str | None = Field(default=None, description="account of the embedded servers when started as root")
 
     # The edge.
@@ -93,7 +96,7 @@ class Settings(BaseSettings):
     service_name: str = ""
     service_port: int = 8080
 
-    @field_validator("supported_frameworks", mode="before")
+    @field_validator("contexts", "supported_frameworks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """Lists are written with commas: pytorch,tensorflow."""

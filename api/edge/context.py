@@ -43,7 +43,9 @@ class ApiContext:
     """The API's collaborators.
 
     `village` holds the services commands go to; `database` the pools queries use; `devices` answers a device's
-    public key; `verifiers` the keys that may have signed checkpoints of the log; `subject_keys` open personal text.
+    public key; `verifiers` the keys that may have signed checkpoints of the log; `subject_keys` open personal text;
+    `elsewhere` the consumers of the log that this part of a village does not run; `left_out` the contexts that failed
+    to start.
     """
 
     village: "Village"
@@ -55,6 +57,8 @@ class ApiContext:
     verifiers: Callable[[], list[Verifier]] = list
     subject_keys: SubjectKeys | None = None
     version: str = "0.1.0"
+    elsewhere: frozenset[str] = frozenset()
+    left_out: list[str] = field(default_factory=list)
     rate_limits: RateLimits = field(default_factory=RateLimits)
     _commands: CapacityLimiter | None = None
     _queries: CapacityLimiter | None = None

@@ -75,7 +75,8 @@ async def _database(ctx: ApiContext) -> dict[str, Any]:
 
 async def _consumers(ctx: ApiContext) -> dict[str, Any]:
     head, found = await consumers(ctx)
-    behind = [consumer.name for consumer in found if consumer.lag_events > MAX_LAG_EVENTS]
+    late = {consumer.name for consumer in found if consumer.lag_events > MAX_LAG_EVENTS}
+    behind = sorted(late - ctx.elsewhere)
     return {
         "ok": not behind,
         "behind": behind,
@@ -151,13 +152,15 @@ def router(ctx: ApiContext) -> APIRouter:
     @routes.get("/readyz")
     @probe
     async def readyz() -> Response:
-        """Each thing this process needs, with its time; 503 unless all are well, and who is `behind`."""
+        """Each thing this process needs, with its time; 503 unless all are well, and who is `behind`.
+
+        A context that could not start is `left_out` and does not make the others unready."""
         nonlocal looking
         if looking is None or looking.done():
             looking = asyncio.create_task(checks(ctx))
         done = await asyncio.shield(looking)  # all who ask meanwhile share one look: probes are not rate-limited
         ok = all(check["ok"] for check in done)
-        return answer({"ok": ok, "checks": done}, 200 if ok else 503)
+        return answer({"ok": ok, "checks": done, "left_out": ctx.left_out}, 200 if ok else 503)
 
     @routes.get("/version")
     @probe

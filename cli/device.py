@@ -12,10 +12,12 @@ import msgspec
 import structlog
 import typer
 
+from domain.device_registry.evidence import METHODS
 from domain.harvest.policy import PolicyInvalid, checked
 from domain.harvest.sample import SAMPLE_EVERY
 from infrastructure.http_signatures import DeviceAuth
 from workers.device_agent.agent import AgentSettings
+from workers.device_agent.benchmarks import measure_evidence
 from workers.device_agent.client import ApiRefused, ApiUnavailable, VillageClient, open_http
 from workers.device_agent.data import DataUnavailable
 from workers.device_agent.enrolment import Applicant, rotate_key
@@ -111,6 +113,17 @@ def host(
     except (OSError, msgspec.DecodeError) as error:
         raise typer.BadParameter(f"a {DEVICE_FILE} cannot be read: {error}") from error
     _run(devices, AgentSettings(api, heartbeat, jobs=jobs), plain_http, json)
+
+
+@app.command()
+def measure(
+    folder: Annotated[Path, typer.Argument(help="A folder on the disk to measure; nothing is left in it.")],
+) -> None:
+    """Measure this machine and show the evidence that a device of it would sign; nothing is told to anybody."""
+    _, evidence = measure_evidence(folder)
+    for one in evidence.measurements:
+        typer.echo(f"{one.method:<12} {one.version} {one.value:>9,} {METHODS[one.method, one.version].unit}")
+    typer.echo(f"{evidence.cpu_cores} cores, {evidence.ram_mb:,} MiB of memory")
 
 
 @app.command("rotate-key")

@@ -44,7 +44,7 @@ class Participants:
         )
         willing = self._willing(found.device_ids)
         past = self._past.counts(willing)
-        candidates = [Candidate(device_id, past.get(device_id, 0)) for device_id in willing]
+        candidates = [Candidate(one, past.get(one, 0), one in found.measured) for one in willing]
         spent = len(found.device_ids) - len(willing)
         return Survey(candidates, found.position, found.refused | ({BUDGET_EXHAUSTED: spent} if spent else {}))
 

@@ -25,6 +25,9 @@ _AT_LEAST = {
     "min_compute_score": "compute_score >= %(min_compute_score)s",
     "max_latency_ms": "latency_ms <= %(max_latency_ms)s",
     "geographic_region": "region = %(geographic_region)s",
+    "min_matrix_mflops": "matrix_mflops >= %(min_matrix_mflops)s",
+    "min_memory_mb_s": "memory_mb_s >= %(min_memory_mb_s)s",
+    "min_disk_mb_s": "disk_mb_s >= %(min_disk_mb_s)s",
 }
 _CONTAINS = {
     "required_capabilities": "capabilities @> %(required_capabilities)s::jsonb",

@@ -13,6 +13,7 @@ from psycopg.types.json import set_json_loads
 
 from domain.device_registry.criteria import DeviceCriteria, Mismatch, mismatches
 from domain.device_registry.device import DEGRADED, OFFLINE, ONLINE, Device
+from domain.device_registry.evidence import METHODS
 from domain.device_registry.reputation import Reputation, Standing
 from domain.device_registry.status import ACTIVE, RETIRED, SUSPENDED
 from domain.kernel.fact import Fact
@@ -31,7 +32,8 @@ MAX_EXPLAINED = 100
 class DeviceRow(Row, frozen=True):
     """A device that has enrolled, whatever its status.
 
-    `evidence` holds the sums behind `reputation`: [good, bad] in billionths by service.
+    `evidence` holds the sums behind `reputation`: [good, bad] in billionths by service. `benchmark` is the evidence of
+    what the device has measured of itself, with its signature; empty when it brought none.
     """
 
     device_id: UUID
@@ -55,6 +57,10 @@ class DeviceRow(Row, frozen=True):
     position: int
     status: str
     status_reason: str
+    benchmark: dict[str, Any]
+    matrix_mflops: int | None
+    memory_mb_s: int | None
+    disk_mb_s: int | None
 
 
 class Devices(ReadModel[DeviceRow]):
@@ -71,6 +77,7 @@ class Devices(ReadModel[DeviceRow]):
         Device.Reinstated,
         Device.Retired,
         Device.CapabilitiesChanged,
+        Device.Benchmarked,
         Device.WentOnline,
         Device.WentDegraded,
         Device.WentOffline,
@@ -111,6 +118,10 @@ def _enrolled(event: Device.Enrolled, position: int) -> DeviceRow:
         position=position,
         status=ACTIVE,
         status_reason="",
+        benchmark={},
+        matrix_mflops=None,
+        memory_mb_s=None,
+        disk_mb_s=None,
     )
 
 
@@ -118,6 +129,8 @@ def _changes(row: DeviceRow, event: Any) -> dict[str, Any]:
     match event:
         case Device.CapabilitiesChanged():
             return msgspec.structs.asdict(event.capabilities)
+        case Device.Benchmarked():
+            return _benchmarked(event)
         case Device.KeyRotated():
             return {"ed25519_pub": event.ed25519_pub}
         case Device.Suspended():
@@ -138,6 +151,11 @@ def _changes(row: DeviceRow, event: Any) -> dict[str, Any]:
             return _weighed(row, event)
 
 
+def _benchmarked(event: Device.Benchmarked) -> dict[str, Any]:
+    told = msgspec.to_builtins(event.evidence) | {"signature": event.signature}
+    return {"benchmark": told, **{method.quantity: None for method in METHODS.values()}, **event.evidence.quantities}
+
+
 def _weighed(row: DeviceRow, event: Reputation.EvidenceRecorded) -> dict[str, Any]:
     standing = Standing(*row.evidence.get(event.service, (0, 0))).after(
         good=event.good, weight_bp=event.weight_bp, rule_version=event.rule_version
@@ -149,9 +167,13 @@ def _weighed(row: DeviceRow, event: Reputation.EvidenceRecorded) -> dict[str, An
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """Which devices meet criteria at a position, and how many of all devices fail each criterion that was asked."""
+    """Which devices meet criteria at a position, and how many of all devices fail each criterion that was asked.
+
+    `measured` are those that brought evidence for what they declare.
+    """
 
     device_ids: list[UUID]
+    measured: set[UUID]
     position: int
     all_devices: int
     refused: dict[str, int]
@@ -178,14 +200,15 @@ class DeviceIndex:
     def survey(self, criteria: DeviceCriteria, *, limit: int = MAX_CANDIDATES) -> Survey:
         """The ids of the devices that match, rising, and why the others do not, from one snapshot."""
         conditions = asked(criteria)
-        ids = sql.SQL("SELECT device_id FROM {}").format(self._table)
+        ids = sql.SQL("SELECT device_id, benchmark <> '{{}}' FROM {}").format(self._table)
         with self._snapshot() as connection:
             position = self._position(connection)
             records = _matching(connection, ids, conditions, None, limit)
             total, *failing = self._counted(connection, conditions)
         names = [condition.criterion for condition in conditions]
         return Survey(
-            device_ids=[device_id for (device_id,) in records],
+            device_ids=[device_id for device_id, _ in records],
+            measured={device_id for device_id, evident in records if evident},
             position=position,
             all_devices=total,
             refused={name: number for name, number in zip(names, failing, strict=True) if number},

@@ -1,12 +1,15 @@
 """The device registry over GraphQL: devices by criteria, and why a device does not match. Members see their own."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
+import msgspec
 import strawberry
 
 from api.edge.graphql import AsOf, Condition, Connection, Info, Listing, Position, equals
 from domain.device_registry.criteria import DeviceCriteria, checked_criteria, mismatches
+from domain.device_registry.evidence import METHODS, Evidence
 from domain.device_registry.reputation_rule import Standing
 from projections.device_criteria import Asked, asked, unmet
 from projections.device_health import HEALTH
@@ -57,6 +60,9 @@ class DeviceCriteriaInput:
     max_latency_ms: int | None = None
     geographic_region: str | None = None
     availability_required: bool = True
+    min_matrix_mflops: int | None = None
+    min_memory_mb_s: int | None = None
+    min_disk_mb_s: int | None = None
 
     def value(self) -> DeviceCriteria:
         """The criteria, within their bounds. Raises CriteriaInvalid."""
@@ -71,7 +77,44 @@ class DeviceCriteriaInput:
                 max_latency_ms=self.max_latency_ms,
                 geographic_region=self.geographic_region,
                 availability_required=self.availability_required,
+                min_matrix_mflops=self.min_matrix_mflops,
+                min_memory_mb_s=self.min_memory_mb_s,
+                min_disk_mb_s=self.min_disk_mb_s,
             )
+        )
+
+
+@strawberry.type
+class Measurement:
+    """What a benchmark gave, in its unit, and when."""
+
+    quantity: str
+    method: str
+    version: int
+    value: int
+    unit: str
+    measured_at: datetime
+
+
+@strawberry.type
+class Benchmark:
+    """The evidence a device has signed: the cores and the memory in MiB it found, and what it measured with them."""
+
+    cpu_cores: int
+    ram_mb: int
+    measurements: list[Measurement]
+    signature: str
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> "Benchmark":
+        evidence = msgspec.convert({name: told[name] for name in Evidence.__struct_fields__}, Evidence)
+        found = [
+            Measurement(quantity=how.quantity, unit=how.unit, **msgspec.structs.asdict(one))
+            for one in evidence.measurements
+            for how in (METHODS[one.method, one.version],)
+        ]
+        return cls(
+            cpu_cores=evidence.cpu_cores, ram_mb=evidence.ram_mb, measurements=found, signature=told["signature"]
         )
 
 
@@ -123,6 +166,11 @@ class Device:
     status_reason: str
     position: Position
     row: strawberry.Private[DeviceRow]
+
+    @strawberry.field
+    def benchmark(self) -> Benchmark | None:
+        """What the device has measured of itself; null when it brought no evidence."""
+        return Benchmark.of(self.row.benchmark) if self.row.benchmark else None
 
     @strawberry.field
     def reputation(self) -> list[ServiceReputation]:

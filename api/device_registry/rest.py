@@ -6,13 +6,14 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from api.edge.commands import Body, Milliseconds, Reason, answer, command_scope, own_or_named, run_command
 from api.edge.context import ApiContext
 from api.edge.gate import Caller, GatedRoute, allow, open_to_all
 from domain.device_registry import capabilities, enrolment
 from domain.device_registry.capabilities import Capabilities
+from domain.device_registry.evidence import Evidence, Measurement
 from domain.kernel import Receipt, within
 from infrastructure.presence import MAX_LATENCY_MS, MAX_SEQUENCE, PresenceStore
 
@@ -75,10 +76,33 @@ class RotateKey(Body):
     proof: Encoded
 
 
+class MeasurementBody(Body):
+    """What a method in a version gave, in its unit. The registry says what is possible."""
+
+    method: Annotated[str, Field(max_length=64)]
+    version: Annotated[int, Field(strict=True)]
+    value: Annotated[int, Field(strict=True)]
+    measured_at: AwareDatetime
+
+
+class EvidenceBody(Body):
+    """Cores and MiB the device found, what it measured, and its Ed25519 signature over both in base64."""
+
+    cpu_cores: Annotated[int, Field(strict=True)]
+    ram_mb: Annotated[int, Field(strict=True)]
+    measurements: Annotated[list[MeasurementBody], Field(max_length=16)]
+    signature: Encoded
+
+    def value(self) -> Evidence:
+        found = [Measurement(**one.model_dump()) for one in self.measurements]
+        return Evidence(cpu_cores=self.cpu_cores, ram_mb=self.ram_mb, measurements=found)
+
+
 class UpdateCapabilities(Body):
-    """All capabilities as they are now."""
+    """All capabilities as they are now, and evidence for them."""
 
     capabilities: CapabilitiesBody
+    evidence: EvidenceBody | None = None
 
 
 class Heartbeat(Body):
@@ -153,11 +177,12 @@ def router(ctx: ApiContext) -> APIRouter:
     @routes.post("/update_capabilities")
     @allow("device")
     async def update_capabilities(request: Request, caller: Caller, body: UpdateCapabilities) -> Response:
-        """What the device can do now."""
+        """What the device can do now, and what it has measured that shows it."""
         command = ctx.village.device_registry.update_capabilities
-        return await run_command(
-            ctx, request, command, device_id=caller.device_id, capabilities=body.capabilities.value()
-        )
+        given: dict[str, Any] = {"device_id": caller.device_id, "capabilities": body.capabilities.value()}
+        if body.evidence is not None:
+            given |= {"evidence": body.evidence.value(), "signature": body.evidence.signature}
+        return await run_command(ctx, request, command, **given)
 
     @routes.post("/heartbeat")
     @allow("device", replay="sequence")

@@ -7,6 +7,7 @@ from domain.kernel import Refusal, Value
 
 from .capabilities import MAX_COMPUTE_SCORE, MAX_CPU_CORES, MAX_RAM_MB, MAX_TAGS, is_tag
 from .device import ONLINE
+from .evidence import METHODS
 from .latency import LATENCY_CLASSES_MS
 from .reputation import NEWCOMER_BP, SERVICES
 from .status import ACTIVE
@@ -20,7 +21,8 @@ class DeviceCriteria(Value, frozen=True):
     """What a device has to have. What is None or empty is not asked.
 
     Scores are in milli-units, reputations in basis points per service, latency in ms. A device whose latency is not
-    known does not meet a latency bound; one without evidence has the reputation of a newcomer.
+    known does not meet a latency bound; one without evidence has the reputation of a newcomer. The last three are
+    about what was measured: a device that brings no such evidence does not meet them.
     """
 
     min_ram_mb: int | None = None
@@ -32,6 +34,9 @@ class DeviceCriteria(Value, frozen=True):
     max_latency_ms: int | None = None
     geographic_region: str | None = None
     availability_required: bool = True
+    min_matrix_mflops: int | None = None
+    min_memory_mb_s: int | None = None
+    min_disk_mb_s: int | None = None
 
 
 class Candidate(Protocol):
@@ -57,6 +62,12 @@ class Candidate(Protocol):
     def region(self) -> str: ...
     @property
     def presence(self) -> str: ...
+    @property
+    def matrix_mflops(self) -> int | None: ...
+    @property
+    def memory_mb_s(self) -> int | None: ...
+    @property
+    def disk_mb_s(self) -> int | None: ...
 
 
 class Mismatch(Value, frozen=True):
@@ -99,6 +110,13 @@ def mismatches(criteria: DeviceCriteria, device: Candidate) -> list[Mismatch]:
         found.append(Mismatch("geographic_region", criteria.geographic_region, device.region))
     if criteria.availability_required and device.presence != ONLINE:
         found.append(Mismatch("availability_required", ONLINE, device.presence))
+    for name, least, measured in (
+        ("min_matrix_mflops", criteria.min_matrix_mflops, device.matrix_mflops),
+        ("min_memory_mb_s", criteria.min_memory_mb_s, device.memory_mb_s),
+        ("min_disk_mb_s", criteria.min_disk_mb_s, device.disk_mb_s),
+    ):
+        if least is not None and (measured is None or measured < least):
+            found.append(Mismatch(name, str(least), "not measured" if measured is None else str(measured)))
     return found
 
 
@@ -115,6 +133,8 @@ def checked_criteria(criteria: DeviceCriteria) -> DeviceCriteria:
     _within("min_cpu_cores", criteria.min_cpu_cores, MAX_CPU_CORES)
     _within("min_compute_score", criteria.min_compute_score, MAX_COMPUTE_SCORE)
     _within("max_latency_ms", criteria.max_latency_ms, MAX_LATENCY_MS)
+    for method in METHODS.values():
+        _within(f"min_{method.quantity}", getattr(criteria, f"min_{method.quantity}"), method.most)
     for name in ("required_capabilities", "required_frameworks"):
         names = getattr(criteria, name)
         if len(names) > MAX_TAGS or not all(map(is_tag, names)):

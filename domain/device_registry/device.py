@@ -8,6 +8,7 @@ from domain.kernel import Aggregate, Created, Instant, NotFound, Refusal, event
 
 from .capabilities import Capabilities, checked, is_tag
 from .enrolment import ClaimAlreadyUsed, ClaimExpired, ClaimExpiryInvalid, KeyUnchanged, check_keys, check_signing_key
+from .evidence import Evidence, check_borne_out, check_evidence_signature, checked_evidence
 from .latency import LATENCY_CLASSES_MS, LatencyInvalid
 from .status import ACTIVE, REFUSALS, RETIRED, SUSPENDED, DeviceRetired, checked_reason
 
@@ -68,6 +69,12 @@ class Device(Aggregate):
     class CapabilitiesChanged(Aggregate.Event):
         capabilities: Capabilities
 
+    class Benchmarked(Aggregate.Event):
+        """What the device has measured of itself; `signature` is by its key of the time over `evidence_text`."""
+
+        evidence: Evidence
+        signature: str
+
     class WentOnline(Aggregate.Event):
         seen_at: Instant
 
@@ -92,6 +99,7 @@ class Device(Aggregate):
         self.ed25519_pub = ""
         self.x25519_pub = ""
         self.capabilities: Capabilities | None = None
+        self.evidence: Evidence | None = None
         self.status = ACTIVE
         self.presence = OFFLINE
         self.seen_at: datetime | None = None
@@ -217,16 +225,34 @@ class Device(Aggregate):
         """Record what the device can do now, unless it is what is known.
 
         Raises:
-            CapabilitiesInvalid, and what `require_active` does.
+            CapabilitiesInvalid, CapabilitiesBeyondEvidence, and what `require_active` does.
         """
         self.require_active()
         wanted = checked(capabilities)
+        if self.evidence is not None:
+            check_borne_out(wanted, self.evidence)
         if wanted != self.capabilities:
             self._capabilities_changed(capabilities=wanted)
 
     @event(CapabilitiesChanged)
     def _capabilities_changed(self, capabilities: Capabilities) -> None:
         self.capabilities = capabilities
+
+    def prove(self, evidence: Evidence, signature: str, now: datetime) -> None:
+        """Record what the device has measured of itself.
+
+        Raises:
+            MeasurementMethodUnknown, MeasurementImpossible, EvidenceTimeInvalid, EvidenceSignatureInvalid, and what
+            `require_active` does.
+        """
+        self.require_active()
+        checked_evidence(evidence, self.evidence, now)
+        check_evidence_signature(self.ed25519_pub, self.device_id, evidence, signature)
+        self._benchmarked(evidence=evidence, signature=signature)
+
+    @event(Benchmarked)
+    def _benchmarked(self, evidence: Evidence, signature: str) -> None:
+        self.evidence = evidence
 
     def see(self, seen_at: datetime) -> None:
         """The device has sent a heartbeat. Raises what `require_active` does."""

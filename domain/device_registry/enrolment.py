@@ -164,7 +164,7 @@ def check_proof(*, challenge: str, code: str, ed25519_pub: str, x25519_pub: str,
     Raises:
         EnrolmentProofInvalid, PublicKeyMalformed.
     """
-    if not _signed(ed25519_pub, proof, proof_text(challenge, code, ed25519_pub, x25519_pub)):
+    if not is_signed(ed25519_pub, proof, proof_text(challenge, code, ed25519_pub, x25519_pub)):
         raise EnrolmentProofInvalid("the proof does not verify with ed25519_pub")
 
 
@@ -175,13 +175,14 @@ def check_rotation(*, challenge: str, device_id: UUID, old: str, new: str, signa
         RotationSignatureInvalid, RotationProofInvalid, PublicKeyMalformed.
     """
     text = rotation_text(challenge, device_id, old, new)
-    if not _signed(old, signature, text):
+    if not is_signed(old, signature, text):
         raise RotationSignatureInvalid("the signature does not verify with the present key")
-    if not _signed(new, proof, text):
+    if not is_signed(new, proof, text):
         raise RotationProofInvalid("the proof does not verify with ed25519_pub")
 
 
-def _signed(ed25519_pub: str, signature: str, text: bytes) -> bool:
+def is_signed(ed25519_pub: str, signature: str, text: bytes) -> bool:
+    """Whether a signature in base64 is by this key over this text. Raises PublicKeyMalformed."""
     key = Ed25519PublicKey.from_public_bytes(_key("ed25519_pub", ed25519_pub))
     try:
         key.verify(base64.b64decode(signature, validate=True), text)

@@ -1,16 +1,18 @@
-"""Commands on what a device may do: suspend, reinstate, retire, and a new key in place of the old one."""
+"""Commands on what a device may do and can do: suspend, reinstate, retire, a new key, capabilities and evidence."""
 
 from uuid import UUID
 
-from domain.kernel import EventLog, Receipt, command
+from domain.kernel import EventLog, Receipt, command, scope
 
+from .capabilities import Capabilities
 from .device import Device, DeviceUnknown
 from .enrolment import check_rotation
+from .evidence import Evidence
 from .status import DeviceOfAnother
 
 
 class Lifecycle:
-    """The part of the service that is about status and keys."""
+    """The part of the service that is about status, keys and capabilities."""
 
     log: EventLog
 
@@ -66,6 +68,21 @@ class Lifecycle:
         check_rotation(
             challenge=challenge, device_id=device_id, old=known, new=ed25519_pub, signature=signature, proof=proof
         )
+        return self.log.record(device)
+
+    @command
+    def update_capabilities(
+        self, *, device_id: UUID, capabilities: Capabilities, evidence: Evidence | None = None, signature: str = ""
+    ) -> Receipt:
+        """Record what a device can do now, and the evidence for it when it brings some.
+
+        Raises:
+            DeviceUnknown, CapabilitiesInvalid, CapabilitiesBeyondEvidence, and what `Device.prove` does.
+        """
+        device = self._device(device_id)
+        if evidence is not None:
+            device.prove(evidence, signature, scope().now)
+        device.change_capabilities(capabilities)
         return self.log.record(device)
 
     def _device(self, device_id: UUID) -> Device:

@@ -1,4 +1,4 @@
-"""The device registry's commands and its one question; status and keys are in lifecycle.py."""
+"""The device registry's commands and its one question; status, keys and capabilities are in lifecycle.py."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -75,13 +75,6 @@ class DeviceRegistryService(Lifecycle):
         enrolment.check_proof(
             challenge=challenge, code=claim_code, ed25519_pub=ed25519_pub, x25519_pub=x25519_pub, proof=proof
         )
-        return self.log.record(device)
-
-    @command
-    def update_capabilities(self, *, device_id: UUID, capabilities: Capabilities) -> Receipt:
-        """Record what a device can do now. Raises DeviceUnknown, CapabilitiesInvalid and what `require_active` does."""
-        device = self._device(device_id)
-        device.change_capabilities(capabilities)
         return self.log.record(device)
 
     @command

@@ -11,7 +11,10 @@ from domain.kernel import Refusal, Value
 
 from .policy import ParticipantCriteria, RoundPolicy
 
-RULES = "federated_learning.selection/1: all criteria met; fewest past rounds first; then sha256(seed|device_id)"
+RULES = (
+    "federated_learning.selection/2: all criteria met; fewest past rounds first; then what is measured before what is"
+    " declared; then sha256(seed|device_id)"
+)
 BEYOND_MAXIMUM = "beyond_max_participants"
 MAX_CANDIDATES = 10_000
 
@@ -21,10 +24,11 @@ class TooFewParticipants(Refusal):
 
 
 class Candidate(Value, frozen=True):
-    """A device that meets the criteria, and in how many rounds it was a participant before."""
+    """A device that meets the criteria, in how many rounds it was a participant before, and if it brought evidence."""
 
     device_id: UUID
     participations: int
+    measured: bool = False
 
 
 class Survey(Value, frozen=True):
@@ -82,5 +86,9 @@ def seed_of(session_id: UUID, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{session_id}|{number}".encode()).digest()[:8]) >> 1
 
 
-def _rank(candidate: Candidate, seed: int) -> tuple[int, bytes]:
-    return candidate.participations, hashlib.sha256(f"{seed}|{candidate.device_id}".encode()).digest()
+def _rank(candidate: Candidate, seed: int) -> tuple[int, bool, bytes]:
+    return (
+        candidate.participations,
+        not candidate.measured,
+        hashlib.sha256(f"{seed}|{candidate.device_id}".encode()).digest(),
+    )

@@ -14,6 +14,7 @@ from strawberry.utils.str_converters import to_camel_case as camel_case
 from domain.device_registry import enrolment
 from domain.device_registry.criteria import DeviceCriteria
 from domain.device_registry.device import Device
+from domain.device_registry.evidence import METHODS
 from domain.device_registry.reputation import NEWCOMER_BP
 from infrastructure.http_signatures import DeviceAuth, signature_headers
 from tests.devices import Applicant, some_capabilities
@@ -223,6 +224,51 @@ def test_a_device_changes_its_own_capabilities(desk: Desk) -> None:
     assert_problem(desk, bad, "request_invalid", head)
 
 
+def test_signed_evidence_is_shown_and_found_by_and_impossible_claims_are_refused(desk: Desk) -> None:
+    owner = uuid4()
+    device, declared = desk.enrolled(owner), desk.enrolled(owner)
+    auth, at = DeviceAuth(device.device_id, device.signing), datetime.now(UTC)
+    body = {"capabilities": CAPABILITIES, "evidence": device.evidence([("matmul-f32", 1, 12_000)], at)}
+    impossible: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("evidence_signature_invalid", {}, {"ram_mb": 8_192}),
+        ("measurement_impossible", {}, {"cpu_cores": -1}),
+        ("measurement_impossible", {}, {"ram_mb": 2**63 - 1}),
+        ("capabilities_beyond_evidence", {"cpu_cores": 64}, {}),
+    ]
+    head = desk.log.head()
+    for code, declares, claims in impossible:
+        wrong = {"capabilities": CAPABILITIES | declares, "evidence": body["evidence"] | claims}
+        assert_problem(desk, desk.post("update_capabilities", wrong, auth=auth), code, head)
+    answer = desk.post("update_capabilities", body, auth=auth)
+    assert answer.status_code == 200, answer.text
+    query = """query($at: Position, $asked: DeviceCriteriaInput!) {
+        devices(first: 5, atLeast: $at, criteria: $asked) {
+            edges { node { deviceId benchmark { cpuCores ramMb signature
+                measurements { quantity method version value unit measuredAt } } } } }
+        unmatchedDevices(first: 5, criteria: $asked) {
+            edges { node { deviceId benchmark { ramMb } mismatches(criteria: $asked) { criterion found } } } } }"""
+    asked = {"minMatrixMflops": 12_000, "availabilityRequired": False}
+    found = desk.ask(query, desk.headers(owner), asked=asked, at=desk.log.head())["data"]
+    (shown,) = [edge["node"] for edge in found["devices"]["edges"]]
+    (unproven,) = [edge["node"] for edge in found["unmatchedDevices"]["edges"]]
+    assert shown["deviceId"] == str(device.device_id)
+    assert (shown["benchmark"]["cpuCores"], shown["benchmark"]["ramMb"]) == (4, 4_096)
+    assert shown["benchmark"]["signature"] == body["evidence"]["signature"]
+    (measured,) = shown["benchmark"]["measurements"]
+    assert datetime.fromisoformat(measured.pop("measuredAt")) == at
+    assert measured == {
+        "quantity": "matrix_mflops",
+        "method": "matmul-f32",
+        "version": 1,
+        "value": 12_000,
+        "unit": "MFLOP/s",
+    }
+    assert unproven == {
+        "deviceId": str(declared.device_id), "benchmark": None,
+        "mismatches": [{"criterion": "min_matrix_mflops", "found": "not measured"}],
+    }  # fmt: skip
+
+
 def test_devices_are_listed_by_criteria_page_by_page_and_a_mismatch_is_explained(desk: Desk) -> None:
     owner = uuid4()
     devices = [desk.enrolled(owner, capabilities=CAPABILITIES | {"ram_mb": ram}) for ram in (1_024, 2_048, 4_096)]
@@ -259,6 +305,10 @@ def test_devices_are_listed_by_criteria_page_by_page_and_a_mismatch_is_explained
 def test_every_criterion_alone_finds_a_device_that_just_meets_it_and_no_device_that_just_does_not(desk: Desk) -> None:
     device = desk.enrolled()
     assert desk.beat(device, 1, latency_ms=30).status_code == 200  # of the class 50 ms
+    told = device.evidence([(name, version, 12_000) for name, version in METHODS])
+    body = {"capabilities": CAPABILITIES, "evidence": told}
+    auth = DeviceAuth(device.device_id, device.signing)
+    assert desk.post("update_capabilities", body, auth=auth).status_code == 200
     newcomer = {"service": "federated_learning", "scoreBp": NEWCOMER_BP}
     asked: list[tuple[str, Any, Any]] = [
         ("minRamMb", 4_096, 4_097),
@@ -269,6 +319,7 @@ def test_every_criterion_alone_finds_a_device_that_just_meets_it_and_no_device_t
         ("minReputationScore", [newcomer], [newcomer | {"scoreBp": NEWCOMER_BP + 1}]),
         ("maxLatencyMs", 50, 49),
         ("geographicRegion", "eu-west", "eu"),
+        *((camel_case(f"min_{method.quantity}"), 12_000, 12_001) for method in METHODS.values()),
     ]
     assert {name for name, _, _ in asked} | {"availabilityRequired"} == {
         camel_case(field) for field in DeviceCriteria.__struct_fields__

@@ -148,6 +148,10 @@ ROWS = st.builds(
     latency_ms=st.none() | st.sampled_from([5, 10, 20]),
     reputation=st.dictionaries(st.sampled_from(["harvest", "privacy"]), st.integers(2_498, 2_502)),
     status=st.sampled_from(["active", "active", "suspended", "retired"]),
+    matrix_mflops=st.none() | LEVELS,
+    memory_mb_s=st.none() | LEVELS,
+    disk_mb_s=st.none() | LEVELS,
+    benchmark=st.sampled_from([{}, {"signature": "s"}]),
 )
 ASKED_LEVEL = st.none() | LEVELS
 CRITERIA = st.builds(
@@ -161,6 +165,9 @@ CRITERIA = st.builds(
     max_latency_ms=st.none() | st.sampled_from([0, 5, 10, 20]),
     geographic_region=st.none() | st.sampled_from(["eu", "us", "mars"]),
     availability_required=st.booleans(),
+    min_matrix_mflops=ASKED_LEVEL,
+    min_memory_mb_s=ASKED_LEVEL,
+    min_disk_mb_s=ASKED_LEVEL,
 )
 
 
@@ -187,6 +194,7 @@ def test_the_query_answers_exactly_what_a_brute_force_filter_answers(
         expected = sorted((row for row in rows if not reasons[row.device_id]), key=lambda row: row.device_id)
         assert index.eligible_devices(asked)[0] == expected
         assert found.device_ids == [row.device_id for row in expected]
+        assert found.measured == {row.device_id for row in expected if row.benchmark}
         assert found.all_devices == len(rows)
         explained = [(row.device_id, why) for row, why in index.explain(asked)]
         assert explained == sorted(((one, why) for one, why in reasons.items() if why), key=lambda pair: pair[0])

@@ -7,14 +7,17 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import NoReturn, TypeVar
 from uuid import UUID, uuid4
 
 import httpx2
 import structlog
 
+from domain.device_registry.evidence import Evidence
 from domain.marketplace.work import JobInvalid, OrderForged
 from infrastructure.http_signatures import DeviceAuth
+from workers.device_agent.benchmarks import signed
 from workers.device_agent.capabilities import differs
 from workers.device_agent.client import ApiRefused, ApiUnavailable, RetryPolicy, VillageClient
 from workers.device_agent.data import Dataset
@@ -33,6 +36,7 @@ _LATENCIES_KEPT = 5
 _MIN_POLL_S = 0.25
 _LENDING_POLL_S = 1.0
 _MAX_FAILURES_COUNTED = 10
+_EVIDENCE_LASTS = timedelta(days=7)
 
 
 class DeviceRejected(Exception):
@@ -65,11 +69,13 @@ class DeviceAgent:
         http: httpx2.AsyncClient,
         executor: Executor,
         capabilities: Capabilities,
+        evidence: Evidence,
         harvest: HarvestOptions | None = None,
     ) -> None:
         self._settings, self._state, self._dataset = settings, state, dataset
         self._http, self._executor = http, executor
         self._capabilities = capabilities if dataset is not None else {**capabilities, "frameworks": []}
+        self._evidence = evidence
         self._lends = harvest
         self._harvest: Harvest | None = None
         self._stopped = threading.Event()
@@ -111,10 +117,10 @@ class DeviceAgent:
         if known is None:
             if applicant is None:
                 raise DeviceRejected("this device is not enrolled yet: it needs a claim code")
-            return await self._until_done(lambda: self._enrol(applicant))
+            known = await self._until_done(lambda: self._enrol(applicant))
         if known.api_url != self._settings.api_url:
             self._log.info("the village has moved", api_url=self._settings.api_url)
-        if differs(known.capabilities, self._capabilities):
+        if differs(known.capabilities, self._capabilities) or _old(known.measured_at):
             return await self._until_done(lambda: self._tell_capabilities(known.device_id))
         return known
 
@@ -125,10 +131,11 @@ class DeviceAgent:
         except ApiRefused as refused:
             raise DeviceRejected(f"enrolment was refused: {refused}") from refused
         self._log.info("enrolled", device_id=str(device_id))
-        return await self._keep(device_id)
+        return await self._keep(device_id, None)
 
     async def _tell_capabilities(self, device_id: UUID) -> Identity:
-        body = {"capabilities": self._capabilities}
+        evidence = signed(self._evidence, device_id, self._state.signing_key)
+        body = {"capabilities": self._capabilities, "evidence": evidence}
         path = "/v1/device_registry/update_capabilities"
         try:
             await self._client(device_id).command(path, body, f"capabilities-{uuid4()}")
@@ -136,10 +143,10 @@ class DeviceAgent:
             if refused.status in _FATAL_STATUS:
                 raise
             self._log.warning("the village keeps the capabilities it knows", why=str(refused))
-        return await self._keep(device_id)
+        return await self._keep(device_id, self._evidence.measured_at)
 
-    async def _keep(self, device_id: UUID) -> Identity:
-        identity = Identity(device_id, self._settings.api_url, self._capabilities)
+    async def _keep(self, device_id: UUID, measured_at: datetime | None) -> Identity:
+        identity = Identity(device_id, self._settings.api_url, self._capabilities, measured_at)
         await asyncio.to_thread(self._state.enrolled, identity)
         return identity
 
@@ -202,3 +209,8 @@ class DeviceAgent:
             self._log.warning("the village did not help, trying again", why=why)
             await asyncio.sleep(self._settings.retry.pause_s(failures, None))
             failures = min(failures + 1, _MAX_FAILURES_COUNTED)
+
+
+def _old(measured_at: datetime | None) -> bool:
+    """Whether the village should get new evidence."""
+    return measured_at is None or datetime.now(UTC) - measured_at > _EVIDENCE_LASTS

@@ -12,7 +12,7 @@ import structlog
 import torch
 
 from workers.device_agent.agent import AgentSettings, DeviceAgent, DeviceRejected
-from workers.device_agent.capabilities import measure_capabilities
+from workers.device_agent.benchmarks import measure_evidence
 from workers.device_agent.client import open_http
 from workers.device_agent.data import open_data
 from workers.device_agent.enrolment import Applicant
@@ -49,7 +49,7 @@ def run_devices(devices: Sequence[HostedDevice], settings: AgentSettings, *, pla
 
 
 async def _host(devices: Sequence[HostedDevice], settings: AgentSettings, http: httpx2.AsyncClient) -> int:
-    capabilities = measure_capabilities()
+    capabilities, evidence = measure_evidence(_place(devices))
     warm_up()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="training") as executor:
         async with http:
@@ -62,6 +62,7 @@ async def _host(devices: Sequence[HostedDevice], settings: AgentSettings, http: 
                     http,
                     executor,
                     capabilities,
+                    evidence,
                     device.harvest,
                 )
                 tasks.append(asyncio.create_task(_run(agent, device)))
@@ -69,6 +70,12 @@ async def _host(devices: Sequence[HostedDevice], settings: AgentSettings, http: 
                 asyncio.get_running_loop().add_signal_handler(number, _cancel, tasks)
             done, _ = await asyncio.wait(tasks)
             return sum(task.result() for task in done if not task.cancelled())
+
+
+def _place(devices: Sequence[HostedDevice]) -> Path:
+    """A folder on the disk of the devices."""
+    devices[0].folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return devices[0].folder
 
 
 async def _run(agent: DeviceAgent, device: HostedDevice) -> bool:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, TypeVar
@@ -61,11 +62,12 @@ class RoundJournal(msgspec.Struct, frozen=True):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who this device is to the village, once it is enrolled."""
+    """Who this device is to the village, once it is enrolled, and of when the evidence is that it has told."""
 
     device_id: UUID
     api_url: str
     capabilities: Capabilities
+    measured_at: datetime | None = None
 
 
 class DeviceState:

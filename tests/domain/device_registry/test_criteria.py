@@ -26,6 +26,14 @@ def test_nothing_asked_means_only_that_the_device_is_there() -> None:
     assert mismatches(DeviceCriteria(), device) == []
 
 
+@pytest.mark.parametrize("measured", [None, 999])
+def test_what_was_not_measured_is_as_bad_as_a_measure_that_is_too_low(measured: int | None) -> None:
+    asked = DeviceCriteria(min_matrix_mflops=1_000, min_memory_mb_s=1_000, min_disk_mb_s=1_000)
+    device = device_row(matrix_mflops=1_000, memory_mb_s=1_000, disk_mb_s=measured)
+    (why,) = mismatches(checked_criteria(asked), device)
+    assert (why.criterion, why.wanted, why.found) == ("min_disk_mb_s", "1000", str(measured or "not measured"))
+
+
 @pytest.mark.parametrize("latency_ms", [None, 100])
 def test_an_unknown_latency_is_as_bad_as_one_that_is_too_long(latency_ms: int | None) -> None:
     (why,) = mismatches(DeviceCriteria(max_latency_ms=99), device_row(latency_ms=latency_ms))
@@ -40,6 +48,8 @@ def test_an_unknown_latency_is_as_bad_as_one_that_is_too_long(latency_ms: int | 
         DeviceCriteria(min_cpu_cores=True),
         DeviceCriteria(min_compute_score=10**10),
         DeviceCriteria(max_latency_ms=60_001),
+        DeviceCriteria(min_matrix_mflops=-1),
+        DeviceCriteria(min_disk_mb_s=10**12),
         DeviceCriteria(required_capabilities=["Ä"]),
         DeviceCriteria(required_frameworks=[f"f{number}" for number in range(33)]),
         DeviceCriteria(min_reputation_score={"gossip": 1}),

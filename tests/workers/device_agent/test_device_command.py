@@ -24,6 +24,8 @@ from cli.device import DEVICE_FILE, DeviceFile
 from infrastructure.database import Database
 from infrastructure.keys import load_keys
 from infrastructure.settings import Settings
+from projections.device_registry import Devices
+from workers.projector import Projector
 
 ROOT = Path(__file__).resolve().parents[3]
 GUIDE = (ROOT / "docs" / "guides" / "device-owner.md").read_text()
@@ -44,10 +46,15 @@ def api_url(database_url: str, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def claim(api_url: str, tmp_path: Path) -> Iterator[Callable[[], str]]:
+def operator(api_url: str, tmp_path: Path) -> Iterator[Console]:
     tokens = Tokens(load_keys(tmp_path / "home"))
     with Console(api_url, tokens.issue(role="operator", subject="t", expires_in=timedelta(hours=1))) as console:
-        yield lambda: str(console.command("/v1/device_registry/issue_claim", {"owner_id": str(uuid4())})["claim_code"])
+        yield console
+
+
+@pytest.fixture
+def claim(operator: Console) -> Callable[[], str]:
+    return lambda: str(operator.command("/v1/device_registry/issue_claim", {"owner_id": str(uuid4())})["claim_code"])
 
 
 def start(*words: str) -> subprocess.Popen[str]:
@@ -156,17 +163,23 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 
 
-def test_every_command_of_the_guide_does_what_it_says(api_url: str, claim: Callable[[], str], tmp_path: Path) -> None:
+ROTATED = r"The device has a new key.\n"
+MEASURED = r"(?:(?:matmul-f32|memory-copy|disk-write) +1 +[\d,]+ M\S+/s\n){3}\d+ cores, [\d,]+ MiB of memory\n"
+
+
+def test_every_command_of_the_guide_does_what_it_says(
+    api_url: str, claim: Callable[[], str], operator: Console, database_url: str, tmp_path: Path
+) -> None:
     (packing,), (settings,), commands = blocks("python"), blocks("json"), blocks("sh")
     subprocess.run([sys.executable, "-c", packing], cwd=tmp_path, check=True)
     hosted = tmp_path / "devices" / "laptop"
     hosted.mkdir(parents=True)
     (hosted / DEVICE_FILE).write_text(settings.replace("CLAIM-CODE", claim()))
-    states = [tmp_path / "device", tmp_path / "device", tmp_path / "device", None, hosted]
-    for command, state in zip(commands, states, strict=True):
+    device = tmp_path / "device"
+    for command, outcome in zip(commands, [device, device, device, ROTATED, MEASURED, hosted], strict=True):
         line = command.replace("https://village.example", api_url).replace("CLAIM-CODE", claim())
         line = line.replace("village device", f"exec {sys.executable} -m cli.main device")
-        before = beats(state) if state else 0
+        before = beats(outcome) if isinstance(outcome, Path) else 0
         process = subprocess.Popen(
             ["bash", "-c", line],
             cwd=tmp_path,
@@ -176,11 +189,18 @@ def test_every_command_of_the_guide_does_what_it_says(api_url: str, claim: Calla
             text=True,
             start_new_session=True,
         )
-        if state is None:
+        if isinstance(outcome, str):
             told, err = process.communicate(timeout=WAIT_S)
-            assert (process.returncode, told) == (0, "The device has a new key.\n"), err
+            assert (process.returncode, bool(re.fullmatch(outcome, told))) == (0, True), told + err
             continue
-        wait_until(lambda state=state, before=before: beats(state) > before)  # type: ignore[misc]
+        wait_until(lambda state=outcome, before=before: beats(state) > before)  # type: ignore[misc]
         os.killpg(process.pid, signal.SIGTERM)
         said(process)
     assert (hosted / "identity.json").exists()
+    with Database(database_url, pool_size=1, application="test") as database:
+        Projector(database, [Devices()]).run_once()
+    for query in blocks("graphql"):
+        operator.query(query)
+    known = operator.query("{ devices(first: 9) { edges { node { benchmark { measurements { value } } } } } }")
+    shown = [edge["node"]["benchmark"] for edge in known["devices"]["edges"]]
+    assert [len(benchmark["measurements"]) for benchmark in shown] == [3, 3]

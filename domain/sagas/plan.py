@@ -110,6 +110,8 @@ class Plan(ABC):
             return
         match fact.event:
             case Deadline.Elapsed(token=token) if token == self._timeout_token(process.id):
+                if process.version == 1:
+                    return  # it came before the beginning that it is recorded after, and will come again
                 self._time_out(process)
             case Deadline.Elapsed(token=token) if token != process.waits_for:
                 return

@@ -83,8 +83,10 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     from domain.privacy.service import PrivacyService
     from domain.sagas.allocate_burst import AllocateBurst
     from domain.sagas.deadline import Deadlines
+    from domain.sagas.hand_off_contract import HandOffContract
     from domain.sagas.operations import SagaOperations
     from domain.sagas.pay_for_service import PayForService
+    from domain.sagas.plan import Plan
     from domain.sagas.reward_harvest import RewardHarvest
     from domain.sagas.spend_privacy import SpendPrivacy
     from domain.sagas.suspend_device import SuspendDevice
@@ -115,8 +117,9 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
         participants = Participants(index, Participations(database), ExhaustedBudgets(database, epsilon))
         blobs = BlobStore.open(settings.blob_url, home=settings.home)
         deadlines, payments = Deadlines(log), payments_of(settings)
-        bought = [plan(deadlines, payments) for plan in (PayForService, AllocateBurst)]
+        bought: list[Plan] = [plan(deadlines, payments) for plan in (PayForService, AllocateBurst)]
         suspended = SuspendDevice(deadlines, DeviceOfferings(database))
+        bought.append(HandOffContract(deadlines))
         plans = [*bought, RewardHarvest(deadlines), suspended, SpendPrivacy(deadlines, epsilon)]
         limits = Limits(settings.max_participants_per_round, settings.max_model_bytes)
         village = Village(

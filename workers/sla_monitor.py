@@ -1,4 +1,4 @@
-"""The SLA monitor: judges every window of a contract that is over, by what the log knows of its device."""
+"""The SLA monitor: judges windows that are over by what the log knows of the device, and hands off in time."""
 
 import threading
 from collections.abc import Sequence
@@ -24,15 +24,18 @@ from domain.marketplace.evidence import (
     Latency,
     judge,
 )
+from domain.marketplace.hand_off import DEVICE_RESTS, SLA_AT_RISK
 from domain.marketplace.service import MarketplaceService
 from domain.marketplace.settlement import windows_due
-from domain.marketplace.states import ENDED
+from domain.marketplace.sla import BASIS
+from domain.marketplace.states import ACTIVE, ENDED
 from infrastructure.database import Database, Role
 from infrastructure.event_store.reader import LogReader
 from workers.ticking import tick_until
 
 POLL_S = 1.0
 MAX_PER_TICK = 100
+MAX_LOOKED_AT = 20
 MAX_GAP = timedelta(seconds=15)
 """After a longer pause between two ticks the village was away itself: that time is unknown."""
 SETTLED_AFTER = timedelta(seconds=95)
@@ -45,6 +48,11 @@ _DUE = """
       AND least(started_at + (windows + 1) * (sla->>'window_ms')::bigint * interval '1 ms', ended_at) <= %s
       AND (ended_at IS NULL OR started_at + windows * (sla->>'window_ms')::bigint * interval '1 ms' < ended_at)
     ORDER BY position LIMIT %s
+"""
+# Contracts that may be handed off, some at a time, one after the other for ever.
+_MOVABLE = """
+    SELECT contract_id FROM read.contracts
+    WHERE state = 'active' AND request_id IS NOT NULL AND contract_id > %s ORDER BY contract_id LIMIT %s
 """
 _WATCH = """
     INSERT INTO edge.watch AS held (name, ticked_at) VALUES ('sla', %(now)s)
@@ -72,6 +80,7 @@ class SlaMonitor:
         clock: Clock = system_clock,
     ) -> None:
         self._database, self._market, self._excluded, self._clock = database, market, excluded, clock
+        self._looked_at = UUID(int=0)
 
     def run(self, stopping: threading.Event) -> None:
         """Tick until told to stop."""
@@ -83,7 +92,37 @@ class SlaMonitor:
         self._watch(now)
         with self._database.pool(Role.READER).connection() as connection:
             due: list[tuple[Any]] = connection.execute(_DUE, (now - SETTLED_AFTER, MAX_PER_TICK)).fetchall()
+            movable: list[tuple[UUID]] = connection.execute(_MOVABLE, (self._looked_at, MAX_LOOKED_AT)).fetchall()
+        self._looked_at = movable[-1][0] if len(movable) == MAX_LOOKED_AT else UUID(int=0)
+        for (contract_id,) in movable:
+            self._foresee(contract_id, now)
         return sum(self._judge(contract_id, now) for (contract_id,) in due)
+
+    def _foresee(self, contract_id: UUID, now: datetime) -> None:
+        """Ask for a hand-off where the device rests, or half of what a window may lack is lacking already."""
+        contract = self._market.get_contract(contract_id=contract_id)
+        if contract.status != ACTIVE:
+            return
+        if self._market.device_rests(device_id=contract.terms.device_id):
+            reason = DEVICE_RESTS
+        elif self._at_risk(contract, now):
+            reason = SLA_AT_RISK
+        else:
+            return
+        try:
+            with within(new_scope("system:sla-monitor", now=now)):
+                self._market.report_headroom(contract_id=contract_id, provider_id=None, headroom_ms=0, reason=reason)
+        except Refusal as refusal:
+            _log.info("not handed off", contract_id=str(contract_id), code=refusal.code)
+
+    def _at_risk(self, contract: Contract, now: datetime) -> bool:
+        window, sla = _next_window(contract), contract.terms.sla
+        if sla.uptime_bp == 0 or not window.begins < now < window.ends:
+            return False
+        so_far = Interval(window.begins, now)
+        measured, _ = judge(so_far, sla, self._evidence(contract, so_far))
+        may_lack_ms = sla.window_ms * (BASIS - sla.uptime_bp) // BASIS
+        return measured.degraded_ms > 0 and 2 * measured.degraded_ms >= may_lack_ms
 
     def _watch(self, now: datetime) -> None:
         """Remember that somebody watches, and since when nobody did."""

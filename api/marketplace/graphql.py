@@ -76,7 +76,10 @@ class Offering:
 
 @strawberry.type
 class Contract:
-    """A contract: proposed, reserved, active, completed, breached, cancelled, expired, settled. Amounts in grains."""
+    """A contract: proposed, reserved, active, completed, breached, cancelled, expired, handed_off, settled.
+
+    Amounts in grains. `handedTo` is the contract that goes on with it.
+    """
 
     contract_id: UUID
     offering_id: UUID
@@ -109,6 +112,8 @@ class Contract:
     ended_at: datetime | None
     settled_at: datetime | None
     position: Position
+    request_id: UUID | None
+    handed_to: UUID | None
 
     @classmethod
     def of(cls, row: ContractRow) -> "Contract":

@@ -72,7 +72,7 @@ class NamedOffering(Body):
 
 
 class ProposeContract(Body):
-    """`contract_id` is the caller's choice; `owner_id` is for operators, and names the customer."""
+    """`contract_id` is the caller's choice; `request_id` its receipt; `owner_id` is for operators: the customer."""
 
     contract_id: UUID
     offering_id: UUID
@@ -80,6 +80,7 @@ class ProposeContract(Body):
     duration_ms: Milliseconds
     deadline_at: At
     max_price_grains: PositiveGrains
+    request_id: UUID | None = None
     owner_id: UUID | None = None
 
 
@@ -128,6 +129,12 @@ class ReportUsage(NamedContract):
     """`cumulative_ms` is all that has been delivered since the start."""
 
     cumulative_ms: Milliseconds
+
+
+class ReportHeadroom(NamedContract):
+    """`headroom_ms` is how long the provider can still deliver."""
+
+    headroom_ms: Milliseconds
 
 
 class EvaluateWindow(NamedContract):
@@ -241,6 +248,12 @@ def _providers(routes: APIRouter, ctx: ApiContext) -> None:
     async def report_usage(request: Request, caller: Caller, body: ReportUsage) -> Response:
         """Say, as the provider, what has been delivered so far. Sent twice or late, it adds nothing."""
         return await run_command(ctx, request, service.report_usage, **_as("provider", caller, body))
+
+    @routes.post("/report_headroom")
+    @allow("operator", "member")
+    async def report_headroom(request: Request, caller: Caller, body: ReportHeadroom) -> Response:
+        """Say, as the provider, how long it can go on. Less than what is left hands the rest to the next match."""
+        return await run_command(ctx, request, service.report_headroom, **_as("provider", caller, body))
 
     @routes.post("/breach_contract")
     @allow("operator", "member")

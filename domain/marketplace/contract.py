@@ -1,6 +1,7 @@
 """A contract: a customer buys time of an offering; what was delivered is what is paid."""
 
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -11,16 +12,29 @@ from . import states
 from .delivery import check_usage, window_ms
 from .settlement import NOTHING, Paid, check_open_to_dispute, due_of
 from .sla import RULE, Measured, SlaTerms, checked_evidence, checked_measures, credit
-from .states import ACTIVE, BREACHED, CANCELLED, COMPLETED, ENDED, EXPIRED, PROPOSED, RESERVED, SETTLED
+from .states import (
+    ACTIVE,
+    BREACHED,
+    CANCELLED,
+    COMPLETED,
+    ENDED,
+    EXPIRED,
+    HANDED_OFF,
+    PROPOSED,
+    REPORTED,
+    RESERVED,
+    SETTLED,
+)
 from .terms import Terms
 
 
 class Contract(Aggregate):
-    """Proposed -> reserved -> active -> completed, breached, cancelled or expired -> settled."""
+    """Proposed -> reserved -> active -> completed, breached, cancelled, expired or handed off -> settled."""
 
     class ServiceContractCreated(Created):
-        """Proposed by the customer. `agreed_price` in grains is the most it may cost."""
+        """Proposed by the customer. `agreed_price` in grains is the most it may cost, `request_id` its receipt."""
 
+        class_version = 2
         contract_id: UUID
         service_type: str
         provider_id: UUID
@@ -35,6 +49,11 @@ class Contract(Aggregate):
         deadline_at: Instant
         review_ms: int
         sla_rule: str
+        request_id: UUID | None
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            state["request_id"] = None
 
     class Reserved(Aggregate.Event):
         """The agreed price is held."""
@@ -74,6 +93,13 @@ class Contract(Aggregate):
         ended_at: Instant
 
     class Expired(Aggregate.Event):
+        ended_at: Instant
+
+    class HandedOff(Aggregate.Event):
+        """Another contract goes on with it; `hold_id` is held for what was delivered, None where that is nothing."""
+
+        to_contract_id: UUID
+        hold_id: UUID | None
         ended_at: Instant
 
     class Disputed(Aggregate.Event):
@@ -116,10 +142,11 @@ class Contract(Aggregate):
         deadline_at: datetime,
         review_ms: int,
         sla_rule: str,
+        request_id: UUID | None,
     ) -> None:
         self.terms = Terms(
             offering_id, device_id, service_type, provider_id, customer_id, units, duration_ms, deadline_at,
-            price_grains_per_hour, agreed_price, sla_terms, review_ms,
+            price_grains_per_hour, agreed_price, sla_terms, review_ms, request_id,
         )  # fmt: skip
         self.status = PROPOSED
         self.hold_id: UUID | None = None
@@ -163,7 +190,7 @@ class Contract(Aggregate):
         Raises:
             WrongContractState, UsageBeyondContract.
         """
-        self._in(ACTIVE, *ENDED)
+        self._in(ACTIVE, *REPORTED)
         check_usage(self, cumulative_ms, now)
         if cumulative_ms > self.used_ms:
             self._usage_reported(cumulative_ms=cumulative_ms)
@@ -210,6 +237,11 @@ class Contract(Aggregate):
         if now < self.terms.deadline_at:
             raise states.DeadlineNotReached(f"until {self.terms.deadline_at.isoformat()}")
         self._expired(ended_at=self.terms.deadline_at)
+
+    def hand_off(self, to_contract_id: UUID, hold_id: UUID | None, now: datetime) -> None:
+        """Another contract goes on with it. Raises WrongContractState."""
+        self._in(ACTIVE)
+        self._handed_off(to_contract_id=to_contract_id, hold_id=hold_id, ended_at=now)
 
     def dispute(self, reason: str, now: datetime) -> None:
         """The customer does not agree to what was reported: nothing is settled until that is decided, or review ends.
@@ -300,6 +332,11 @@ class Contract(Aggregate):
     @event(Expired)
     def _expired(self, ended_at: datetime) -> None:
         self._end(EXPIRED, ended_at)
+
+    @event(HandedOff)
+    def _handed_off(self, to_contract_id: UUID, hold_id: UUID | None, ended_at: datetime) -> None:
+        self.hold_id = hold_id
+        self._end(HANDED_OFF, ended_at)
 
     @event(Disputed)
     def _disputed(self, reason: str) -> None:

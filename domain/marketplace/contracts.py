@@ -6,7 +6,9 @@ from uuid import UUID
 from domain.kernel import Receipt, command, scope
 
 from .contract import Contract
+from .hand_off import NotOfReceipt
 from .offerings import Offerings
+from .request import ServiceRequest
 from .settlement import Paid
 from .sla import Measured
 from .states import require_party
@@ -30,8 +32,15 @@ class Contracts(Offerings):
         duration_ms: int,
         deadline_at: datetime,
         max_price_grains: int,
+        request_id: UUID | None = None,
     ) -> Receipt:
-        """Buy time of an offering. Refusals: OfferingUnknown, AlreadyExists, those of `agree`."""
+        """Buy time of an offering. With the receipt of a request it may be handed off to those ranked below.
+
+        Raises:
+            OfferingUnknown, AlreadyExists, NotOfReceipt, those of `agree`.
+        """
+        if request_id is not None:
+            self._check_receipt(request_id, customer_id, offering_id)
         terms = agree(
             self._offering(offering_id),
             customer_id=customer_id,
@@ -40,6 +49,7 @@ class Contracts(Offerings):
             deadline_at=deadline_at,
             max_price_grains=max_price_grains,
             now=scope().now,
+            request_id=request_id,
         )
         return self.log.record(Contract.propose(contract_id, terms), agreed_price=str(terms.agreed_price))
 
@@ -126,6 +136,12 @@ class Contracts(Offerings):
         contract = self._contract(contract_id)
         contract.call_off(reason, scope().now)
         return self.log.record(contract)
+
+    def _check_receipt(self, request_id: UUID, customer_id: UUID, offering_id: UUID) -> None:
+        receipt = self.log.find(ServiceRequest, request_id)
+        ranked = [] if receipt is None else [one.offering_id for one in receipt.decision.candidates]
+        if receipt is None or receipt.customer_id != customer_id or offering_id not in ranked:
+            raise NotOfReceipt(f"offering {offering_id}, request {request_id}")
 
     def _of(self, party: str, contract_id: UUID, owner_id: UUID | None) -> Contract:
         contract = self._contract(contract_id)

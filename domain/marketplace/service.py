@@ -6,15 +6,15 @@ import msgspec
 
 from domain.kernel import EventLog, Receipt, command, scope
 
-from .bursts import Bursts
 from .contract import Contract
+from .hand_offs import HandOffs
 from .jobs import RestingDevices
 from .matching import MAX_CANDIDATES, OfferingDirectory, Wish, checked
 from .offerings import DeviceOwners, DeviceResources
 from .request import ServiceRequest
 
 
-class MarketplaceService(Bursts):
+class MarketplaceService(HandOffs):
     """Offerings, the contracts over them, and the jobs under those.
 
     Args:

@@ -47,6 +47,7 @@ class Terms(Value, frozen=True):
     agreed_price: int
     sla: SlaTerms
     review_ms: int = REVIEW_MS
+    request_id: UUID | None = None
 
     def due(self, ms: int) -> int:
         """What so much of the service costs, in grains, rounded down: a share of the agreed price."""
@@ -62,6 +63,7 @@ def agree(
     deadline_at: datetime,
     max_price_grains: int,
     now: datetime,
+    request_id: UUID | None = None,
 ) -> Terms:
     """The terms an offering gives a customer.
 
@@ -91,4 +93,5 @@ def agree(
         price_grains_per_hour=offering.price_grains_per_hour,
         agreed_price=price,
         sla=offering.sla,
+        request_id=request_id,
     )

@@ -10,6 +10,7 @@ from domain.kernel import Conflict, Fact, Refusal, derive, scope
 from domain.marketplace.contract import Contract
 from domain.marketplace.settlement import Paid, due_of, reviewed_until
 from domain.marketplace.states import ACTIVE, BREACHED
+from domain.marketplace.terms import Terms
 from domain.tokenomics.accounts import FEES, INSURANCE
 from domain.tokenomics.payments import capture_id_of
 from domain.tokenomics.pricing import BASIS
@@ -52,6 +53,7 @@ class PayForService(Plan):
         Contract.Completed,
         Contract.Breached,
         Contract.Cancelled,
+        Contract.HandedOff,
         Contract.SlaWindowEvaluated,
         Contract.DisputeDecided,
     )
@@ -126,6 +128,16 @@ def hold_id_of(contract_id: UUID) -> UUID:
     return derive("sagas.Process.step", process_id_of(contract_id), "hold")
 
 
+def expires_at(terms: Terms) -> datetime:
+    """Until when what is held for a contract stays held, at the latest."""
+    return terms.deadline_at + timedelta(milliseconds=terms.review_ms) + MARGIN + PARKED_FOR
+
+
+def _held(contract: Contract) -> UUID:
+    assert contract.hold_id is not None, "what is charged was held"
+    return contract.hold_id
+
+
 def _contract(process: Process, village: Village) -> Contract:
     return village.marketplace.get_contract(contract_id=_id(process))
 
@@ -144,9 +156,13 @@ def _call_off(process: Process, village: Village) -> None:
 
 
 def _void(process: Process, village: Village) -> None:
-    customer_id = _contract(process, village).terms.customer_id
+    contract = _contract(process, village)
+    if contract.hold_id is None:
+        return  # nothing was delivered before it was handed off
     try:
-        village.tokenomics.void_hold(owner_id=customer_id, hold_id=process.step_id("hold"), contract_id=_id(process))
+        village.tokenomics.void_hold(
+            owner_id=contract.terms.customer_id, hold_id=contract.hold_id, contract_id=contract.id
+        )
     except HoldAlreadyEnded:
         return  # it has expired: what was held is the customer's again
 
@@ -194,7 +210,7 @@ def _capture(process: Process, village: Village) -> None:
         return
     village.tokenomics.capture_hold(
         owner_id=terms.customer_id,
-        hold_id=process.step_id("hold"),
+        hold_id=_held(contract),
         to_owner_id=terms.provider_id,
         grains=due.charged_grains,
         kind="service_payment",
@@ -214,7 +230,7 @@ def _paid(process: Process, village: Village, contract: Contract) -> Paid:
     charged, terms = due_of(contract).charged_grains, contract.terms
     if charged == 0:
         return Paid(None, 0, 0, 0, 0, terms.agreed_price)
-    transfer = village.log.load(Transfer, capture_id_of(terms.customer_id, process.step_id("hold")))
+    transfer = village.log.load(Transfer, capture_id_of(terms.customer_id, _held(contract)))
     legs = {leg.account: leg.grains for leg in transfer.legs}
     fee, penalty = legs.get(FEES, 0), legs.get(INSURANCE, 0)
     return Paid(transfer.id, charged, fee, penalty, charged - fee - penalty, terms.agreed_price - charged)

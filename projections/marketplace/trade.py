@@ -68,7 +68,7 @@ class Offerings(ReadModel[OfferingRow]):
 class ContractRow(Row, frozen=True):
     """A contract: what was agreed, how it stands, and what was paid; all amounts in grains.
 
-    `outcome` is completed, breached, cancelled or expired. `credit_grains` is what the windows have earned
+    `outcome` is completed, breached, cancelled, expired or handed_off. `credit_grains` is what the windows have earned
     the customer so far, and once it is settled what was given.
     """
 
@@ -103,6 +103,8 @@ class ContractRow(Row, frozen=True):
     ended_at: datetime | None
     settled_at: datetime | None
     position: int
+    request_id: UUID | None
+    handed_to: UUID | None
 
 
 class Contracts(ReadModel[ContractRow]):
@@ -123,6 +125,7 @@ class Contracts(ReadModel[ContractRow]):
         Contract.Breached,
         Contract.Cancelled,
         Contract.Expired,
+        Contract.HandedOff,
         Contract.Disputed,
         Contract.DisputeDecided,
         Contract.Settled,
@@ -199,6 +202,8 @@ def _proposed(made: Contract.ServiceContractCreated, fact: Fact) -> ContractRow:
         ended_at=None,
         settled_at=None,
         position=fact.position,
+        request_id=made.request_id,
+        handed_to=None,
     )
 
 
@@ -213,6 +218,9 @@ def _changes(row: ContractRow, fact: Fact) -> dict[str, Any]:
             return {"used_ms": made.cumulative_ms}
         case Contract.SlaWindowEvaluated():
             return {"windows": made.window + 1, "credit_grains": row.credit_grains + made.credit_grains}
+        case Contract.HandedOff():
+            ended = {"state": states.HANDED_OFF, "outcome": states.HANDED_OFF, "ended_at": made.ended_at}
+            return ended | {"hold_id": made.hold_id, "handed_to": made.to_contract_id}
         case Contract.Disputed():
             return {"disputed": True}
         case Contract.DisputeDecided():

@@ -22,6 +22,7 @@ from domain.monitoring import MonitoringService
 from domain.privacy.service import PrivacyService
 from domain.sagas.allocate_burst import AllocateBurst
 from domain.sagas.deadline import Deadlines
+from domain.sagas.hand_off_contract import HandOffContract
 from domain.sagas.operations import SagaOperations
 from domain.sagas.pay_for_service import PayForService
 from domain.sagas.plan import Plan, Step
@@ -106,6 +107,7 @@ class Office:
         self.models = [*READ_MODELS, Breakable(self.mended)]
         deadlines = Deadlines(self.log)
         plans = [plan_of(deadlines, self.mended), PayForService(deadlines), AllocateBurst(deadlines)]
+        plans.append(HandOffContract(deadlines))
         self.village = Village(
             log=self.log,
             device_registry=DeviceRegistryService(self.log),

@@ -1,0 +1,244 @@
+"""A contract goes to the next match before it breaks: paid once for each part, whatever crashes, to the last device."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+
+from domain.kernel import Refusal
+from domain.marketplace.hand_off import (
+    ASKED,
+    IDLE,
+    MAX_ASKED,
+    HandOff,
+    HandOffsExhausted,
+    NoReceipt,
+    NotOfReceipt,
+    heir_of,
+)
+from domain.marketplace.matching import Wish
+from domain.marketplace.states import WrongContractState, WrongParty
+from domain.sagas.hand_off_contract import HandOffContract
+from domain.sagas.operations import SagaOperations
+from domain.sagas.process import ENDED
+from infrastructure.database import Database
+from projections.marketplace import Contracts
+from tests.sagas import DEATHS, Oracle, Stage
+from tests.trading import HOUR, HOUR_MS, PRICE
+from workers.projector import Projector
+from workers.sla_monitor import MAX_GAP, SlaMonitor
+
+from .paying import FUNDS
+from .test_allocate_burst import Bursting
+
+MINUTE_MS = 60_000
+MINUTE = PRICE // 60
+
+
+class Handing(Bursting):
+    """Three devices with an offering of one unit each, and contracts proposed with the receipt that ranks them."""
+
+    def __init__(self, url: str, database: Database) -> None:
+        super().__init__(url, database)
+        plans = [self.plan, HandOffContract(self.village.deadlines)]
+        self.operations = SagaOperations(self.log, plans)
+        self.village = replace(self.village, sagas=self.operations)
+        self.stage = Stage(self, plans, self.village)
+
+    def receipt(self) -> UUID:
+        """Ask for an hour; answers the id of the receipt."""
+        wish = Wish("compute_burst", 1, HOUR_MS, self.now + 2 * HOUR, PRICE)
+        asked = {"request_id": uuid4(), "customer_id": self.customer_id, "wish": wish}
+        receipt = self.ask(self.market.match_service_request, **asked)
+        assert receipt.id is not None
+        return receipt.id
+
+    def bought(self, rank: int = 0) -> UUID:
+        """A contract that runs over the offering of a rank."""
+        return self.running(request_id=self.receipt(), offering_id=sorted(self.offerings)[rank])
+
+    def tell(self, contract_id: UUID, headroom_ms: int, provider_id: UUID | None = None) -> None:
+        self.ask(self.market.report_headroom, contract_id=contract_id, provider_id=provider_id, headroom_ms=headroom_ms)
+        self.stage.run()
+
+    def hand_off(self, contract_id: UUID) -> HandOff:
+        return self.log.load(HandOff, HandOff.create_id(contract_id))
+
+
+@pytest.fixture
+def handing(database_url: str, database: Database) -> Iterator[Handing]:
+    handing = Handing(database_url, database)
+    yield handing
+    handing.close()
+
+
+def test_what_was_delivered_is_paid_and_the_rest_goes_to_the_next_match(handing: Handing) -> None:
+    contract_id = handing.bought()
+    handing.work(contract_id, 10 * MINUTE_MS)
+    handing.tell(contract_id, 50 * MINUTE_MS - 1, handing.provider_id)
+    heir = handing.contract(heir_of(contract_id))
+    assert (handing.contract(contract_id).status, heir.status) == ("handed_off", "active")
+    assert heir.terms.offering_id == sorted(handing.offerings)[1]
+    assert (heir.terms.duration_ms, heir.terms.agreed_price) == (50 * MINUTE_MS, 50 * MINUTE)
+    assert handing.wallet(handing.customer_id).held == PRICE
+    assert sorted(handing.free()) == [0, 1, 1]
+    handing.work(heir.id, 50 * MINUTE_MS)
+    handing.stage.until_quiet()
+    assert [handing.settled(one).charged_grains for one in (contract_id, heir.id)] == [10 * MINUTE, 50 * MINUTE]
+    assert handing.balances()["customer"] == FUNDS - PRICE
+    assert (handing.free(), handing.wallet(handing.customer_id).held) == ([1, 1, 1], 0)
+    handing.assert_sound()
+
+
+def test_a_customer_with_no_grain_more_than_the_price_is_handed_off_too(handing: Handing) -> None:
+    handing.customer_id = handing.given(PRICE)
+    contract_id = handing.bought()
+    handing.tell(contract_id, 0)
+    assert handing.contract(heir_of(contract_id)).status == "active"
+    assert handing.contract(contract_id).hold_id is None  # nothing was delivered
+    handing.stage.until_quiet()
+    assert handing.balances()["customer"] == PRICE
+    handing.assert_sound()
+
+
+def test_headroom_for_what_is_left_changes_nothing(handing: Handing) -> None:
+    contract_id = handing.bought()
+    head = handing.log.head()
+    handing.tell(contract_id, HOUR_MS)
+    assert handing.log.head() == head
+
+
+def test_the_last_of_the_receipt_keeps_the_contract_and_is_asked_so_often(handing: Handing) -> None:
+    contract_id = handing.bought(rank=2)
+    for _ in range(MAX_ASKED):
+        handing.tell(contract_id, 0)
+        assert handing.hand_off(contract_id).status == IDLE
+    assert handing.names(HandOff.create_id(contract_id)) == ["Opened", *["Asked", "Refused"] * MAX_ASKED]
+    assert handing.contract(contract_id).status == "active"
+    with pytest.raises(HandOffsExhausted):
+        handing.tell(contract_id, 0)
+
+
+def test_a_contract_is_handed_down_the_receipt_and_each_part_is_paid_once(handing: Handing) -> None:
+    contract_id = handing.bought()
+    parts = [contract_id, heir_of(contract_id), heir_of(heir_of(contract_id))]
+    for one in parts[:2]:
+        handing.work(one, MINUTE_MS)
+        handing.tell(one, 0)
+    handing.work(parts[2], MINUTE_MS)
+    handing.stage.until_quiet()
+    assert [handing.settled(one).charged_grains for one in parts] == [MINUTE] * 3
+    assert handing.balances()["customer"] == FUNDS - 3 * MINUTE
+    handing.assert_sound()
+
+
+def test_a_device_that_is_taken_or_gone_is_passed_over(handing: Handing) -> None:
+    contract_id = handing.bought()
+    first, second, third = sorted(handing.offerings)
+    assert first == handing.contract(contract_id).terms.offering_id
+    gone = handing.devices[handing.offerings.index(second)]
+    handing.ask(handing.registry.suspend_device, device_id=gone, reason="a drill")
+    handing.tell(contract_id, 0)
+    assert handing.contract(heir_of(contract_id)).terms.offering_id == third
+
+
+def test_a_contract_that_ended_while_it_was_asked_for_stays_ended(handing: Handing) -> None:
+    contract_id = handing.bought()
+    handing.ask(handing.market.report_headroom, contract_id=contract_id, provider_id=None, headroom_ms=0)
+    assert handing.hand_off(contract_id).status == ASKED
+    handing.ask(handing.market.complete_contract, contract_id=contract_id, customer_id=None)
+    handing.stage.until_quiet()
+    assert handing.hand_off(contract_id).status == IDLE
+    assert handing.contract(contract_id).status == "settled"
+    assert handing.free() == [1, 1, 1]
+
+
+def test_nobody_else_asks_and_nothing_is_reported_after(handing: Handing) -> None:
+    contract_id = handing.bought()
+    with pytest.raises(WrongParty):
+        handing.tell(contract_id, 0, handing.customer_id)
+    plain = handing.running(offering_id=sorted(handing.offerings)[1])
+    with pytest.raises(NoReceipt):
+        handing.tell(plain, 0)
+    with pytest.raises(NotOfReceipt):
+        handing.propose(request_id=handing.receipt(), offering_id=handing.offering_id)
+    with pytest.raises(NotOfReceipt):
+        handing.propose(request_id=uuid4(), offering_id=handing.offerings[0])
+    handing.tell(contract_id, 0)
+    with pytest.raises(WrongContractState):
+        handing.work(contract_id, 1)
+
+
+def test_a_dispute_over_what_was_delivered_before_is_heard(handing: Handing) -> None:
+    contract_id = handing.bought()
+    handing.work(contract_id, MINUTE_MS)
+    handing.tell(contract_id, 0)
+    handing.ask(handing.market.dispute_contract, contract_id=contract_id, customer_id=None, reason="nothing came")
+    handing.ask(handing.market.decide_dispute, contract_id=contract_id, payable_ms=0, reason="nothing came")
+    handing.stage.until_quiet()
+    assert handing.balances()["customer"] == FUNDS
+    handing.assert_sound()
+
+
+def test_a_device_that_rests_is_relieved_by_the_monitor(handing: Handing, database: Database) -> None:
+    contract_id = handing.bought()
+    tired = handing.contract(contract_id).terms.device_id
+    handing.market._rests = lambda device_id: device_id == tired
+    assert relieved(handing, database, contract_id) == "device_rests"
+
+
+def test_a_window_that_heads_for_a_breach_is_handed_off_before(handing: Handing, database: Database) -> None:
+    contract_id = handing.bought()
+    device_id = handing.contract(contract_id).terms.device_id
+    handing.ask(handing.registry.device_went_online, device_id=device_id, seen_at=handing.now)
+    handing.ask(handing.registry.device_went_offline, device_id=device_id, last_seen_at=handing.now)
+    assert relieved(handing, database, contract_id) == "sla_at_risk"
+
+
+def relieved(handing: Handing, database: Database, contract_id: UUID) -> str:
+    """Why the monitor handed a contract off."""
+    projector = Projector(database, [Contracts()])
+    monitor = SlaMonitor(database, handing.market, clock=lambda: handing.now)
+    projector.run_once()
+    monitor.tick()
+    handing.now += MAX_GAP
+    monitor.tick()
+    handing.stage.run()
+    projector.close()
+    assert handing.contract(heir_of(contract_id)).status == "active"
+    (asked,) = [fact.event for fact in handing.facts() if isinstance(fact.event, HandOff.Asked)]
+    return asked.reason
+
+
+def test_a_crash_at_any_write_moves_a_contract_whole_and_pays_each_part_once(handing: Handing) -> None:
+    def scenario() -> Oracle:
+        contract_id = handing.bought()
+        before = handing.balances()["customer"]
+        handing.work(contract_id, MINUTE_MS)
+        handing.ask(handing.market.report_headroom, contract_id=contract_id, provider_id=None, headroom_ms=0)
+
+        def moved() -> None:
+            for one in (contract_id, heir_of(contract_id)):
+                assert handing.contract(one).status == "settled"
+                assert handing.process(one).status in ENDED
+            assert handing.balances()["customer"] == before - MINUTE
+            assert (handing.free(), handing.wallet(handing.customer_id).held) == ([1, 1, 1], 0)
+
+        return moved
+
+    handing.given(8 * FUNDS, handing.customer_id)
+    assert handing.stage.crash_points(scenario, DEATHS) >= 8
+    handing.assert_sound()
+
+
+def test_a_history_of_hand_offs_delivered_again_records_nothing_new(handing: Handing) -> None:
+    contract_id = handing.bought()
+    handing.tell(contract_id, 0)
+    handing.stage.until_quiet()
+    head = handing.log.head()
+    handing.stage.begin_again()
+    handing.stage.run()
+    assert handing.log.head() == head
+    with pytest.raises(Refusal):
+        handing.tell(contract_id, 0)

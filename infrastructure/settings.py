@@ -5,10 +5,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from pydantic.main import ReprArgs
 
 PREFIX: Final = "VILLAGE_"
 
@@ -18,6 +21,8 @@ UNUSED: Final = ("consul_url", "redis_url", "jaeger_url", "prometheus_port", "se
 NOT_YET: Final = ("supported_frameworks",)
 
 MB: Final = 1_000_000
+
+_SECRET_IN_QUERY: Final = re.compile(r"(?i)([?&][^=&#]*(?:password|secret|token|key)[^=&#]*=)[^&#]*")
 
 Percent = Annotated[int, Field(ge=0, le=100)]
 
@@ -112,6 +117,10 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
+    def __repr_args__(self) -> "ReprArgs":
+        """As `shown`: urls of all kinds may hold a password."""
+        return list(shown(self).items())
+
     @property
     def max_model_bytes(self) -> int:
         """Upper bound of one uploaded model or update, in bytes."""
@@ -154,5 +163,5 @@ def _shown(value: object) -> object:
     if isinstance(value, SecretStr):
         return "<set>"
     if isinstance(value, str):
-        return re.sub(r"//[^/@]*@", "//***@", value)
+        return _SECRET_IN_QUERY.sub(r"\1***", re.sub(r"//[^\s?#]*@", "//***@", value))
     return str(value) if isinstance(value, Path) else value

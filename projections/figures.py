@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from domain.harvest.states import ABANDONED, FLAPPING, OPEN, REJECTED, STOPPED
 from domain.tokenomics.accounts import MINT
-from infrastructure.operations import BusinessMetric
+from infrastructure.operations import OTHER, BusinessMetric
 
 from .tokenomics.queries import SUPPLY_DRIFT
 
+REASONS: Final = (STOPPED, ABANDONED, FLAPPING, "device_suspended", OTHER)
+"""Why a harvest session ends."""
 BUCKETS_S: Final = (1, 5, 15, 30, 60, 120, 300, 600, 1_800, 3_600)
 
 _DRIFT = f"SELECT {SUPPLY_DRIFT}"
@@ -22,6 +25,11 @@ _ROUNDS = """
 SELECT CASE WHEN participants < 10 THEN '1-9' WHEN participants < 100 THEN '10-99' ELSE '100+' END AS size,
        width_bucket(duration_ms, %s::bigint[]), count(*), sum(duration_ms)::float8 / 1000
 FROM read.training_rounds WHERE state = 'completed' AND duration_ms IS NOT NULL GROUP BY 1, 2
+"""
+_HARVEST = """
+SELECT state, reason ->> 'kind', count(*), coalesce(sum(verified_ms), 0)::bigint,
+       coalesce(sum(earned_grains), 0)::bigint
+FROM read.harvest_sessions GROUP BY 1, 2
 """
 _BUSINESS = """
 SELECT 'device_registry', 'devices_enrolled', count(*) FROM read.devices UNION ALL
@@ -40,6 +48,29 @@ class Figures:
     active_sessions: int
     rounds: dict[tuple[str, int], tuple[int, float]]
     business: list[BusinessMetric]
+    harvest: "HarvestFigures"
+
+
+@dataclass(frozen=True, slots=True)
+class HarvestFigures:
+    """Open sessions by state, ended ones by reason, and what all of them lent and earned."""
+
+    active: dict[str, int]
+    stops: dict[str, int]
+    lent_s: float
+    grains: int
+
+
+def harvest_figures(connection: psycopg.Connection[Any]) -> HarvestFigures:
+    """The figures of harvest; a reason that nobody lists is other."""
+    active, stops, lent_ms, grains = dict.fromkeys(sorted(OPEN), 0), dict.fromkeys(REASONS, 0), 0, 0
+    for state, reason, sessions, verified_ms, earned in connection.execute(_HARVEST):
+        if state in active:
+            active[state] += sessions
+        elif state != REJECTED:
+            stops[reason if reason in stops else OTHER] += sessions
+        lent_ms, grains = lent_ms + verified_ms, grains + earned
+    return HarvestFigures(active, stops, lent_ms / 1_000, grains)
 
 
 def figures(connection: psycopg.Connection[Any]) -> Figures:
@@ -51,7 +82,9 @@ def figures(connection: psycopg.Connection[Any]) -> Figures:
     business = [
         BusinessMetric(service, name, float(value)) for service, name, value in connection.execute(_BUSINESS, (MINT,))
     ]
-    return Figures(drift, connection.execute(_INCIDENTS).fetchall(), active, rounds, business)
+    return Figures(
+        drift, connection.execute(_INCIDENTS).fetchall(), active, rounds, business, harvest_figures(connection)
+    )
 
 
 class FigureMetrics(Collector):
@@ -82,3 +115,13 @@ class FigureMetrics(Collector):
             seconds = sum(each for _, each in counts)
             rounds.add_metric([size], list(zip(bounds, so_far, strict=True)), seconds)
         yield rounds
+        active = GaugeMetricFamily("harvest_active_sessions", "Harvest sessions that are open.", labels=["state"])
+        stops = CounterMetricFamily("harvest_stops", "Harvest sessions that have ended.", labels=["reason"])
+        for family, numbers in ((active, found.harvest.active), (stops, found.harvest.stops)):
+            for label, number in numbers.items():
+                family.add_metric([label], number)
+        yield from (active, stops)
+        yield CounterMetricFamily("harvest_lent_seconds", "Time by duty that devices lent.", value=found.harvest.lent_s)
+        yield CounterMetricFamily(
+            "harvest_rewards_grains", "What harvest sessions have claimed.", value=found.harvest.grains
+        )

@@ -24,9 +24,10 @@ from domain.device_registry.service import DeviceRegistryService
 from domain.harvest.audit import Job, answer_of
 from domain.harvest.service import HarvestService
 from domain.harvest.session import HarvestSession
+from domain.kernel import Fact
 from infrastructure.blobs import BlobStore
 from infrastructure.database import Database
-from infrastructure.event_store import open_event_log
+from infrastructure.event_store import LogReader, open_event_log
 from infrastructure.harvest import HarvestStore
 from infrastructure.http_signatures import DeviceAuth
 from infrastructure.keys import load_keys
@@ -38,6 +39,7 @@ from tests.harvesting import a_sample
 from workers.harvest_monitor import HarvestMonitor
 from workers.projector import Projector
 
+from .edge.socket_client import socket as graphql_socket
 from .registry_desk import Desk, assert_problem
 
 SENSORS = ["battery", "power", "temperature", "cpu", "network"]
@@ -70,6 +72,10 @@ class Farm(Desk):
 
     def session(self, session_id: str) -> HarvestSession:
         return self.log.load(HarvestSession, UUID(session_id))
+
+    def facts(self, stream: UUID) -> list[Fact]:
+        with self.ctx.database.reader.connection() as connection:
+            return [record.fact() for record in LogReader(connection).of_streams([stream])]
 
     def watch_for(self, start: datetime, seconds: int) -> None:
         """Let the monitor tick for so long."""
@@ -250,6 +256,54 @@ def test_an_owner_asks_for_the_end_and_the_device_is_told_with_its_next_samples(
     assert (session.status, session.contribution) == ("closed", counted)
     late = farm.send(device, session_id, just_now(1, 9))
     assert late.json()["code"] == "harvest_session_over"
+
+
+FEED = """subscription($s: UUID!, $p: Position) { harvestSession(sessionId: $s, after: $p) {
+    state position verifiedMs reason { kind } } }"""
+
+
+def test_a_session_is_told_live_to_whom_it_belongs_and_resumes_from_any_position(farm: Farm) -> None:
+    owner = uuid4()
+    device = farm.enrolled(owner)
+    session_id = farm.start(device)["id"]
+    start = farm.log.head()
+    farm.projector.run_once()
+    url, token = str(farm.client.base_url), farm.headers(owner)["Authorization"].removeprefix("Bearer ")
+    with graphql_socket(url, {"token": token}) as client:
+        client.subscribe(FEED, s=session_id, p=start)
+        farm.send(device, session_id, just_now(2))
+        farm.send(device, session_id, just_now(1, 3, battery_temp=62.0))
+        farm.act(device, "stop_harvest_session", {"session_id": session_id})
+        seen = [client.next()["harvestSession"]]
+        while seen[-1]["state"] != "closed":
+            seen.append(client.next()["harvestSession"])
+    states = [one["state"] for one in seen]
+    assert [state for at, state in enumerate(states) if state not in states[:at]] == ["running", "paused", "closed"]
+    farm.projector.run_once()
+    with graphql_socket(url, {"token": token}) as client:
+        after = next(fact.position for fact in farm.facts(UUID(session_id)) if fact.position > start)
+        client.subscribe(FEED, s=session_id, p=after)
+        assert [client.next()["harvestSession"] for _ in seen[1:]] == seen[1:]
+    stranger = farm.headers(uuid4())["Authorization"].removeprefix("Bearer ")
+    with graphql_socket(url, {"token": stranger}) as client:
+        client.subscribe(FEED, s=session_id, p=start)
+        assert "harvest_session_unknown" in str(client.receive())
+
+
+def test_figures_of_harvest_are_metrics(farm: Farm) -> None:
+    device = farm.enrolled(uuid4())
+    session_id = farm.start(device)["id"]
+    farm.send(device, session_id, just_now(3))
+    farm.projector.run_once()
+    assert 'harvest_active_sessions{state="running"} 1.0' in farm.client.get("/metrics").text
+    farm.act(device, "stop_harvest_session", {"session_id": session_id})
+    farm.projector.run_once()
+    shown = farm.client.get("/metrics").text
+    assert 'harvest_active_sessions{state="running"} 0.0' in shown
+    assert 'harvest_stops_total{reason="stopped"} 1.0' in shown
+    (lent,) = [line.split()[1] for line in shown.splitlines() if line.startswith("harvest_lent_seconds_total")]
+    assert float(lent) == farm.session(session_id).contribution.verified_ms / 1_000 > 0
+    assert "harvest_rewards_grains_total 0.0" in shown
 
 
 def test_silence_pauses_a_session_after_30_seconds_and_ends_it_after_15_minutes(farm: Farm) -> None:

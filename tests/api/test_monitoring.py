@@ -1,16 +1,21 @@
 """Operators over HTTP: they pause, rebuild, retry and skip by name and reason, and see what came of it."""
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from pydantic import SecretStr
 
 from infrastructure.database import Database, Role
+from infrastructure.discovery import registered
 from infrastructure.event_store import LogReader
 from projections.slots import Lease
 from tests.api.office import Office, open_office
+from tests.cli.villages import eventually
 
 PROJECTIONS = """{ projections {
     name position head lag paused deadLetters waitingLetters
@@ -82,6 +87,49 @@ def test_the_same_key_pauses_once_and_gets_the_first_answer(office: Office) -> N
     answers = [office.post("monitoring/pause_projection", why, key="once").json() for _ in range(2)]
     assert answers[0] == answers[1]
     assert answers[0]["position"] == office.log.head()
+
+
+SERVICES = "{ services { service id version host pid startedAt url } }"
+
+
+def test_the_health_of_the_api_is_what_readyz_looks_at(office: Office) -> None:
+    office.settle()
+    found = {check["name"]: check for check in office.ask("{ health { name ok ms } }")["health"]}
+    ready = office.client.get("/readyz").json()
+    assert set(found) == {check["name"] for check in ready["checks"]}
+    assert found["database"]["ok"] is True
+    assert all(check["ms"] >= 0 for check in found.values())
+    assert office.code("{ health { name } }", uuid4()) == "forbidden"
+
+
+def test_services_are_those_that_answer_on_the_bus(office: Office, nats_url: str) -> None:
+    assert office.ask(SERVICES)["services"] == []
+    with on_the_bus(office, nats_url), registered(nats_url, "worker", "1.2.3", "http://127.0.0.1:1"):
+
+        def found() -> list[Any]:
+            return [one for one in office.ask(SERVICES)["services"] if one["service"] == "worker"]
+
+        assert eventually(lambda: len(found()) == 1)
+        assert (found()[0]["version"], found()[0]["pid"]) == ("1.2.3", os.getpid())
+        assert office.code(SERVICES, uuid4()) == "forbidden"
+
+
+def test_a_bus_that_does_not_answer_is_named_without_its_password(office: Office) -> None:
+    with on_the_bus(office, "nats://me:sesame@127.0.0.1:1"):
+        answer = office.answer(SERVICES)
+    assert answer["errors"][0]["extensions"]["code"] == "bus_unreachable"
+    assert "sesame" not in str(answer)
+
+
+@contextmanager
+def on_the_bus(office: Office, url: str) -> Iterator[None]:
+    """The office's settings name this bus."""
+    before = office.ctx.settings
+    object.__setattr__(office.ctx, "settings", before.model_copy(update={"nats_url": SecretStr(url)}))
+    try:
+        yield
+    finally:
+        object.__setattr__(office.ctx, "settings", before)
 
 
 def test_only_operators_operate(office: Office) -> None:

@@ -101,12 +101,13 @@ STEERING: Final[Mapping[str, Context]] = {
 """What operators steer every part by runs in every part."""
 
 SAGAS: Final[Mapping[str, tuple[str, ...]]] = {
-    "CoordinateTraining": ("federated_learning",),
-    "RewardTraining": ("federated_learning",),
+    "coordinate_training": ("federated_learning",),
+    "reward_training": ("federated_learning",),
     "spend_privacy": ("federated_learning", "privacy"),
     "reward_harvest": ("harvest",),
     "pay_for_service": ("marketplace",),
     "allocate_burst": ("marketplace",),
+    "hand_off_contract": ("marketplace",),
     "suspend_device": ("device_registry", "federated_learning", "harvest", "marketplace"),
 }
 """The contexts a saga acts in, by its name: it runs where all of them run."""

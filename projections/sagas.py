@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from domain.kernel.aggregate import event_classes
 from domain.kernel.fact import Fact
+from domain.kernel.saga import saga_name
 from domain.sagas.coordinate_training import CoordinateTraining
 from domain.sagas.deadline import Deadline
 from domain.sagas.process import Process
@@ -46,6 +47,7 @@ class Sagas(ReadModel[SagaRow]):
 
     name = "sagas"
     table = "read.sagas"
+    version = 2
     row = SagaRow
     key = ("saga_id",)
     folds_own_stream = True
@@ -58,7 +60,7 @@ class Sagas(ReadModel[SagaRow]):
     def evolve(self, row: SagaRow | None, fact: Fact, key: Key) -> SagaRow | None:
         step = fact.topic.rpartition(".")[2]
         if row is None:
-            kind = getattr(fact.event, "plan", fact.topic.split(".")[1])
+            kind = getattr(fact.event, "plan", None) or saga_name(fact.topic.split(".")[1])
             at = fact.recorded_at
             return SagaRow(key, kind, RUNNING, step, "", 1, fact.correlation_id, at, at, fact.position)
         state = STATE_AFTER.get(step, row.state)

@@ -9,6 +9,7 @@ import structlog
 
 from domain.kernel import CursorMove, EventLog, Fact, derive, new_scope, within
 from domain.kernel.errors import CursorMoved, LogClosed, LogOverloaded, LogUnavailable
+from domain.kernel.saga import saga_name
 from domain.kernel.scope import CommandScope
 from infrastructure import traces
 from infrastructure.database import Database, Role
@@ -36,8 +37,8 @@ class Handler(Protocol):
 
 
 def name_of(saga: Handler) -> str:
-    """The name of its cursor and its actor: a saga's class, or a plan's own name."""
-    return saga.__name__ if isinstance(saga, type) else str(getattr(saga, "name"))  # noqa: B009
+    """The name of its cursor and its actor: that of a saga's class, or a plan's own."""
+    return saga_name(saga.__name__) if isinstance(saga, type) else str(getattr(saga, "name"))  # noqa: B009
 
 
 def _scope(saga: Handler, fact: Fact) -> CommandScope:

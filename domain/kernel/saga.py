@@ -1,5 +1,6 @@
 """The saga base: a process manager that is itself an aggregate, deciding the next step from facts."""
 
+import re
 from abc import abstractmethod
 from typing import Any, ClassVar, Self
 from uuid import UUID
@@ -7,6 +8,11 @@ from uuid import UUID
 from .aggregate import Aggregate
 from .event_log import EventLog
 from .fact import Fact
+
+
+def saga_name(kind: str) -> str:
+    """The name of a saga that is a class, as plans are named: `RewardTraining` is `reward_training`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind).lower()
 
 
 class Saga(Aggregate, context="sagas"):

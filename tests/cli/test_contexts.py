@@ -56,7 +56,7 @@ def test_a_part_has_what_belongs_to_its_contexts_and_what_operators_steer_by() -
     here = {model.name for model in contexts.read_models(part)}
     assert {"devices", "accounts", "incidents"} <= here
     away = contexts.elsewhere(part)
-    assert away >= {"saga:RewardTraining", "saga:pay_for_service", "aggregator"}
+    assert away >= {"saga:reward_training", "saga:pay_for_service", "aggregator"}
     assert away & {model.name for model in READ_MODELS} == {model.name for model in READ_MODELS} - here
 
 
@@ -85,7 +85,7 @@ def test_every_read_model_and_every_saga_belongs_somewhere(database_url: str, tm
         assert contexts.sagas(Settings(), every) == every
         assert contexts.sagas(of("tokenomics", "device_registry"), every) == []
         market = contexts.sagas(of("tokenomics", "device_registry", "marketplace"), every)
-        assert {name_of(saga) for saga in market} == {"pay_for_service", "allocate_burst"}
+        assert {name_of(saga) for saga in market} == {"pay_for_service", "allocate_burst", "hand_off_contract"}
         for needed in contexts.SAGAS.values():
             assert set(needed) <= set(contexts.CONTEXTS)
 

@@ -52,7 +52,7 @@ def live(database: Database, keys: SealingKeys) -> None:
             tokenomics.open_wallet(owner_id=uuid4())
     log.close()
     with database.connect(Role.WRITER) as connection:
-        connection.execute("INSERT INTO engine.cursors (name, position) VALUES ('saga:RewardTraining', 7)")
+        connection.execute("INSERT INTO engine.cursors (name, position) VALUES ('saga:reward_training', 7)")
     sealer = LogSealer(database, keys)
     sealer.run_once()
     sealer.close()

@@ -60,4 +60,4 @@ def test_other_sagas_are_called_by_their_class() -> None:
     started = RewardTraining.fact(
         RewardTraining.Started, SAGA, saga_id=SAGA, round_id=SAGA, quality_rule="q", cause_event_id=SAGA
     )
-    assert told(started).kind == "RewardTraining"
+    assert told(started).kind == "reward_training"

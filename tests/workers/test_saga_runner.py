@@ -114,11 +114,11 @@ def test_a_step_carries_the_cause_and_the_correlation_of_its_fact(world: World) 
     world.settle()
     opened, *caused = world.facts()
     assert {(f.correlation_id, f.causation_id, f.actor) for f in caused} == {
-        (opened.correlation_id, opened.event_id, "saga:Bonus")
+        (opened.correlation_id, opened.event_id, "saga:bonus")
     }
 
 
-def transactions(world: World, actor: str = "saga:Bonus") -> int:
+def transactions(world: World, actor: str = "saga:bonus") -> int:
     """In how many transactions an actor's facts were recorded."""
     with world.database.connect(Role.READER) as connection:
         query = "SELECT count(DISTINCT xmin::text) FROM log.events WHERE actor = %s"
@@ -130,7 +130,7 @@ def test_facts_that_come_together_share_a_transaction_and_keep_their_own_causes(
     opened = [world.open() for _ in range(20)]
     world.settle()
     causes = {fact.event_id: fact.correlation_id for fact in world.facts() if fact.stream in opened}
-    caused = [fact for fact in world.facts() if fact.actor == "saga:Bonus"]
+    caused = [fact for fact in world.facts() if fact.actor == "saga:bonus"]
     assert transactions(world) == 1
     assert [fact.correlation_id for fact in caused] == [causes[fact.causation_id] for fact in caused]
     assert len({fact.event_id for fact in caused}) == len(caused) == 40

@@ -83,10 +83,10 @@ def test_dead_letters_are_counted_for_every_read_model(edge: Edge, admin: psycop
 
 
 def test_sagas_are_counted_by_plan_and_state(edge: Edge, admin: psycopg.Connection[Any]) -> None:
-    for plan, state in (("RewardTraining", "running"), ("RewardTraining", "running"), ("allocate", "parked")):
+    for plan, state in (("reward_training", "running"), ("reward_training", "running"), ("allocate", "parked")):
         admin.execute(SAGA, (plan, state))
     found = scraped(edge)
-    assert found["village_sagas{plan=RewardTraining}{state=running}"] == 2.0
+    assert found["village_sagas{plan=reward_training}{state=running}"] == 2.0
     assert found["village_sagas{plan=allocate}{state=parked}"] == 1.0
 
 

@@ -82,3 +82,16 @@ def test_a_collector_that_is_away_holds_nobody_up(office: Office) -> None:
         assert answer.status_code == 200
     finally:
         traces.configure(None, "office")
+
+
+def test_a_collector_that_is_away_is_told_without_its_password(caplog: pytest.LogCaptureFixture) -> None:
+    traces.configure("http://me:sesame@127.0.0.1:1/v1/traces", "tests")
+    try:
+        with caplog.at_level("DEBUG"):
+            with traces.span("a step", uuid4(), uuid4()):
+                pass
+            traces.flush()
+    finally:
+        traces.configure(None, "tests")
+    assert "127.0.0.1" in caplog.text
+    assert "sesame" not in caplog.text

@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
+# A village is many processes: each would compile all that it imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run demo test check format lock bench mutation storm chaos clean system-packages
 
 run: $(STAMP)
@@ -60,10 +63,11 @@ clean:
 	rm -rf $(VENV) $(MUTANTS) .village .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Nearly all modules of the packages are never imported: what is, is compiled then.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=...") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,demo,bench]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,demo,bench]'
 	touch $@
 
 # promtool checks the alert rules; it is taken out of its package, whose server is neither installed nor started.

@@ -9,7 +9,19 @@ from pathlib import Path
 from benchmarks.table import Row, machine
 
 RESULTS = Path(__file__).parent / "results"
-BESIDE = {"__init__", "__main__", "bare", "history", "library", "meter", "mixture", "report", "table", "village"}
+BESIDE = {
+    "__init__",
+    "__main__",
+    "bare",
+    "history",
+    "library",
+    "line",
+    "meter",
+    "mixture",
+    "report",
+    "table",
+    "village",
+}
 
 
 def names() -> list[str]:

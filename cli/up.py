@@ -22,7 +22,7 @@ from cli.errors import CommandFailed
 from infrastructure import login_codes
 from infrastructure.database import Database, migrate
 from infrastructure.embedded.nats import EmbeddedNats
-from infrastructure.embedded.place import HomeLock, account_for, make_home, write_private
+from infrastructure.embedded.place import HomeLock, ServerFailed, account_for, make_home, write_private
 from infrastructure.embedded.postgres import EmbeddedPostgres
 from infrastructure.settings import Settings
 
@@ -31,6 +31,8 @@ LATE: Final = tuple(name for name in WORKERS if name == "aggregator")
 EARLY: Final = ("api", *(name for name in WORKERS if name not in LATE))
 READY_TIMEOUT_S: Final = 60.0
 WATCH_S: Final = 0.2
+SERVER_STARTS: Final = 5
+"""How often a server that ended is started before the village gives up."""
 # All of the village stops within ten seconds: its processes first, then the servers they use.
 STOP_CHILDREN_S: Final = 8.5
 
@@ -151,9 +153,20 @@ class Supervisor:
         for server in (self._postgres, self._nats):
             if server is not None and server.pid is None:
                 log.warning("a server ended", server=type(server).__name__)
-                server.start()
+                self._start_again(server)
         for child in self._children:
             child.watch(self._environment)
+
+    def _start_again(self, server: EmbeddedPostgres | EmbeddedNats) -> None:
+        """What ended it may hit it again while it starts."""
+        for left in reversed(range(SERVER_STARTS)):
+            try:
+                server.start()
+                return
+            except ServerFailed as error:
+                if not left or self.stopping.is_set():
+                    raise
+                log.warning("a server did not start", server=type(server).__name__, why=str(error))
 
     def _wait_until_ready(self) -> None:
         until = time.monotonic() + READY_TIMEOUT_S

@@ -1,5 +1,6 @@
 """`village up` with real processes: ready, watched, restarted, and gone without a trace."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -76,6 +77,16 @@ def test_a_killed_process_is_started_again(shared: Running, part: str) -> None:
 @pytest.mark.parametrize("server", ["postgres", "nats-server"])
 def test_a_killed_server_is_started_again_and_the_village_recovers(shared: Running, server: str) -> None:
     shared.kill(server)
+    assert eventually(shared.ready)
+
+
+@pytest.mark.parametrize("server", ["postgres", "nats-server"])
+def test_a_server_that_is_stopped_while_it_starts_again_is_started_once_more(shared: Running, server: str) -> None:
+    shared.kill(server)
+    starting = shared.pid_of(server)
+    assert starting is not None
+    os.kill(starting, signal.SIGINT)
+    assert eventually(lambda: shared.pid_of(server) not in {None, starting})
     assert eventually(shared.ready)
 
 

@@ -44,13 +44,17 @@ TRAINING_S = 600.0
 
 
 class PatientRun(Run):
-    """A client of the training that asks again while the village is hurt."""
+    """A client of the training that asks again while the village is hurt, until a part of it stays down."""
+
+    storm: "Storm | None" = None
 
     def progress(self, session_id: UUID) -> Progress:
         for _ in range(60):
             try:
                 return super().progress(session_id)
             except VillageError:
+                if self.storm is not None:
+                    self.storm.raise_failure()
                 time.sleep(1)
         return super().progress(session_id)
 
@@ -87,6 +91,10 @@ class Storm(threading.Thread):
         self.stopping.set()
         self.join(300)
         assert not self.is_alive(), "the storm does not end"
+        self.raise_failure()
+
+    def raise_failure(self) -> None:
+        """Raises what made it fail, if anything did."""
         if self.failure is not None:
             raise self.failure
 
@@ -154,21 +162,22 @@ class Chaos:
             economy.log.close()
 
     @contextmanager
-    def _devices(self, console: Console, village: Running) -> Iterator[tuple[Run, Agents]]:
+    def _devices(self, console: Console, village: Running) -> Iterator[tuple[PatientRun, Agents]]:
         run = PatientRun(console, self._plan, threading.Event())
         with running_agents(run.claim_devices(self._home / "devices"), village.url) as agents:
             run.wait_online(agents, 120)
             yield run, agents
 
-    def _trained_through(self, storm: Storm, run: Run, agents: Agents) -> list[UUID]:
+    def _trained_through(self, storm: Storm, run: PatientRun, agents: Agents) -> list[UUID]:
         """Trainings one after the other while the storm rages; it ends with the first one that ends late enough."""
         ends, sessions = time.monotonic() + self._seconds, list[UUID]()
         with ExitStack() as after:
+            run.storm = storm
             storm.start()
             after.callback(storm.stop)
-            while not sessions or (time.monotonic() < ends and storm.failure is None):
+            while storm.failure is None and (not sessions or time.monotonic() < ends):
                 sessions.append(run.start_training())
-                run.follow(sessions[-1], agents, lambda progress: None, TRAINING_S)
+                run.follow(sessions[-1], agents, lambda progress: storm.raise_failure(), TRAINING_S)
         return sessions
 
     @staticmethod

@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ["--devices", "6", "--rounds", "3", "--processes", "2"]
-BRIEF = ["--rounds", "1", "--training-only"]
+BRIEF = ["--rounds", "1", "--training-only", "--processes", "1"]
 TIMEOUT_S = 240
 
 pytestmark = pytest.mark.slow

@@ -36,6 +36,10 @@ WAIT_S = 120
 class Site(Stall):
     """A stall whose device is an agent's, served on a port."""
 
+    def offer(self, owner: UUID | None = None, **changes: Any) -> Any:
+        """No more than any machine has that runs this."""
+        return super().offer(owner, **{"resources": {"ram_mb": 1, "cpu_cores": 1, "compute_score": 1}} | changes)
+
     def wait_for(self, true: Callable[[], Any]) -> Any:
         """Let the workers work until something is so; answers it."""
         ends = time.monotonic() + WAIT_S

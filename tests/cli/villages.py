@@ -106,12 +106,20 @@ class Running:
                     return child.pid
         return None
 
-    def kill(self, words: str) -> None:
-        """kill -9 of that process; returns when it is started again under another id."""
-        killed = self.pid_of(words)
-        assert killed is not None, words
-        os.kill(killed, signal.SIGKILL)
-        assert eventually(lambda: self.pid_of(words) not in {None, killed}), words
+    def await_pid_of(self, words: str) -> int:
+        """`pid_of` once there is one: a part that has failed is started again after a pause."""
+        until = time.monotonic() + 60
+        while (pid := self.pid_of(words)) is None:
+            assert time.monotonic() < until, words
+            time.sleep(0.05)
+        return pid
+
+    def kill(self, words: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Signals that process, once there is one; returns when it is started again under another id."""
+        killed = self.await_pid_of(words)
+        with suppress(ProcessLookupError):
+            os.kill(killed, number)
+        assert eventually(lambda: self.pid_of(words) not in {None, killed}, 60), words
 
     def ready(self) -> bool:
         """Whether the API answers and has all it needs."""

@@ -7,7 +7,6 @@ to the grain, the audit verifies, and feed and bus have told every fact once and
 
 import argparse
 import json
-import os
 import random
 import signal
 import tempfile
@@ -15,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -60,7 +59,10 @@ class PatientRun(Run):
 
 
 class Storm(threading.Thread):
-    """One deed after the other, in random order, all of them in every pass; ends when told to, after a whole pass."""
+    """One deed after the other, in random order, all of them in every pass; ends when told to, after a whole pass.
+
+    A restart is SIGINT, as an operator or the system would ask: Postgres shuts down fast, NATS at once.
+    """
 
     def __init__(self, village: Running, seed: int, pause_s: float) -> None:
         super().__init__(name="storm")
@@ -73,7 +75,7 @@ class Storm(threading.Thread):
         self._deeds: dict[str, Callable[[], None]] = {
             **{f"kill {words}": partial(village.kill, words) for words in (*PROCESSES, *SERVERS)},
             **{f"freeze {words}": partial(self._freeze, words) for words in PROCESSES},
-            **{f"restart {words}": partial(self._restart, words) for words in SERVERS},
+            **{f"restart {words}": partial(village.kill, words, signal.SIGINT) for words in SERVERS},
         }
 
     def run(self) -> None:
@@ -100,21 +102,11 @@ class Storm(threading.Thread):
 
     def _freeze(self, words: str) -> None:
         """It sleeps in the middle of whatever it does, and goes on as if nothing had been."""
-        pid = self._village.pid_of(words)
-        if pid is None:  # it is being started just now
-            return
-        frozen = psutil.Process(pid)
-        frozen.suspend()
-        time.sleep(self._chance.uniform(0.5, 5 * self._pause_s))
-        frozen.resume()
-
-    def _restart(self, words: str) -> None:
-        """Asked to stop, as an operator or the system would: Postgres by a fast shutdown, NATS by its signal."""
-        pid = self._village.pid_of(words)
-        if pid is None:
-            return
-        os.kill(pid, signal.SIGINT)
-        assert eventually(lambda: self._village.pid_of(words) not in {None, pid}, 60), words
+        with suppress(psutil.NoSuchProcess):
+            frozen = psutil.Process(self._village.await_pid_of(words))
+            frozen.suspend()
+            time.sleep(self._chance.uniform(0.5, 5 * self._pause_s))
+            frozen.resume()
 
 
 class Chaos:

@@ -124,7 +124,7 @@ def load(database: Database, count: int, dice: random.Random) -> None:
         for name, _ in indexes:
             connection.execute(f"DROP INDEX read.{name}".encode())
         with connection.cursor() as cursor, cursor.copy(text) as copy:
-            for row in _devices(count, dice):
+            for row in devices(count, dice):
                 copy.write_row(row)
         for _, definition in indexes:
             connection.execute(definition.encode())
@@ -132,7 +132,8 @@ def load(database: Database, count: int, dice: random.Random) -> None:
         connection.execute("CHECKPOINT")
 
 
-def _devices(count: int, dice: random.Random) -> Iterator[tuple[Any, ...]]:
+def devices(count: int, dice: random.Random) -> Iterator[tuple[Any, ...]]:
+    """Rows of the read model, in the order of its columns."""
     now, owner = datetime(2026, 1, 1, tzinfo=UTC).isoformat(), str(UUID(int=1))
     tags = [Jsonb(sorted(dice.sample(FRAMEWORKS, dice.randint(1, 3)))) for _ in range(64)]
     capabilities = [Jsonb(sorted(dice.sample(CAPABILITIES, dice.randint(2, 6)))) for _ in range(256)]
@@ -148,7 +149,7 @@ def _devices(count: int, dice: random.Random) -> Iterator[tuple[Any, ...]]:
             1_024 << dice.randrange(7), 1 << dice.randrange(6), dice.randrange(100_000), dice.choice(tags),
             dice.choice(capabilities), "bench-1", "online" if dice.random() < 0.7 else "offline", now,
             dice.choice(LATENCY_CLASSES_MS), reputation, evidence, now, number + 1,
-            "active" if dice.random() < 0.97 else "suspended", "",
+            "active" if dice.random() < 0.97 else "suspended", "", Jsonb({}), None, None, None,
         )  # fmt: skip
 
 

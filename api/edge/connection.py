@@ -5,6 +5,7 @@ import binascii
 import typing
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +22,7 @@ R = TypeVar("R")
 
 MAX_PAGE = 100
 _MAX_CURSOR_CHARACTERS = 512
+_CACHED_STATEMENTS = 512
 
 
 class CursorInvalid(Refusal):
@@ -117,15 +119,18 @@ class Keyset:
             raise CursorInvalid("the cursor belongs to another connection")
         return tuple(values)
 
-    def after(self, cursor: str) -> tuple[sql.Composable, dict[str, Any]]:
-        """The condition that continues after a cursor."""
-        names = [f"after_{index}" for index in range(len(self.order))]
-        condition = sql.SQL("({columns}) {comparison} ({values})").format(
+    @property
+    def bounds(self) -> list[str]:
+        """The names of the parameters of `further`."""
+        return [f"after_{index}" for index in range(len(self.order))]
+
+    def further(self) -> sql.Composable:
+        """The condition that continues after a row."""
+        return sql.SQL("({columns}) {comparison} ({values})").format(
             columns=self._columns(),
             comparison=sql.SQL("<" if self.descending else ">"),
-            values=sql.SQL(", ").join(map(sql.Placeholder, names)),
+            values=sql.SQL(", ").join(map(sql.Placeholder, self.bounds)),
         )
-        return condition, dict(zip(names, self.values(cursor), strict=True))
 
     def order_by(self) -> sql.Composable:
         """The ORDER BY."""
@@ -144,34 +149,44 @@ class Source:
     columns: Sequence[str]
     conditions: Sequence[Condition] = ()
 
-    def select(self, keyset: Keyset, limit: int, after: str | None = None) -> tuple[sql.Composed, dict[str, Any]]:
+    def select(self, keyset: Keyset, limit: int, after: str | None = None) -> tuple[str, dict[str, Any]]:
         """The query for rows in the keyset's order, and its parameters. Raises CursorInvalid."""
-        where, parameters = self._where()
+        parameters = self._parameters()
         if after is not None:
-            further, values = keyset.after(after)
-            where, parameters = [*where, further], parameters | values
-        query = sql.SQL("SELECT {columns} FROM {table}{where} {order} LIMIT {limit}").format(
-            columns=sql.SQL(", ").join(map(sql.Identifier, self.columns)),
-            table=sql.Identifier(*self.table.split(".")),
-            where=_joined(where),
-            order=keyset.order_by(),
-            limit=sql.Literal(limit),
-        )
-        return query, parameters
+            parameters |= zip(keyset.bounds, keyset.values(after), strict=True)
+        texts = tuple(condition.text for condition in self.conditions)
+        return _select(self.table, tuple(self.columns), texts, keyset, limit, after is not None), parameters
 
     def count(self) -> tuple[sql.Composed, dict[str, Any]]:
         """The query for how many rows there are, as `rows`, and its parameters."""
-        where, parameters = self._where()
         query = sql.SQL("SELECT count(*) AS rows FROM {table}{where}").format(
-            table=sql.Identifier(*self.table.split(".")), where=_joined(where)
+            table=sql.Identifier(*self.table.split(".")),
+            where=_joined([sql.SQL(condition.text) for condition in self.conditions]),
         )
-        return query, parameters
+        return query, self._parameters()
 
-    def _where(self) -> tuple[list[sql.Composable], dict[str, Any]]:
-        parameters: dict[str, Any] = {}
-        for condition in self.conditions:
-            parameters |= condition.parameters
-        return [sql.SQL(condition.text) for condition in self.conditions], parameters
+    def _parameters(self) -> dict[str, Any]:
+        return {name: value for condition in self.conditions for name, value in condition.parameters.items()}
+
+
+@lru_cache(_CACHED_STATEMENTS)
+def _select(
+    table: str,
+    columns: tuple[str, ...],
+    conditions: tuple[typing.LiteralString, ...],
+    keyset: Keyset,
+    limit: int,
+    continued: bool,
+) -> str:
+    where: list[sql.Composable] = [sql.SQL(text) for text in conditions]
+    query = sql.SQL("SELECT {columns} FROM {table}{where} {order} LIMIT {limit}").format(
+        columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+        table=sql.Identifier(*table.split(".")),
+        where=_joined([*where, keyset.further()] if continued else where),
+        order=keyset.order_by(),
+        limit=sql.Literal(limit),
+    )
+    return query.as_string()
 
 
 async def page_of(

@@ -30,6 +30,7 @@ import time
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import UUID
 
@@ -179,7 +180,7 @@ class Listing(Generic[R, N]):
         found = [] if row is None else self._kept(info, [row], ())
         return self.node(found[0]) if found else None
 
-    @property
+    @cached_property
     def _keyset(self) -> Keyset:
         hints = typing.get_type_hints(self.model.row)
         types = tuple(hints[name] for name in self.order)

@@ -34,6 +34,7 @@ from .encoding import loads
 from .feed import Feed
 from .gate import COOKIE, Access, Gate, GatedRoute
 from .graphql import Grains, GraphQLContext, Milliseconds, Position
+from .graphql_execution import Executor
 from .graphql_limits import Documents
 from .principals import ROLES
 from .problems import DatabaseUnavailable, RateLimited, TokenExpired, Unauthenticated
@@ -245,7 +246,13 @@ def schema_of(query: type, subscription: type) -> Schema:
     """The schema, with the bounds and error rules of this edge."""
     extensions: list[type[SchemaExtension] | Callable[[], SchemaExtension]] = [CodedErrors, Documents]
     config = StrawberryConfig(disable_field_suggestions=True, scalar_map=SCALARS)
-    return VillageSchema(query=query, subscription=subscription, extensions=extensions, config=config)
+    return VillageSchema(
+        query=query,
+        subscription=subscription,
+        extensions=extensions,
+        execution_context_class=Executor,
+        config=config,
+    )
 
 
 def router(ctx: ApiContext, feed: Feed, schema: Schema) -> VillageGraphQL:

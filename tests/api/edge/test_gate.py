@@ -12,6 +12,7 @@ from starlette.routing import WebSocketRoute
 from api.app import create_app
 from api.edge.gate import COOKIE, GatedRoute
 from api.edge.principals import Tokens
+from api.edge.problems import TokenExpired
 from infrastructure.keys import load_keys
 
 from . import sample
@@ -96,6 +97,14 @@ def test_a_token_ends(edge: Edge) -> None:
     token = edge.tokens.issue(role="operator", subject="ada", expires_in=timedelta(hours=1), now=past)
     answer = edge.client.get("/openapi.json", headers={"Authorization": f"Bearer {token}"})
     assert (answer.status_code, answer.json()["code"]) == (401, "token_expired")
+
+
+def test_a_token_that_was_good_expires_all_the_same(edge: Edge) -> None:
+    now = datetime.now(UTC)
+    token = edge.tokens.issue(role="operator", subject="ada", expires_in=timedelta(hours=1), now=now)
+    assert edge.tokens.principal(token, now).subject == "ada"
+    with pytest.raises(TokenExpired):
+        edge.tokens.principal(token, now + timedelta(hours=1))
 
 
 def test_a_token_of_another_village_is_refused(edge: Edge, tmp_path_factory: pytest.TempPathFactory) -> None:

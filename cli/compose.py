@@ -103,6 +103,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
     from projections.marketplace.of_device import DeviceOfferings
     from projections.matching import OfferingIndex
     from projections.privacy_budgets import ExhaustedBudgets
+    from projections.tokenomics.of_device import DeviceClaims
     from projections.tokenomics.queries import RewardIndex
 
     assert settings.database_url is not None, "require_database comes first"
@@ -118,7 +119,7 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
         blobs = BlobStore.open(settings.blob_url, home=settings.home)
         deadlines, payments = Deadlines(log), payments_of(settings)
         bought: list[Plan] = [plan(deadlines, payments) for plan in (PayForService, AllocateBurst)]
-        suspended = SuspendDevice(deadlines, DeviceOfferings(database))
+        suspended = SuspendDevice(deadlines, DeviceOfferings(database), DeviceClaims(database))
         bought.append(HandOffContract(deadlines))
         plans = [*bought, RewardHarvest(deadlines), suspended, SpendPrivacy(deadlines, epsilon)]
         limits = Limits(settings.max_participants_per_round, settings.max_model_bytes)

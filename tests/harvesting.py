@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from domain.harvest.decide import Transition, Watch, step
+from domain.harvest.decide import Transition, Watch, emptied, step
 from domain.harvest.policy import Band, HarvestPolicy
 from domain.harvest.sample import Sample
 from domain.kernel.time import utc
@@ -29,6 +29,17 @@ def a_sample(sequence: int, at_s: float | None = None, /, **values: Any) -> Samp
     }  # fmt: skip
     placed = {"sequence": sequence, "sampled_at": START + timedelta(seconds=5 * sequence if at_s is None else at_s)}
     return Sample(**fine | placed | values)
+
+
+def lived(minutes: int) -> tuple[Watch, list[tuple[Transition, Watch]]]:
+    """What a phone that was fine for so long is counted last, and the changes before."""
+    watch, changes = Watch(), []
+    for number in range(1, minutes * 12 + 2):
+        watch, found = step(HarvestPolicy(), watch, a_sample(number))
+        if found is not None:
+            changes.append((found, watch))
+            watch = emptied(watch)
+    return watch, changes
 
 
 def trace(name: str, start: datetime = START) -> list[Sample]:

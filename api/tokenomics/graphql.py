@@ -109,7 +109,7 @@ class Epoch(FromRow):
 
 @strawberry.type
 class RewardClaim(FromRow):
-    """What an activity has earned, with every input of the formula; pending until it is posted."""
+    """What an activity has earned, with every input of the formula; pending until it is posted or void."""
 
     claim_id: UUID
     device_id: UUID

@@ -39,7 +39,7 @@ class HandOffs(Bursts):
 
     @command
     def hand_off_contract(self, *, contract_id: UUID, terms: Terms, hold_id: UUID | None, to_hold_id: UUID) -> Receipt:
-        """End a contract and begin its heir, in one record.
+        """End a contract and begin its heir, in one record, whether or not that was asked for.
 
         Args:
             terms: those of the heir, as `heirs` gave them.
@@ -56,8 +56,7 @@ class HandOffs(Bursts):
         taken.reserve(heir.id, terms.units, now)
         heir.reserve(to_hold_id)
         heir.activate(now)
-        hand_off = self._hand_off(contract_id)
-        assert hand_off is not None, "nobody asked for it"
+        hand_off = self._hand_off(contract_id) or HandOff(contract_id=contract_id)
         hand_off.finish(heir.id)
         return self.log.record(contract, left, taken, heir, hand_off)
 

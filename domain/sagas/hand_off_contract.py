@@ -47,15 +47,23 @@ def _refuse(process: Process, village: Village) -> None:
 
 
 def _move(process: Process, village: Village) -> None:
-    """The hold becomes one for what was delivered and one for the rest, and the heir begins."""
-    contract = village.marketplace.get_contract(contract_id=_id(process))
+    move(village, _id(process), process.step_id("kept"))
+
+
+def move(village: Village, contract_id: UUID, kept_hold_id: UUID) -> None:
+    """The hold becomes one for what was delivered, `kept_hold_id`, and one for the rest, and the heir begins.
+
+    Raises:
+        NoHeir, WrongContractState, and what the customer's wallet refuses.
+    """
+    contract = village.marketplace.get_contract(contract_id=contract_id)
     contract.require_active()
     assert contract.hold_id is not None
     money, customer_id = village.tokenomics, contract.terms.customer_id
     kept, heir_id = contract.terms.due(contract.used_ms), heir_of(contract.id)
     terms = _heir(village, contract, kept)
     money.void_hold(owner_id=customer_id, hold_id=contract.hold_id, contract_id=contract.id)
-    kept_id = process.step_id("kept") if kept else None
+    kept_id = kept_hold_id if kept else None
     for hold_id, grains, held_for, of in (
         (kept_id, kept, contract.id, contract.terms),
         (hold_id_of(heir_id), terms.agreed_price, heir_id, terms),

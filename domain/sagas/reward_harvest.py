@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from domain.device_registry.device import Device
+from domain.device_registry.status import SUSPENDED
 from domain.harvest.session import HarvestSession
 from domain.kernel import Conflict, Fact, Receipt, Refusal, derive, scope
 from domain.tokenomics.pricing import BASIS, MAX_VERIFIED_MS, Activity
-from domain.tokenomics.reward_claim import claim_id_of
+from domain.tokenomics.reward_claim import RewardClaim, claim_id_of
 from domain.tokenomics.reward_epoch import EpochBudgetExhausted
 
 from .deadline import Deadlines
@@ -25,7 +27,7 @@ POSTING_PAUSE_MS = 6 * 3_600_000
 
 class RewardHarvest(Plan):
     """Begins when a session is closed. One that fails its audit earns nothing, and its device gets bad evidence; one
-    that lied is suspended.
+    that lied is suspended. A device that is suspended earns nothing.
 
     A claim outlives the process: where no epoch's budget pays it in time, it stays pending and can be posted.
     """
@@ -89,7 +91,7 @@ def _accrue(process: Process, village: Village) -> None:
     session = _session(process, village)
     passed, verified_ms = session.audit is not False, session.contribution.verified_ms
     claim_id, grains = None, 0
-    if passed and verified_ms and session.quality_bp:
+    if passed and verified_ms and session.quality_bp and not suspended(village, session.device_id):
         receipt = village.tokenomics.accrue_reward(activity=_activity(session), cause_event_id=scope().causation_id)
         claim_id, grains = receipt.id, int(receipt.extra["grains"])
     village.harvest.mark_rewarded(session_id=session.id, claim_id=claim_id, grains=grains)
@@ -106,6 +108,12 @@ def _activity(session: HarvestSession) -> Activity:
         verified_ms=min(session.contribution.verified_ms, MAX_VERIFIED_MS),
         quality_bp=session.quality_bp,
     )
+
+
+def suspended(village: Village, device_id: UUID) -> bool:
+    """Whether a device is of the village, and suspended."""
+    device = village.log.find(Device, device_id)
+    return device is not None and device.status == SUSPENDED
 
 
 def _testify(village: Village, session: HarvestSession, *, good: bool) -> None:
@@ -128,5 +136,5 @@ def _if_it_stays(command: Callable[..., Receipt], **arguments: Any) -> None:
 def _post(process: Process, village: Village) -> None:
     session = _session(process, village)
     claim_id = claim_id_of(ACTIVITY, session.id, session.device_id)
-    if session.audit is not False and session.contribution.verified_ms and session.quality_bp:
+    if village.log.find(RewardClaim, claim_id) is not None:
         village.tokenomics.distribute_rewards(batch_id=process.step_id("post"), claim_ids=[claim_id])

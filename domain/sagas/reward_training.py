@@ -6,6 +6,7 @@ from typing import Self
 from uuid import UUID
 
 from domain.device_registry.device import Device
+from domain.device_registry.status import SUSPENDED
 from domain.federated_learning.round import TrainingRound
 from domain.kernel import Conflict, Created, Fact, Instant, Refusal, Saga, derive, event
 from domain.tokenomics.pricing import BASIS, MAX_VERIFIED_MS, Activity
@@ -133,7 +134,9 @@ class RewardTraining(Saga):
                 self._post(village, fact.recorded_at)
 
     def _accrue(self, village: Village) -> None:
-        """Claims for those whose updates are in the model; evidence for them, and against whose update was refused."""
+        """Claims for those whose updates are in the model, but for the suspended; evidence for all, and against whose
+        update was refused.
+        """
         done = village.log.load(TrainingRound, self.round_id)
         answered = sorted({*done.survivors, *done.rejected})
         start = self.step * MAX_ACCRUALS  # accruals are the saga's first steps
@@ -143,7 +146,7 @@ class RewardTraining(Saga):
         typical = median([done.updates[device_id].examples for device_id in survivors])
         work = [self._activity(village, done, device_id, typical) for device_id in chunk if device_id in survivors]
         claim_ids = []
-        for activity in work:
+        for activity in filter(None, work):
             receipt = village.tokenomics.accrue_reward(activity=activity, cause_event_id=self.cause_event_id)
             assert receipt.id is not None
             claim_ids.append(receipt.id)
@@ -152,10 +155,12 @@ class RewardTraining(Saga):
         remaining = max(0, len(answered) - start - len(chunk))
         self._rewards_accrued(step=self.step + 1, claim_ids=claim_ids, remaining=remaining)
 
-    def _activity(self, village: Village, done: TrainingRound, device_id: UUID, typical: int) -> Activity:
+    def _activity(self, village: Village, done: TrainingRound, device_id: UUID, typical: int) -> Activity | None:
         device = village.log.find(Device, device_id)
         if device is None:
             raise DeviceMissing(f"device {device_id}")
+        if device.status == SUSPENDED:
+            return None
         update = done.updates[device_id]
         return Activity(
             activity_type="fl_participation",

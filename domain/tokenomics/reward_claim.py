@@ -1,4 +1,4 @@
-"""A reward claim: what one activity of one device has earned, accrued at once and posted when a budget allows."""
+"""A reward claim: what one activity of one device has earned; accrued at once, then posted out of a budget, or void."""
 
 from uuid import UUID
 
@@ -13,6 +13,12 @@ class RewardClaimUnknown(NotFound):
 
 class ClaimAlreadyPosted(Refusal):
     """A claim is posted once."""
+
+    status = 409
+
+
+class ClaimVoid(Refusal):
+    """A claim that was voided is never posted."""
 
     status = 409
 
@@ -51,6 +57,15 @@ class RewardClaim(Aggregate):
         transfer_id: UUID | None
         epoch_id: UUID
 
+    class Voided(Aggregate.Event):
+        """It will not be paid, for this reason."""
+
+        closes = True
+        claim_id: UUID
+        device_id: UUID
+        grains: int
+        reason: str
+
     def __init__(self, claim_id: UUID, device_id: UUID, owner_id: UUID, wallet_id: UUID, grains: int) -> None:
         self.claim_id = claim_id
         self.device_id = device_id
@@ -58,6 +73,12 @@ class RewardClaim(Aggregate):
         self.wallet_id = wallet_id
         self.grains = grains
         self.posted = False
+        self.voided = False
+
+    @property
+    def open(self) -> bool:
+        """Whether it is still to be paid."""
+        return not (self.posted or self.voided)
 
     @staticmethod
     def create_id(claim_id: UUID) -> UUID:
@@ -97,8 +118,10 @@ class RewardClaim(Aggregate):
         """Mark the claim as paid by this transfer out of the budget of this epoch.
 
         Raises:
-            ClaimAlreadyPosted.
+            ClaimAlreadyPosted, ClaimVoid.
         """
+        if self.voided:
+            raise ClaimVoid(f"claim {self.claim_id}")
         if self.posted:
             raise ClaimAlreadyPosted(f"claim {self.claim_id}")
         self._posted(
@@ -109,9 +132,18 @@ class RewardClaim(Aggregate):
             epoch_id=epoch_id,
         )
 
+    def void(self, reason: str) -> None:
+        """Pay it never; what is posted or void stays so."""
+        if self.open:
+            self._voided(claim_id=self.claim_id, device_id=self.device_id, grains=self.grains, reason=reason)
+
     @event(Posted)
     def _posted(self, claim_id: UUID, device_id: UUID, grains: int, transfer_id: UUID | None, epoch_id: UUID) -> None:
         self.posted = True
+
+    @event(Voided)
+    def _voided(self, claim_id: UUID, device_id: UUID, grains: int, reason: str) -> None:
+        self.voided = True
 
 
 def claim_id_of(activity_type: str, activity_id: UUID, device_id: UUID) -> UUID:

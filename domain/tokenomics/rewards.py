@@ -102,7 +102,7 @@ class Rewards:
     def distribute_rewards(self, *, batch_id: UUID, claim_ids: Sequence[UUID]) -> Receipt:
         """Post claims out of the running epoch's budget, as many as it pays: one transfer, one transaction.
 
-        Claims that are posted already are passed over, so that no batch pays twice. The answer tells how many were
+        Claims that are posted or void are passed over, so that no batch pays twice. The answer tells how many were
         `posted`, and which were `left` for a later epoch.
 
         Raises:
@@ -122,7 +122,7 @@ class Rewards:
         for claim in chosen:
             claim.post(transfer_id, epoch.id)
         paid = [_reward_transfer(transfer_id, legs, epoch.number)] if legs else []
-        left = [str(claim.id) for claim in pending if not claim.posted]
+        left = [str(claim.id) for claim in pending if claim.open]
         # The wallets are open: to accrue a claim opened them.
         return self.log.record(
             *running.changed,
@@ -134,6 +134,14 @@ class Rewards:
             grains=str(total),
             left=left,
         )
+
+    @command
+    def void_rewards(self, *, claim_ids: Sequence[UUID], reason: str) -> Receipt:
+        """Pay these claims never; what is posted or void stays so. Refusals: BatchTooLarge, RewardClaimUnknown."""
+        claims = self._pending_claims(claim_ids)
+        for claim in claims:
+            claim.void(reason)
+        return self.log.record(*claims, voided=len(claims))
 
     def get_pending_rewards(self, *, device_id: UUID) -> list[PendingReward]:
         """The device's claims that are accrued and not yet posted, oldest first, at most 100."""
@@ -153,7 +161,7 @@ class Rewards:
             claim = self.log.find(RewardClaim, claim_id)
             if claim is None:
                 raise RewardClaimUnknown(f"claim {claim_id}")
-            if not claim.posted:
+            if claim.open:
                 claims.append(claim)
         return claims
 

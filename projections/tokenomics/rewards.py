@@ -12,7 +12,7 @@ from domain.tokenomics.reward_claim import RewardClaim
 from domain.tokenomics.reward_epoch import RewardEpoch
 from projections.rows import Key, ReadModel, Row
 
-PENDING, POSTED = "pending", "posted"
+PENDING, POSTED, VOID = "pending", "posted", "void"
 OPEN, CLOSED = "open", "closed"
 
 
@@ -84,7 +84,7 @@ class RewardClaims(ReadModel[ClaimRow]):
     table = "read.reward_claims"
     row = ClaimRow
     key = ("claim_id",)
-    listens = (RewardClaim.Accrued, RewardClaim.Posted)
+    listens = (RewardClaim.Accrued, RewardClaim.Posted, RewardClaim.Voided)
     begins = (RewardClaim.Accrued,)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
@@ -116,6 +116,8 @@ class RewardClaims(ReadModel[ClaimRow]):
             )
         if row is None:
             return None
+        if isinstance(made, RewardClaim.Voided):
+            return replace(row, state=VOID)
         return replace(
             row, state=POSTED, transfer_id=made.transfer_id, epoch_id=made.epoch_id, posted_at=fact.recorded_at
         )
@@ -139,7 +141,7 @@ class DevicePayouts(ReadModel[PayoutRow]):
     table = "read.device_payouts"
     row = PayoutRow
     key = ("device_id",)
-    listens = (RewardClaim.Accrued, RewardClaim.Posted)
+    listens = (RewardClaim.Accrued, RewardClaim.Posted, RewardClaim.Voided)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
         return (fact.event.device_id,)
@@ -153,7 +155,7 @@ class DevicePayouts(ReadModel[PayoutRow]):
             return None
         return replace(
             row,
-            paid_grains=row.paid_grains + made.grains,
+            paid_grains=row.paid_grains + (0 if isinstance(made, RewardClaim.Voided) else made.grains),
             pending_grains=row.pending_grains - made.grains,
             position=fact.position,
         )

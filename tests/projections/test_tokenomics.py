@@ -141,6 +141,17 @@ def test_pending_rewards_are_those_of_the_device_oldest_first(economy: Economy) 
     assert economy.index.pending_ids(10) == []
 
 
+def test_a_void_claim_is_pending_no_more_and_was_not_paid(economy: Economy) -> None:
+    claim_id = economy.accrue()
+    device_id = economy.log.load(RewardClaim, claim_id).device_id
+    with economy.acting():
+        economy.service.void_rewards(claim_ids=[claim_id], reason="device_suspended")
+    claim, payout = rows(economy, RewardClaims())[claim_id], rows(economy, DevicePayouts())[device_id]
+    assert (claim.state, claim.transfer_id, claim.posted_at) == ("void", None, None)
+    assert (payout.claims, payout.paid_grains, payout.pending_grains) == (1, 0, 0)
+    assert economy.index.pending_ids(10) == []
+
+
 def test_nothing_drifts_before_the_first_transfer_nor_after_it(economy: Economy) -> None:
     assert economy.index.supply() == (0, 0, 0)
     economy.pay(economy.given(1_000), economy.given(0), 400, kind="service_payment")

@@ -6,7 +6,6 @@ from uuid import UUID
 
 from domain.device_registry.service import DeviceRegistryService
 from domain.harvest.audit import Job, answer_of
-from domain.harvest.decide import Watch, emptied, step
 from domain.harvest.policy import HarvestPolicy
 from domain.harvest.service import HarvestService
 from domain.harvest.session import HarvestSession
@@ -18,7 +17,7 @@ from domain.tokenomics.pricing import Policy
 from infrastructure.database import Database
 from tests.devices import enrol
 from tests.economy import Economy
-from tests.harvesting import a_sample
+from tests.harvesting import lived
 from tests.sagas import Stage
 
 
@@ -54,12 +53,7 @@ class Harvesting(Economy):
         assert opened.id is not None
         if answer is not None:
             self.answer(opened.id, answer)
-        watch, changes = Watch(), []
-        for number in range(1, minutes * 12 + 2):
-            watch, found = step(HarvestPolicy(), watch, a_sample(number))
-            if found is not None:
-                changes.append((found, watch))
-                watch = emptied(watch)
+        watch, changes = lived(minutes)
         ask(self.harvest.monitor_harvest_conditions, session_id=opened.id, changes=changes)
         self.now += timedelta(minutes=minutes)
         ask(self.harvest.close_session, session_id=opened.id, counted=watch)

@@ -11,6 +11,7 @@ from domain.device_registry.reputation import Reputation
 from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import Fact, Receipt, new_scope, within
 from domain.marketplace.contract import Contract
+from domain.marketplace.matching import Candidate, Snapshot, Wish
 from domain.marketplace.offering import Offering, Resources
 from domain.marketplace.service import MarketplaceService
 from domain.marketplace.sla import SlaTerms
@@ -43,7 +44,8 @@ class Market(Economy):
         super().__init__(url, database)
         self.registry = DeviceRegistryService(self.log)
         self.owners: dict[UUID, UUID] = {}
-        self.market = MarketplaceService(self.log, lambda device_id: self.owners.get(device_id))
+        self.market = MarketplaceService(self.log, lambda device_id: self.owners.get(device_id), self)
+        self.offerings: list[UUID] = []
         deadlines = Deadlines(self.log)
         unused: Any = None
         self.plan = PayForService(deadlines, PaymentPolicy())
@@ -73,23 +75,44 @@ class Market(Economy):
         return self.stage.ask(command, **arguments)
 
     def offer(self, capacity: int = 4, sla: SlaTerms = SLA, **more: Any) -> UUID:
-        """Publish an offering at ten grains a millisecond."""
-        offering_id = uuid4()
-        self.ask(
-            self.market.create_service_offering,
-            offering_id=offering_id,
-            provider_id=self.provider_id,
-            device_id=self.device_id,
-            service_type="compute_burst",
-            resources=Resources(4_096, 4, 12_000),
-            region="eu-west",
-            capacity=capacity,
-            price_grains_per_hour=PRICE,
-            sla=sla,
-            valid_until=self.now + 8_760 * HOUR,
-            **more,
-        )
-        return offering_id
+        """Publish an offering at ten grains a millisecond; by default of the one device."""
+        asked: dict[str, Any] = {
+            "offering_id": uuid4(),
+            "provider_id": self.provider_id,
+            "device_id": self.device_id,
+            "service_type": "compute_burst",
+            "resources": Resources(4_096, 4, 12_000),
+            "region": "eu-west",
+            "capacity": capacity,
+            "price_grains_per_hour": PRICE,
+            "sla": sla,
+            "valid_until": self.now + 8_760 * HOUR,
+        } | more
+        self.owners[asked["device_id"]] = self.provider_id
+        self.ask(self.market.create_service_offering, **asked)
+        self.offerings.append(asked["offering_id"])
+        return self.offerings[-1]
+
+    def open_offerings(self, *, limit: int) -> Snapshot:
+        """The directory: what the log has."""
+        found = [self.log.load(Offering, offering_id) for offering_id in self.offerings]
+        candidates = [
+            Candidate(
+                one.id, one.provider_id, one.service_type, one.region, 4_096, 4, 12_000, one.free,
+                one.price_grains_per_hour, one.sla.uptime_bp, one.valid_until,
+            )
+            for one in found
+            if not one.withdrawn
+        ]  # fmt: skip
+        return Snapshot(candidates[:limit], self.log.head())
+
+    def receipt(self, price: int = PRICE) -> UUID:
+        """Ask for an hour at such a price at most; answers the id of the receipt."""
+        wish = Wish("compute_burst", 1, HOUR_MS, self.now + 2 * HOUR, price)
+        asked = {"request_id": uuid4(), "customer_id": self.customer_id, "wish": wish}
+        receipt = self.ask(self.market.match_service_request, **asked)
+        assert receipt.id is not None
+        return receipt.id
 
     def propose(self, **changes: Any) -> UUID:
         """Ask for an hour of one unit within two; answers the contract's id."""

@@ -1,6 +1,7 @@
 """A village in which one device sells, lends itself and trains, and may be suspended."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,12 +18,18 @@ from domain.sagas.operations import SagaOperations
 from domain.sagas.process import COMPENSATE, PARKED, RETRY, Process
 from domain.sagas.reward_harvest import RewardHarvest
 from domain.sagas.suspend_device import SuspendDevice
+from domain.tokenomics.pricing import Activity
+from domain.tokenomics.reward_claim import RewardClaim
 from infrastructure.database import Database
 from projections.marketplace import Offerings
 from projections.marketplace.of_device import DeviceOfferings
 from projections.sagas import Deadlines as DeadlineRows
+from projections.tokenomics import RewardClaims
+from projections.tokenomics.of_device import DeviceClaims
 from tests.devices import enrol
+from tests.harvesting import lived
 from tests.sagas import Stage
+from tests.trading import HOUR, HOUR_MS, PRICE
 from tests.training import Everyone, Shelf, training_request
 from tests.training_world import submission
 from workers.projector import Projector
@@ -44,14 +51,15 @@ class Suspending(Market):
         directory = Everyone(self.device_id, *self.others)
         self.training = FederatedLearningService(self.log, self.shelf, directory, Limits(max_sessions=60))
         deadlines = self.village.deadlines
-        plans = [self.plan, RewardHarvest(deadlines), SuspendDevice(deadlines, DeviceOfferings(database))]
+        suspend = SuspendDevice(deadlines, DeviceOfferings(database), DeviceClaims(database))
+        plans = [self.plan, RewardHarvest(deadlines), suspend]
         self.operations = SagaOperations(self.log, plans)
         self.village = replace(
             self.village, harvest=self.harvest, federated_learning=self.training, sagas=self.operations
         )
         self.stage.projector.close()
         self.stage = Stage(self, plans, self.village)
-        self.stage.projector = Projector(database, [DeadlineRows(), Offerings()])
+        self.stage.projector = Projector(database, [DeadlineRows(), Offerings(), RewardClaims()])
 
     def lend(self) -> UUID:
         """The device opens a harvest session."""
@@ -60,6 +68,12 @@ class Suspending(Market):
         )
         assert receipt.id is not None
         return receipt.id
+
+    def lived(self, session_id: UUID) -> None:
+        """A minute of the session was fine."""
+        watch, changes = lived(1)
+        self.ask(self.harvest.monitor_harvest_conditions, session_id=session_id, changes=[*changes, (None, watch)])
+        self.now += timedelta(minutes=1)
 
     def train(self) -> UUID:
         """A round that asks the device and two others."""
@@ -96,13 +110,29 @@ class Suspending(Market):
                 self.stage.deliver(fact)
         self.stage.run()
 
-    def activated(self) -> UUID:
+    def activated(self, **changes: Any) -> UUID:
         """A contract that runs, without the process that pays for it."""
-        contract_id = self.propose()
+        contract_id, hold_id = self.propose(**changes), uuid4()
+        held = {"owner_id": self.customer_id, "hold_id": hold_id, "grains": PRICE, "contract_id": contract_id}
+        self.ask(self.service.hold_funds, **held, expires_at=self.now + 24 * HOUR)
         self.ask(self.market.reserve_capacity, contract_id=contract_id)
-        self.ask(self.market.reserve_contract, contract_id=contract_id, hold_id=uuid4())
+        self.ask(self.market.reserve_contract, contract_id=contract_id, hold_id=hold_id)
         self.ask(self.market.activate_contract, contract_id=contract_id)
         return contract_id
+
+    def rival(self, capacity: int = 4) -> UUID:
+        """Another device offers the same, at twice the price."""
+        return self.offer(capacity, device_id=self.others[0], price_grains_per_hour=2 * PRICE)
+
+    def earned(self) -> UUID:
+        """A claim for an hour of the device, that no epoch has paid; answers its id."""
+        work = Activity("service_hosting", uuid4(), self.device_id, self.provider_id, HOUR_MS, 10_000)
+        claim_id = self.ask(self.service.accrue_reward, activity=work).id
+        assert claim_id is not None
+        return claim_id
+
+    def claim(self, claim_id: UUID) -> RewardClaim:
+        return self.log.load(RewardClaim, claim_id)
 
     def decide_over_parked(self, *process_ids: UUID) -> None:
         """What time was over for is tried again; where it is too late for that, it is taken back."""
@@ -136,12 +166,13 @@ class Suspending(Market):
         for fact in self.stage.facts():
             match fact.topic:
                 case "marketplace.Contract.Activated":
-                    assert self.contract(fact.stream).status != ACTIVE
+                    contract = self.contract(fact.stream)
+                    assert contract.status != ACTIVE or contract.terms.device_id != self.device_id
                 case "harvest.HarvestSession.SessionAdmitted":
                     assert not self.log.load(HarvestSession, fact.stream).is_open
                 case "marketplace.Offering.Published":
                     offering = self.log.load(type(self.offering()), fact.stream)
-                    assert offering.withdrawn
+                    assert offering.withdrawn or offering.device_id != self.device_id
                 case "federated_learning.TrainingRound.Opened":
                     one = self.round(fact.stream)
                     assert self.device_id in one.left or one.ended

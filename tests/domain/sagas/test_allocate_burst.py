@@ -18,16 +18,15 @@ from domain.marketplace.burst import (
     BurstRequest,
     BurstUnavailable,
 )
-from domain.marketplace.matching import Candidate, Snapshot, Wish
-from domain.marketplace.offering import Offering, Resources
-from domain.marketplace.service import MarketplaceService
+from domain.marketplace.matching import Wish
+from domain.marketplace.offering import Offering
 from domain.sagas.allocate_burst import AllocateBurst, burst_process_id_of
 from domain.sagas.operations import SagaOperations
 from domain.sagas.process import COMPENSATE, COMPENSATED, ENDED, PARKED, RETRY, Process
 from infrastructure.database import Database
 from tests.devices import enrol
 from tests.sagas import Fault, Faults, Oracle, Stage, deliveries, faults
-from tests.trading import HOUR, HOUR_MS, PRICE, SLA
+from tests.trading import HOUR, HOUR_MS, PRICE
 
 from .paying import FUNDS, Market
 
@@ -37,45 +36,16 @@ class Bursting(Market):
 
     def __init__(self, url: str, database: Database) -> None:
         super().__init__(url, database)
-        self.market = MarketplaceService(self.log, lambda device_id: self.owners.get(device_id), self)
         self.burst_plan = AllocateBurst(self.village.deadlines)
         plans = [self.plan, self.burst_plan]
         self.operations = SagaOperations(self.log, plans)
-        self.village = replace(self.village, marketplace=self.market, sagas=self.operations)
+        self.village = replace(self.village, sagas=self.operations)
         self.stage = Stage(self, plans, self.village)
         self.ask(self.market.withdraw_offering, offering_id=self.offering_id, provider_id=None)
         self.devices = [enrol(self.registry, owner_id=self.provider_id, now=self.now) for _ in range(3)]
-        self.offerings = [self.offer_of(device_id) for device_id in self.devices]
-
-    def offer_of(self, device_id: UUID) -> UUID:
-        self.owners[device_id] = self.provider_id
-        offering_id = uuid4()
-        self.ask(
-            self.market.create_service_offering,
-            offering_id=offering_id,
-            provider_id=self.provider_id,
-            device_id=device_id,
-            service_type="compute_burst",
-            resources=Resources(4_096, 4, 12_000),
-            region="eu-west",
-            capacity=1,
-            price_grains_per_hour=PRICE,
-            sla=SLA,
-            valid_until=self.now + 8_760 * HOUR,
-        )
-        return offering_id
-
-    def open_offerings(self, *, limit: int) -> Snapshot:
-        """The directory: what the log has."""
-        found = [self.log.load(Offering, offering_id) for offering_id in self.offerings]
-        candidates = [
-            Candidate(
-                one.id, one.provider_id, one.service_type, one.region, 4_096, 4, 12_000, one.free,
-                one.price_grains_per_hour, one.sla.uptime_bp, one.valid_until,
-            )
-            for one in found
-        ]  # fmt: skip
-        return Snapshot(candidates[:limit], self.log.head())
+        self.offerings.clear()
+        for device_id in self.devices:
+            self.offer(capacity=1, device_id=device_id)
 
     def burst(self, nodes: int = 3, price: int = 2 * PRICE, customer_id: UUID | None = None) -> UUID:
         """Ask for half an hour on so many devices."""

@@ -17,7 +17,6 @@ from domain.marketplace.hand_off import (
     NotOfReceipt,
     heir_of,
 )
-from domain.marketplace.matching import Wish
 from domain.marketplace.states import WrongContractState, WrongParty
 from domain.sagas.hand_off_contract import HandOffContract
 from domain.sagas.operations import SagaOperations
@@ -25,7 +24,7 @@ from domain.sagas.process import ENDED
 from infrastructure.database import Database
 from projections.marketplace import Contracts
 from tests.sagas import DEATHS, Oracle, Stage
-from tests.trading import HOUR, HOUR_MS, PRICE
+from tests.trading import HOUR_MS, PRICE
 from workers.projector import Projector
 from workers.sla_monitor import MAX_GAP, SlaMonitor
 
@@ -45,14 +44,6 @@ class Handing(Bursting):
         self.operations = SagaOperations(self.log, plans)
         self.village = replace(self.village, sagas=self.operations)
         self.stage = Stage(self, plans, self.village)
-
-    def receipt(self) -> UUID:
-        """Ask for an hour; answers the id of the receipt."""
-        wish = Wish("compute_burst", 1, HOUR_MS, self.now + 2 * HOUR, PRICE)
-        asked = {"request_id": uuid4(), "customer_id": self.customer_id, "wish": wish}
-        receipt = self.ask(self.market.match_service_request, **asked)
-        assert receipt.id is not None
-        return receipt.id
 
     def bought(self, rank: int = 0) -> UUID:
         """A contract that runs over the offering of a rank."""

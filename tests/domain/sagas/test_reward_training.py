@@ -12,6 +12,7 @@ from domain.kernel.tokens import tokens
 from domain.sagas import reward_training
 from domain.sagas.reward_training import MAX_POSTPONEMENTS, median, quality_bp
 from domain.tokenomics.pricing import Policy
+from domain.tokenomics.reward_claim import RewardClaim, claim_id_of
 from domain.tokenomics.reward_epoch import RewardEpoch, epoch_id_of, epoch_number
 from domain.tokenomics.transfer import Transfer
 from infrastructure.database import Database
@@ -118,6 +119,26 @@ def test_a_device_nobody_knows_parks_the_saga_before_anything_is_claimed(village
     village.stage.run()
     assert village.steps(round_id) == ["Started", "Parked"]
     assert not [fact for fact in village.facts() if fact.topic.startswith("tokenomics.")]
+
+
+def test_a_suspended_device_is_paid_nothing_for_a_round_and_the_others_are(village: Rewarding) -> None:
+    owners = [uuid4(), uuid4()]
+    devices = [village.device(owner_id=owner) for owner in owners]
+    round_id = village.completed_round(devices)
+    village.stage.ask(village.registry.suspend_device, device_id=devices[0], reason="sends nonsense")
+    village.stage.run()
+    assert village.steps(round_id) == ALL_STEPS
+    assert village.log.find(RewardClaim, claim_id_of("fl_participation", round_id, devices[0])) is None
+    assert village.wallet(owners[1]).available == FULL
+
+
+def test_a_round_of_suspended_devices_only_pays_nobody(village: Rewarding) -> None:
+    device_id = village.device()
+    round_id = village.completed_round([device_id])
+    village.stage.ask(village.registry.suspend_device, device_id=device_id, reason="sends nonsense")
+    village.stage.run()
+    assert village.steps(round_id)[-1] == "Completed"
+    assert not [fact for fact in village.facts() if fact.topic.startswith("tokenomics.RewardClaim")]
 
 
 # The budget.

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from domain.federated_learning.session import TrainingSession
 from domain.harvest.session import HarvestSession
+from domain.marketplace.hand_off import heir_of
 from domain.marketplace.offering import Offering
 from domain.sagas import suspend_device
 from domain.sagas.process import COMPENSATE, COMPENSATED, COMPLETED, PARKED, RETRY
 from infrastructure.database import Database
 from projections.sagas import Deadlines as DeadlineRows
 from tests.sagas import DEATHS, Faults, Oracle, deliveries, faults
-from tests.trading import PRICE
+from tests.trading import HOUR_MS, PRICE
 from workers.projector import Projector
 
 from .paying import FUNDS
@@ -49,6 +50,7 @@ def test_what_a_suspended_device_does_for_others_ends_and_nothing_of_it_is_sold(
         "StepRetried",
         "StepDone",
         "StepDone",
+        "StepDone",
         "Completed",
     ]
 
@@ -64,6 +66,97 @@ def test_the_customer_pays_what_was_delivered_and_gets_back_the_rest(village: Su
     assert village.balances()["customer"] == FUNDS - PRICE // 6
     assert village.wallet(village.customer_id).held == 0
     village.assert_sound()
+
+
+def test_a_contract_goes_on_with_the_next_match_and_nothing_is_broken(village: Suspending) -> None:
+    taken, contract_id = village.rival(), village.running(request_id=village.receipt(2 * PRICE))
+    village.work(contract_id, TEN_MINUTES)
+    process_id = village.suspend()
+    village.act()
+    heir = village.contract(heir_of(contract_id))
+    assert village.suspension(process_id).status == COMPLETED
+    assert (village.contract(contract_id).status, heir.status) == ("handed_off", "active")
+    assert (heir.terms.offering_id, heir.terms.duration_ms) == (taken, HOUR_MS - TEN_MINUTES)
+    village.assert_idle()
+    village.work(heir.id, HOUR_MS - TEN_MINUTES)
+    village.stage.until_quiet()
+    charged = [village.settled(one).charged_grains for one in (contract_id, heir.id)]
+    assert charged == [PRICE // 6, 2 * PRICE * 5 // 6]
+    assert (village.balances()["customer"], village.wallet(village.customer_id).held) == (FUNDS - sum(charged), 0)
+    village.assert_sound()
+
+
+def test_of_two_contracts_the_one_without_an_heir_is_breached(village: Suspending) -> None:
+    village.given(2 * FUNDS, village.customer_id)
+    village.rival(capacity=1)
+    contracts = [village.running(request_id=village.receipt(2 * PRICE)) for _ in range(2)]
+    village.suspend()
+    village.act()
+    assert sorted(village.contract(one).status for one in contracts) == ["breached", "handed_off"]
+    village.stage.until_quiet()
+    village.assert_sound()
+
+
+def test_a_device_that_is_suspended_too_is_no_heir(village: Suspending) -> None:
+    village.rival()
+    contract_id = village.running(request_id=village.receipt(2 * PRICE))
+    village.ask(village.registry.suspend_device, device_id=village.others[0], reason="a drill")
+    village.suspend()
+    village.act()
+    assert village.contract(contract_id).status == "breached"
+
+
+# What it has earned.
+
+
+def test_what_a_suspended_device_was_not_paid_yet_is_void(village: Suspending) -> None:
+    claim_id, paid_id = village.earned(), village.earned()
+    village.distribute([paid_id])
+    village.suspend()
+    village.act()
+    assert [village.claim(one).open for one in (claim_id, paid_id)] == [False, False]
+    assert (village.claim(claim_id).voided, village.claim(paid_id).posted) == (True, True)
+    before = village.balances()["provider"]
+    assert village.distribute([claim_id, paid_id]).extra["posted"] == 0
+    assert village.balances()["provider"] == before
+    village.assert_sound()
+
+
+def test_what_a_retired_device_has_earned_is_still_paid(village: Suspending) -> None:
+    claim_id = village.earned()
+    village.ask(village.registry.retire_device, device_id=village.device_id, reason="lost")
+    village.act()
+    assert village.distribute([claim_id]).extra["posted"] == 1
+
+
+def test_a_device_that_is_reinstated_in_time_keeps_what_it_has_earned(village: Suspending) -> None:
+    claim_id = village.earned()
+    village.suspend()
+    village.ask(village.registry.reinstate_device, device_id=village.device_id, reason="a mistake")
+    village.act()
+    assert village.claim(claim_id).open
+
+
+def test_a_session_that_ends_with_the_suspension_earns_nothing(village: Suspending) -> None:
+    session_id = village.lend()
+    village.lived(session_id)
+    village.suspend()
+    village.stage.until_quiet()
+    session = village.log.load(HarvestSession, session_id)
+    assert (session.status, session.contribution.verified_ms > 0) == ("rewarded", True)
+    assert not [fact for fact in village.facts() if fact.topic == "tokenomics.RewardClaim.Accrued"][1:]
+
+
+def test_more_claims_than_one_transaction_takes_are_void_after_several(
+    village: Suspending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspend_device, "MAX_CLAIMS", 1)
+    monkeypatch.setattr(suspend_device, "MAX_LISTED", 2)
+    claims = [village.earned() for _ in range(3)]
+    process_id = village.suspend()
+    village.stage.until_quiet()
+    assert village.suspension(process_id).status == COMPLETED
+    assert [village.names(one) for one in claims] == [["Accrued", "Voided"]] * 3
 
 
 def test_a_contract_that_has_not_begun_is_taken_back_whole(village: Suspending) -> None:
@@ -222,22 +315,26 @@ def test_a_village_that_stood_still_for_a_day_parks_what_nobody_did(village: Sus
 
 
 def suspended(village: Suspending, used_ms: int = TEN_MINUTES) -> Oracle:
-    """A device that lends itself, trains and sells is suspended; all of it ends once."""
+    """A device that lends itself, trains, sells and has earned is suspended; all of it ends once."""
     village.offered()
-    village.given(FUNDS, village.customer_id)
+    village.rival()
+    village.given(2 * FUNDS, village.customer_id)
     before = village.balances()["customer"]
     session_id, round_id, contract_id = village.lend(), village.train(), village.running()
+    moved_id = village.running(request_id=village.receipt(2 * PRICE))
     village.work(contract_id, used_ms)
-    process_id = village.suspend()
+    claim_id, process_id = village.earned(), village.suspend()
 
     def ended_once() -> None:
-        village.decide_over_parked(process_id, village.process(contract_id).id)
+        bought = [contract_id, moved_id, *filter(village.names, [heir_of(moved_id)])]
+        village.decide_over_parked(process_id, *(village.process(one).id for one in bought))
         assert village.suspension(process_id).status == COMPLETED
         village.assert_idle()
         assert village.names(round_id).count("ParticipantLeft") == 1
         assert village.names(session_id).count("SessionClosed") == 1
-        assert village.names(contract_id).count("Settled") == 1
-        assert village.balances()["customer"] == before - village.settled(contract_id).charged_grains
+        assert [village.names(one).count("Settled") for one in bought] == [1] * len(bought)
+        assert village.balances()["customer"] == before - sum(village.settled(one).charged_grains for one in bought)
+        assert village.names(claim_id) == ["Accrued", "Voided"]
         assert (village.wallet(village.customer_id).held, village.offering().free) == (0, 4)
         village.assert_sound()
 
@@ -250,18 +347,24 @@ def test_a_crash_before_or_after_any_write_of_the_process_ends_everything_once(v
     def scenario() -> Oracle:
         village.offered()
         session_id, contract_id = village.lend(), village.activated()
-        process_id = village.suspend()
+        moved_id = village.activated(request_id=village.receipt(2 * PRICE))
+        claim_id, process_id = village.earned(), village.suspend()
 
         def ended_once() -> None:
             assert village.suspension(process_id).status == COMPLETED
-            assert village.names(process_id).count("StepDone") == 4
+            assert village.names(process_id).count("StepDone") == 5
             assert village.names(session_id).count("SessionClosed") == 1
             assert village.names(contract_id).count("Breached") == 1
+            assert (village.names(moved_id)[-1], village.names(heir_of(moved_id))[-1]) == ("HandedOff", "Activated")
+            assert village.names(claim_id) == ["Accrued", "Voided"]
             assert village.offering().withdrawn
 
         return ended_once
 
-    assert village.stage.crash_points(scenario, DEATHS) >= 6
+    village.rival(capacity=100)
+    village.given(100 * FUNDS, village.customer_id)
+    assert village.stage.crash_points(scenario, DEATHS) >= 7
+    village.assert_sound()
 
 
 @settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -15,7 +15,7 @@ from domain.tokenomics.accounts import MINT, TREASURY
 from domain.tokenomics.budget import BudgetInvalid, EpochTooFar
 from domain.tokenomics.issuance import ISSUANCE_ID, EpochOver, Issuance
 from domain.tokenomics.pricing import Activity, Policy
-from domain.tokenomics.reward_claim import RewardClaim, RewardClaimUnknown
+from domain.tokenomics.reward_claim import ClaimVoid, RewardClaim, RewardClaimUnknown
 from domain.tokenomics.reward_epoch import EpochBudgetExhausted, RewardEpoch, epoch_id_of, epoch_number
 from domain.tokenomics.rewards import MAX_BATCH, BatchTooLarge
 from domain.tokenomics.transfer import Transfer
@@ -129,6 +129,22 @@ def test_the_largest_batch_pays_five_hundred_wallets_in_one_transaction(economy:
     assert all(economy.wallet(owner).available == HOUR for owner in owners[:5])
     with pytest.raises(BatchTooLarge):
         economy.distribute([*claims, uuid4()])
+
+
+def test_a_void_claim_is_never_paid_and_what_is_paid_stays_so(economy: Books) -> None:
+    owner = uuid4()
+    paid, void, other = (economy.accrue(owner_id=owner) for _ in range(3))
+    economy.distribute([paid])
+    for _ in range(2):
+        with economy.acting():
+            voided = economy.service.void_rewards(claim_ids=[paid, void], reason="device_suspended").extra["voided"]
+    assert voided == 0  # the second time
+    assert economy.distribute([paid, void, other]).extra == {"posted": 1, "grains": str(HOUR), "left": []}
+    assert economy.wallet(owner).available == 2 * HOUR
+    assert [economy.log.load(RewardClaim, claim_id).voided for claim_id in (paid, void, other)] == [False, True, False]
+    with pytest.raises(ClaimVoid):
+        economy.log.load(RewardClaim, void).post(None, uuid4())
+    assert_sound(economy.facts())
 
 
 def test_a_claim_nobody_made_is_not_posted(economy: Books) -> None:

@@ -47,7 +47,7 @@ class Database:
         self.url = url
         self.pool_size = pool_size
         self.application = application
-        self._pools: dict[tuple[Role, bool], Pool] = {}
+        self._pools: dict[tuple[Role, bool, int | None], Pool] = {}
         self._lock = Lock()
 
     def conninfo(self, role: Role) -> str:
@@ -58,18 +58,20 @@ class Database:
         """A new connection of the caller's own; raises `psycopg.OperationalError`."""
         return connect(self.conninfo(role), autocommit=autocommit)
 
-    def pool(self, role: Role, *, autocommit: bool = False) -> Pool:
+    def pool(self, role: Role, *, autocommit: bool = False, statement_timeout_ms: int | None = None) -> Pool:
         """The pool of `role`: at most `pool_size` connections, waiting at most 10 s for one (`PoolTimeout`).
 
         Args:
             autocommit: for single statements, each its own transaction, in a fifth of the round trips. A connection
                 is not checked before it is lent: who finds it broken calls the pool's `check` and asks again.
+            statement_timeout_ms: after this the server stops a statement (`QueryCanceled`).
         """
+        key = (role, autocommit, statement_timeout_ms)
         with self._lock:
-            pool = self._pools.get((role, autocommit))
+            pool = self._pools.get(key)
             if pool is None:
-                pool = self._pools[role, autocommit] = ConnectionPool(
-                    self.conninfo(role),
+                pool = self._pools[key] = ConnectionPool(
+                    conninfo_for(self._url_with(statement_timeout_ms), role, application=self.application),
                     kwargs={"autocommit": autocommit},
                     min_size=1,
                     max_size=self.pool_size,
@@ -80,6 +82,12 @@ class Database:
                     open=True,
                 )
             return pool
+
+    def _url_with(self, statement_timeout_ms: int | None) -> str:
+        if statement_timeout_ms is None:
+            return self.url
+        given = str(conninfo_to_dict(self.url).get("options") or "")
+        return make_conninfo(self.url, options=f"{given} -c statement_timeout={statement_timeout_ms}".strip())
 
     @property
     def writer(self) -> Pool:

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
+import msgspec
 from anyio import CapacityLimiter
-from psycopg import sql
+from psycopg import OperationalError, sql
 from psycopg.errors import DataError, QueryCanceled
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 
 from domain.audit.checkpoint import Verifier
 from domain.kernel.personal import SubjectKeys
 from infrastructure.blobs import BlobStore
-from infrastructure.database import Database
+from infrastructure.database import Database, Role
 from infrastructure.keys import Keys
 from infrastructure.settings import Settings
 
@@ -91,18 +93,28 @@ class ApiContext:
         """The rows of a query, by column name, read with the reader's rights. Raises QueryTooSlow, ValueOutOfReach."""
 
         def read() -> list[dict[str, Any]]:
-            with self.database.reader.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-                try:
-                    with connection.pipeline():  # one round trip for BEGIN, the bound and the query
-                        connection.execute(f"SET LOCAL statement_timeout = {QUERY_TIMEOUT_MS}")
-                        cursor.execute(query, parameters)  # type: ignore[arg-type]
-                    return cursor.fetchall()
-                except DataError as error:
-                    raise ValueOutOfReach("a text with a NUL, or a number too large") from error
-                except QueryCanceled as error:
-                    raise QueryTooSlow(f"stopped after {QUERY_TIMEOUT_MS} ms") from error
+            try:
+                return self._read(query, parameters)
+            except DataError as error:
+                raise ValueOutOfReach("a text with a NUL, or a number too large") from error
+            except QueryCanceled as error:
+                raise QueryTooSlow(f"stopped after {QUERY_TIMEOUT_MS} ms") from error
 
         return await self.in_query_thread(read, abandon=abandon)
+
+    def _read(self, query: Query, parameters: dict[str, Any] | None) -> list[dict[str, Any]]:
+        """One statement, its own transaction; asked once more when its connection had been lost."""
+        pool = self.database.pool(Role.READER, autocommit=True, statement_timeout_ms=QUERY_TIMEOUT_MS)
+        for last in (False, True):
+            with pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+                set_json_loads(msgspec.json.decode, cursor)
+                try:
+                    return cursor.execute(query, parameters).fetchall()  # type: ignore[arg-type]
+                except OperationalError:
+                    if last or not connection.closed:
+                        raise
+            pool.check()  # the server may be a new one, and every connection lost
+        raise AssertionError("a read is answered or raises")
 
     async def row(self, query: Query, parameters: dict[str, Any] | None = None) -> dict[str, Any] | None:
         """The first row of a query, or None."""

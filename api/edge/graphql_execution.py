@@ -36,7 +36,9 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._plain = {} if self.middleware_manager else plain_fields(self.schema)
+        if self.middleware_manager is not None and not self.middleware_manager.middlewares:
+            self.middleware_manager = None
+        self._plain = plain_fields(self.schema) if self.middleware_manager is None else {}
 
     def execute_field(
         self,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from graphql import build_client_schema, get_introspection_query
 
@@ -166,6 +167,17 @@ def test_a_query_that_takes_too_long_is_stopped_by_name_and_the_next_one_answere
     started = time.monotonic()
     assert codes(edge.ask("{ slow }")) == ["query_too_slow"]
     assert time.monotonic() - started < 15
+    assert "errors" not in edge.ask("{ events(first: 1) { totalCount } }")
+
+
+def test_a_query_whose_connection_was_lost_is_asked_again(edge: Edge) -> None:
+    assert "errors" not in edge.ask("{ events(first: 1) { totalCount } }")
+    with psycopg.connect(edge.ctx.database.url, autocommit=True) as connection:
+        lost = connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE 'SELECT count(*) AS rows%'"
+        ).fetchall()
+    assert (True,) in lost
     assert "errors" not in edge.ask("{ events(first: 1) { totalCount } }")
 
 

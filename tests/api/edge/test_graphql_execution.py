@@ -60,6 +60,16 @@ async def _later() -> str:
     return "later"
 
 
+class Short(Executor):
+    """Counts what goes the general way."""
+
+    general = 0
+
+    def complete_value(self, *given: Any, **named: Any) -> Any:
+        Short.general += 1
+        return super().complete_value(*given, **named)
+
+
 def _answer(executor: type[StrawberryGraphQLCoreExecutionContext], make: Callable[[], Thing]) -> tuple[Any, list[Any]]:
     @strawberry.type
     class Query:
@@ -130,3 +140,9 @@ def test_fields_with_a_resolver_and_objects_go_the_general_way() -> None:
     fields = {name for kind, name in plain_fields(schema._schema) if kind == "Thing"}
     assert {"name", "thingId", "grid"} <= fields
     assert not fields & {"shouted", "other"}
+
+
+def test_plain_fields_never_see_the_general_way() -> None:
+    Short.general = 0
+    _answer(Short, lambda: Thing(**PLAIN, other=Thing(**PLAIN)))
+    assert Short.general == 6  # two objects; `shouted` and `__typename` in two steps each, since neither may be null

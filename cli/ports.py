@@ -39,6 +39,9 @@ class Participants:
                 min_compute_score=criteria.min_compute_capability,
                 required_frameworks=criteria.required_frameworks,
                 min_reputation_score={} if trust is None else {REPUTATION_SERVICE: trust},
+                min_matrix_mflops=criteria.min_matrix_mflops,
+                min_memory_mb_s=criteria.min_memory_mb_s,
+                min_disk_mb_s=criteria.min_disk_mb_s,
             ),
             limit=limit,
         )

@@ -81,12 +81,17 @@ class TrainingBody(Body):
 
 
 class CriteriaBody(Body):
-    """Memory in MiB, compute score in milli-units, reputation in basis points; what is left out is not asked."""
+    """Memory in MiB, compute score in milli-units, reputation in basis points; MFLOP/s and MB/s that the device has to
+    have measured. What is left out is not asked.
+    """
 
     min_memory_mb: Count | None = None
     min_compute_capability: Count | None = None
     required_frameworks: Annotated[list[ShortText], Field(max_length=8)] = ["pytorch"]
     min_trust_level: Count | None = None
+    min_matrix_mflops: Count | None = None
+    min_memory_mb_s: Count | None = None
+    min_disk_mb_s: Count | None = None
 
 
 class StartTraining(Body):

@@ -1,6 +1,7 @@
 """What a training session is asked to do: round policy, training configuration, criteria; and what is refused."""
 
 import math
+from typing import Final
 
 import msgspec
 
@@ -72,13 +73,26 @@ class TrainingConfig(Value, frozen=True):
 
 class ParticipantCriteria(Value, frozen=True):
     """What a device needs to take part: memory in MiB, compute score in milli-units, frameworks, reputation in
-    basis points. None is not asked.
+    basis points; and what it has to have measured of itself, in MFLOP/s and MB/s. None is not asked.
     """
 
     min_memory_mb: int | None = None
     min_compute_capability: int | None = None
     required_frameworks: list[str] = msgspec.field(default_factory=lambda: ["pytorch"])
     min_trust_level: int | None = None
+    min_matrix_mflops: int | None = None
+    min_memory_mb_s: int | None = None
+    min_disk_mb_s: int | None = None
+
+
+_MOST: Final = {
+    "min_memory_mb": 2**24,
+    "min_compute_capability": 10**9,
+    "min_trust_level": 10_000,
+    "min_matrix_mflops": 10**7,
+    "min_memory_mb_s": 10**6,
+    "min_disk_mb_s": 200_000,
+}
 
 
 class Limits(Value, frozen=True):
@@ -122,7 +136,7 @@ def check_criteria(criteria: ParticipantCriteria) -> None:
     for framework in criteria.required_frameworks:
         if framework not in FRAMEWORKS:
             raise FrameworkUnsupported(f"{framework[:64]!r}")
-    for name, most in (("min_memory_mb", 2**24), ("min_compute_capability", 10**9), ("min_trust_level", 10_000)):
+    for name, most in _MOST.items():
         value = getattr(criteria, name)
         if value is not None and not 0 <= value <= most:
             raise ParticipantCriteriaInvalid(f"{name} is 0 to {most}")

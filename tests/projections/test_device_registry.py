@@ -9,13 +9,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cli.ports import Participants
 from domain.device_registry.criteria import DeviceCriteria, Mismatch, checked_criteria, mismatches
+from domain.device_registry.evidence import Evidence, Measurement
 from domain.device_registry.reputation import NEWCOMER_BP
 from domain.device_registry.service import DeviceRegistryService
+from domain.federated_learning.policy import ParticipantCriteria
 from domain.kernel import EventLog, new_scope, within
 from infrastructure.database import Database, Role
 from infrastructure.event_store import open_event_log
 from projections.device_registry import DeviceIndex, DeviceRow, Devices
+from projections.federated_learning import Participations
+from projections.privacy_budgets import ExhaustedBudgets
 from projections.replay import compare
 from tests.devices import NOW, Applicant, device_row, enrol, some_capabilities
 from workers.projector import Projector
@@ -261,3 +266,29 @@ def test_every_number_that_is_asked_is_decided_in_the_index_and_in_the_order_of_
     assert "devices_matching" in str(plan)
     assert "Filter" not in str(plan)
     assert "Sort" not in str(plan)
+
+
+def test_training_asks_for_what_was_measured_and_counts_who_did_not(
+    service: DeviceRegistryService, database: Database
+) -> None:
+    fast, slow, silent = Applicant(), Applicant(), Applicant()
+    for device, mflops in ((fast, 12_000), (slow, 9_000), (silent, None)):
+        device_id = enrol(service, device)
+        if mflops is not None:
+            evidence = Evidence(4, 4_096, [Measurement("matmul-f32", 1, mflops, NOW)])
+            with within(new_scope("test", now=NOW)):
+                service.update_capabilities(
+                    device_id=device_id,
+                    capabilities=some_capabilities(compute_score=9_000),
+                    evidence=evidence,
+                    signature=device.signed(evidence),
+                )
+        with within(new_scope("test", now=NOW)):
+            service.device_went_online(device_id=device_id, seen_at=NOW)
+    project(database)
+    participants = Participants(DeviceIndex(database), Participations(database), ExhaustedBudgets(database))
+    found = participants.survey(ParticipantCriteria(min_matrix_mflops=10_000), limit=10)
+    assert [candidate.device_id for candidate in found.candidates] == [fast.device_id]
+    assert found.refused == {"min_matrix_mflops": 2}
+    for more in (ParticipantCriteria(min_memory_mb_s=1), ParticipantCriteria(min_disk_mb_s=1)):
+        assert participants.survey(more, limit=10).candidates == []

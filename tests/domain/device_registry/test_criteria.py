@@ -1,8 +1,10 @@
 """Device criteria: their bounds, and every reason why a device does not match."""
 
+from typing import Any
+
 import pytest
 
-from domain.device_registry.criteria import CriteriaInvalid, DeviceCriteria, checked_criteria, mismatches
+from domain.device_registry.criteria import CriteriaInvalid, DeviceCriteria, Mismatch, checked_criteria, mismatches
 from domain.device_registry.reputation import NEWCOMER_BP
 from tests.devices import device_row
 
@@ -32,6 +34,44 @@ def test_what_was_not_measured_is_as_bad_as_a_measure_that_is_too_low(measured: 
     device = device_row(matrix_mflops=1_000, memory_mb_s=1_000, disk_mb_s=measured)
     (why,) = mismatches(checked_criteria(asked), device)
     assert (why.criterion, why.wanted, why.found) == ("min_disk_mb_s", "1000", str(measured or "not measured"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "why"),
+    [
+        (DeviceCriteria(), {"status": "suspended"}, Mismatch("status", "active", "suspended")),
+        (DeviceCriteria(), {"status": "retired"}, Mismatch("status", "active", "retired")),
+        (DeviceCriteria(min_ram_mb=4_097), {}, Mismatch("min_ram_mb", "4097", "4096")),
+        (DeviceCriteria(min_cpu_cores=5), {}, Mismatch("min_cpu_cores", "5", "4")),
+        (DeviceCriteria(min_compute_score=12_001), {}, Mismatch("min_compute_score", "12001", "12000")),
+        (
+            DeviceCriteria(required_capabilities=["gpu", "federated_learning", "fp16"]),
+            {},
+            Mismatch("required_capabilities", "fp16, gpu", "federated_learning"),
+        ),
+        (DeviceCriteria(required_frameworks=["jax"]), {}, Mismatch("required_frameworks", "jax", "pytorch")),
+        (
+            DeviceCriteria(min_reputation_score={"harvest": 5_000}),
+            {"reputation": {"harvest": 4_999}},
+            Mismatch("min_reputation_score", "harvest 5000", "4999"),
+        ),
+        (
+            DeviceCriteria(min_reputation_score={"privacy": 2_501}),
+            {},
+            Mismatch("min_reputation_score", "privacy 2501", "2500"),
+        ),
+        (DeviceCriteria(max_latency_ms=20), {"latency_ms": 50}, Mismatch("max_latency_ms", "20", "50")),
+        (DeviceCriteria(geographic_region="eu-east"), {}, Mismatch("geographic_region", "eu-east", "eu-west")),
+        (DeviceCriteria(), {"presence": "degraded"}, Mismatch("availability_required", "online", "degraded")),
+        (DeviceCriteria(min_matrix_mflops=9), {"matrix_mflops": 8}, Mismatch("min_matrix_mflops", "9", "8")),
+        (DeviceCriteria(min_memory_mb_s=9), {}, Mismatch("min_memory_mb_s", "9", "not measured")),
+        (DeviceCriteria(min_disk_mb_s=9), {"disk_mb_s": 8}, Mismatch("min_disk_mb_s", "9", "8")),
+    ],
+)
+def test_each_criterion_says_what_was_asked_and_what_was_found(
+    asked: DeviceCriteria, device: dict[str, Any], why: Mismatch
+) -> None:
+    assert mismatches(checked_criteria(asked), device_row(**device)) == [why]
 
 
 @pytest.mark.parametrize("latency_ms", [None, 100])

@@ -92,6 +92,9 @@ def test_fedprox_is_fedavg_with_a_proximal_term_and_nothing_else_is_a_strategy()
         (ParticipantCriteriaInvalid, ParticipantCriteria(min_memory_mb=-1)),
         (ParticipantCriteriaInvalid, ParticipantCriteria(min_compute_capability=10**9 + 1)),
         (ParticipantCriteriaInvalid, ParticipantCriteria(min_trust_level=10_001)),
+        (ParticipantCriteriaInvalid, ParticipantCriteria(min_matrix_mflops=10**7 + 1)),
+        (ParticipantCriteriaInvalid, ParticipantCriteria(min_memory_mb_s=-1)),
+        (ParticipantCriteriaInvalid, ParticipantCriteria(min_disk_mb_s=200_001)),
     ],
 )
 def test_criteria_no_device_here_can_meet_are_refused(refusal: type[Refusal], criteria: ParticipantCriteria) -> None:

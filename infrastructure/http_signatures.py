@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import secrets
-from collections.abc import AsyncGenerator, Collection, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,19 +11,17 @@ from uuid import UUID
 
 import http_sf
 import httpx2
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from http_message_signatures import HTTPMessageVerifier, HTTPSignatureKeyResolver, algorithms
+from http_message_signatures import HTTPMessageSigner, HTTPMessageVerifier, HTTPSignatureKeyResolver, algorithms
 from http_message_signatures.digests import ContentDigest
 from http_message_signatures.exceptions import HTTPMessageSignaturesException
-
-from .plain_signatures import plain, signature_field, to_sign
 
 MAX_SKEW = timedelta(seconds=60)
 """How far `created` may lie from the checker's clock, either way."""
 
 _NONCE_BYTES = 16
 _MAX_NONCE_CHARACTERS = 64
+_LABEL = "village"
 
 
 class SignatureMissing(Exception):
@@ -59,6 +57,14 @@ class _Message:
     method: str
     url: str
     headers: Any
+
+
+class _PrivateKey(HTTPSignatureKeyResolver):
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self.key = key
+
+    def resolve_private_key(self, key_id: str) -> Ed25519PrivateKey:
+        return self.key
 
 
 class _PublicKey(HTTPSignatureKeyResolver):
@@ -109,14 +115,20 @@ def signature_headers(
     `url` is absolute, as it will be sent. `digest` is given instead of `body` when the body is streamed. `created`
     and `nonce` are now and 128 random bits unless given.
     """
-    digest = digest or (content_digest(body) if body else None)
-    signature_input, base = to_sign(
-        method.upper(), url, required_components(url, has_body=digest is not None), digest,
-        device_id=device_id, created=int((created or datetime.now(UTC)).timestamp()),
+    headers: dict[str, str] = {}
+    if body or digest:
+        headers["Content-Digest"] = digest or content_digest(body)
+    signer = HTTPMessageSigner(signature_algorithm=algorithms.ED25519, key_resolver=_PrivateKey(key))
+    signer.sign(
+        _Message(method.upper(), url, headers),
+        key_id=str(device_id),
+        created=created or datetime.now(UTC),
         nonce=nonce or secrets.token_urlsafe(_NONCE_BYTES),
-    )  # fmt: skip
-    headers = {} if digest is None else {"Content-Digest": digest}
-    return headers | {"Signature-Input": signature_input, "Signature": signature_field(key.sign(base))}
+        label=_LABEL,
+        covered_component_ids=required_components(url, has_body=bool(headers)),
+        use_existing_digest=bool(headers),
+    )
+    return headers
 
 
 class DeviceAuth(httpx2.Auth):
@@ -158,8 +170,6 @@ def is_signed(headers: Mapping[str, str]) -> bool:
 
 def claimed(headers: Mapping[str, str]) -> Claimed:
     """Read keyid, nonce and times of the one signature. Raises SignatureMissing or SignatureInvalid."""
-    if (signed := plain(headers)) is not None:
-        return Claimed(signed.device_id, signed.nonce, datetime.fromtimestamp(signed.created, UTC), None)
     if "signature-input" not in headers or "signature" not in headers:
         raise SignatureMissing("both Signature and Signature-Input are needed")
     try:
@@ -195,38 +205,20 @@ def check_signature(
     required = required_components(url, has_body=has_body)
     if has_body and "content-digest" not in headers:
         raise ContentDigestMismatch("a signed request with a body needs a Content-Digest")
+    verifier = _Verifier(signature_algorithm=algorithms.ED25519, key_resolver=_PublicKey(key))
     try:
-        covered = _covered(method, url, headers, key)
-    except (HTTPMessageSignaturesException, InvalidSignature, ValueError) as error:
+        (result,) = verifier.verify(_Message(method, url, headers), max_age=None)
+    except (HTTPMessageSignaturesException, ValueError) as error:
         raise SignatureInvalid("the signature does not verify with this device's key") from error
-    missing = [name for name in required if name not in covered]
+    missing = [name for name in required if f'"{name}"' not in result.covered_components]
     if missing:
         raise SignatureMissing(f"the signature does not cover {', '.join(missing)}")
 
 
-def _covered(method: str, url: str, headers: Mapping[str, str], key: Ed25519PublicKey) -> Collection[str]:
-    """The components that the one signature covers, once it is verified."""
-    signed = plain(headers)
-    if signed is not None and (base := signed.base(method, url)) is not None:
-        key.verify(signed.signature, base)
-        return signed.covered
-    return covered_by_library(method, url, headers, key)
-
-
-def covered_by_library(method: str, url: str, headers: Mapping[str, str], key: Ed25519PublicKey) -> Collection[str]:
-    """The same for a signature in any form of RFC 9421. Raises HTTPMessageSignaturesException or ValueError."""
-    verifier = _Verifier(signature_algorithm=algorithms.ED25519, key_resolver=_PublicKey(key))
-    (result,) = verifier.verify(_Message(method, url, headers), max_age=None)
-    return [name.strip('"') for name in result.covered_components]
-
-
 def check_digest(headers: Mapping[str, str], body: bytes) -> None:
     """Raises ContentDigestMismatch unless Content-Digest is the digest of this body (SHA-256 or SHA-512)."""
-    given = headers.get("content-digest", "")
-    if given == content_digest(body):
-        return
     try:
-        ContentDigest.verify(given, body)
+        ContentDigest.verify(headers.get("content-digest", ""), body)
     except HTTPMessageSignaturesException as error:
         raise ContentDigestMismatch("Content-Digest is not the digest of the body") from error
 

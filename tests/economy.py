@@ -22,11 +22,15 @@ from infrastructure.database import Database, Role
 from infrastructure.event_store import LogReader, open_event_log
 from infrastructure.event_store.reader import MAX_POSITION
 from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
+from projections.rows import ReadModel
 from projections.tokenomics import READ_MODELS
 from projections.tokenomics.queries import RewardIndex
 from tests.keys import HeldKeys
 from tests.memory import MemoryRecorder, memory_log
+from tests.memory_stage import MemoryStage
+from tests.sagas import Stage
 from workers.projector import Projector
+from workers.saga_runner import Handler
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -91,6 +95,14 @@ class Books:
         """The log after a position."""
         raise NotImplementedError
 
+    def names(self, stream: UUID) -> list[str]:
+        """The names of a stream's facts."""
+        return [fact.topic.rpartition(".")[2] for fact in self.facts() if fact.stream == stream]
+
+    def staged(self, handlers: Sequence[Handler], village: Any, models: Sequence[ReadModel[Any]] = ()) -> Stage:
+        """A stage for sagas on these books, with read models besides that of deadlines."""
+        raise NotImplementedError
+
     def close(self) -> None:
         self.log.close()
 
@@ -116,6 +128,13 @@ class Economy(Books):
                 record.fact() for batch in LogReader(connection).all(MAX_POSITION, after) for record in batch.records
             ]
 
+    def names(self, stream: UUID) -> list[str]:
+        with self.database.connect(Role.READER) as connection:
+            return [record.topic.rpartition(".")[2] for record in LogReader(connection).of_streams([stream])]
+
+    def staged(self, handlers: Sequence[Handler], village: Any, models: Sequence[ReadModel[Any]] = ()) -> Stage:
+        return Stage(self, handlers, village, models)
+
     def close(self) -> None:
         super().close()
         self.keys_home.cleanup()
@@ -134,6 +153,9 @@ class MemoryEconomy(Books):
 
     def facts(self, after: int = 0) -> list[Fact]:
         return self.recorder.facts(after)
+
+    def staged(self, handlers: Sequence[Handler], village: Any, models: Sequence[ReadModel[Any]] = ()) -> Stage:
+        return MemoryStage(self, handlers, village, models)
 
 
 NewEconomy = Callable[[Policy], Books]

@@ -35,6 +35,9 @@ class MemoryRecorder(ProcessRecorder):
         self._streams: dict[UUID, list[tuple[int, Append]]] = {}
         self._answers: dict[tuple[str, str, str], tuple[bytes, bytes]] = {}
         self._snapshots: dict[UUID, StoredSnapshot] = {}
+        self._decoded: list[Fact] = []
+        self.cursors: dict[tuple[str, int], int] = {}
+        """Where the consumers of the log stand, by name and partition."""
         self._lock = threading.Lock()
 
     def write(self, write: Write) -> Written:
@@ -83,7 +86,8 @@ class MemoryRecorder(ProcessRecorder):
 
     def facts(self, after: int) -> list[Fact]:
         """What is recorded after a position."""
-        return [
+        known = len(self._decoded)
+        self._decoded += [
             Fact(
                 position, stream, version, append.topic,
                 decode_event(append.topic, stream, version, append.state, at),
@@ -91,9 +95,9 @@ class MemoryRecorder(ProcessRecorder):
                 + (scope.causation_id.bytes if scope.causation_id else b""),
                 scope.actor, at,
             )
-            for position, (stream, version, append, scope, at) in enumerate(self._facts, start=1)
-            if position > after
+            for position, (stream, version, append, scope, at) in enumerate(self._facts[known:], start=known + 1)
         ]  # fmt: skip
+        return self._decoded[after:]
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> NoReturn:
         raise NotImplementedError
@@ -119,7 +123,7 @@ class MemoryRecorder(ProcessRecorder):
         return LogState(
             began_at=len(self._facts), position=len(self._facts), recorded_at=now, locked_at=0.0,
             streams={stream: Stream(version) for stream, version in self.versions_of(list(streams)).items()},
-            cursors={}, given=dict(self._answers), standing={}, retried=False,
+            cursors=self.cursors, given=dict(self._answers), standing={}, retried=False,
             topics_since=lambda stream, after: [append.topic for _, append in self._streams.get(stream, ())[after:]],
         )  # fmt: skip
 

@@ -21,6 +21,7 @@ from domain.sagas.deadline import Deadlines
 from infrastructure.database import Database, Role
 from infrastructure.event_store import LogReader, open_event_log
 from infrastructure.event_store.reader import MAX_POSITION
+from projections.rows import ReadModel
 from projections.sagas import Deadlines as DeadlineRows
 from tests.facts import FactIn
 from workers.deadline_clock import DeadlineClock
@@ -40,7 +41,20 @@ class World(Protocol):
 
     now: datetime
     log: EventLog
+
+
+class StoredWorld(World, Protocol):
+    """Its log is in a database."""
+
     database: Database
+
+
+class Projects(Protocol):
+    """What folds read models."""
+
+    def run_once(self) -> object: ...
+
+    def close(self) -> None: ...
 
 
 class Timeline:
@@ -86,14 +100,20 @@ class Stage:
 
     Args:
         village: what the sagas command.
+        models: read models that are folded when the sagas have run, besides that of deadlines.
     """
 
-    def __init__(self, world: World, handlers: Sequence[Handler], village: Any) -> None:
+    world: World
+    clock: DeadlineClock
+    projector: Projects
+
+    def __init__(
+        self, world: Any, handlers: Sequence[Handler], village: Any, models: Sequence[ReadModel[Any]] = ()
+    ) -> None:
         self.world = world
         self.handlers = handlers
         self.village = village
-        self.clock = DeadlineClock(Deadlines(world.log), world.database, clock=lambda: world.now)
-        self.projector = Projector(world.database, [DeadlineRows()])
+        self.clock, self.projector = self.machines([DeadlineRows(), *models])
         self._quiet_at = self._since = 0
         self._names: dict[UUID, An] = {}
 
@@ -101,9 +121,19 @@ class Stage:
         self.projector.close()
         self.world.log.close()
 
+    def machines(self, models: Sequence[ReadModel[Any]]) -> tuple[DeadlineClock, Projects]:
+        """The deadline clock, and what folds these read models."""
+        database = self._stored.database
+        clock = DeadlineClock(Deadlines(self.world.log), database, clock=lambda: self.world.now)
+        return clock, Projector(database, models)
+
     def runner(self) -> SagaRunner:
         """A saga runner that has just been started."""
-        return SagaRunner(self.world.log, self.world.database, self.handlers, self.village)
+        return SagaRunner(self.world.log, self._stored.database, self.handlers, self.village)
+
+    @property
+    def _stored(self) -> StoredWorld:
+        return cast(StoredWorld, self.world)
 
     # Given, when, then.
 
@@ -173,11 +203,16 @@ class Stage:
 
     def jump(self) -> bool:
         """Turn the clock to the next deadline; whether there is one."""
-        with self.world.database.reader.connection() as connection:
-            ((due_at,),) = connection.execute(_NEXT).fetchall()
+        due_at = self.next_due()
         if due_at is not None:
             self.world.now = max(self.world.now, due_at)
         return due_at is not None
+
+    def next_due(self) -> datetime | None:
+        """The instant of the next deadline."""
+        with self._stored.database.reader.connection() as connection:
+            ((due_at,),) = connection.execute(_NEXT).fetchall()
+        return cast(datetime | None, due_at)
 
     def until_quiet(self) -> Self:
         """Let every deadline come, one after the other, until none is left to come."""
@@ -281,7 +316,7 @@ class Stage:
 
     def begin_again(self) -> None:
         """The runner loses its place, so that all of history is delivered to it again."""
-        with self.world.database.connect(Role.PROJECTOR) as connection:
+        with self._stored.database.connect(Role.PROJECTOR) as connection:
             connection.execute("UPDATE engine.cursors SET position = 0 WHERE name LIKE 'saga:%%'")
 
     # What happens besides.
@@ -293,6 +328,6 @@ class Stage:
 
     def facts(self, after: int = 0) -> list[Fact]:
         """The log after a position."""
-        with self.world.database.reader.connection() as connection:
+        with self._stored.database.reader.connection() as connection:
             batches = LogReader(connection).all(MAX_POSITION, after)
             return [record.fact() for batch in batches for record in batch.records]

@@ -1,7 +1,8 @@
 """The deadline clock: when an instant has come, it says so once, as a fact."""
 
 import threading
-from typing import Any
+from datetime import datetime
+from uuid import UUID
 
 import structlog
 
@@ -32,10 +33,8 @@ class DeadlineClock:
     def tick(self) -> int:
         """Let everything that is due elapse, at most 500; answers how many did."""
         now = self._clock()
-        with self._database.pool(Role.READER).connection() as connection:
-            due: list[tuple[Any]] = connection.execute(_DUE, (now, MAX_PER_TICK)).fetchall()
         elapsed = 0
-        for (token,) in due:
+        for token in self._due(now):
             try:
                 with within(new_scope("system:clock", now=now)):
                     self._deadlines.elapse_deadline(token=token, now=now)
@@ -44,3 +43,7 @@ class DeadlineClock:
                 # Over already: the read model has not caught up with the log yet.
                 _log.debug("deadline refused", token=str(token), code=refusal.code)
         return elapsed
+
+    def _due(self, now: datetime) -> list[UUID]:
+        with self._database.pool(Role.READER).connection() as connection:
+            return [token for (token,) in connection.execute(_DUE, (now, MAX_PER_TICK))]

@@ -95,7 +95,7 @@ class SagaRunner:
         ready = {name: at for name, at in self._positions().items() if not self._failures.is_held(name)}
         if not ready:
             return False
-        batch = LogReader(self._open()).after(min(ready.values()), self._batch_size)
+        batch = self._read(min(ready.values()))
         if not batch.records:
             return False
         facts = batch.facts(self._wanted)
@@ -166,6 +166,9 @@ class SagaRunner:
                     self._log.transact(lambda: None, cursors=(move,), method="pass over")
             except CursorMoved:
                 _log.info("another saga runner was first", saga=move.name, position=move.new)
+
+    def _read(self, after: int) -> Batch:
+        return LogReader(self._open()).after(after, self._batch_size)
 
     def _positions(self) -> dict[str, int]:
         found = dict(

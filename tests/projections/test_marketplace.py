@@ -13,21 +13,21 @@ from infrastructure.database import Database
 from projections.marketplace import READ_MODELS, Contracts, Offerings
 from projections.replay import compare
 from projections.rows import ReadModel
-from tests.domain.sagas.paying import Market
+from tests.domain.sagas.paying import StoredMarket
 from tests.trading import HOUR_MS
 from workers.projector import Projector
 
 
 @pytest.fixture
-def market(database_url: str, database: Database) -> Iterator[Market]:
-    market = Market(database_url, database)
+def market(database_url: str, database: Database) -> Iterator[StoredMarket]:
+    market = StoredMarket(database_url, database)
     market.projector = Projector(database, list(READ_MODELS))
     yield market
     market.projector.close()
     market.close()
 
 
-def rows(market: Market, model: ReadModel[Any]) -> dict[Any, Any]:
+def rows(market: StoredMarket, model: ReadModel[Any]) -> dict[Any, Any]:
     """The live rows by key, once the projector has caught up."""
     market.projector.run_once()
     with market.database.reader.connection() as connection:
@@ -35,7 +35,7 @@ def rows(market: Market, model: ReadModel[Any]) -> dict[Any, Any]:
     return {model.key_of(row): row for row in found}
 
 
-def test_an_offering_and_a_contract_are_read_as_they_stand(market: Market) -> None:
+def test_an_offering_and_a_contract_are_read_as_they_stand(market: StoredMarket) -> None:
     contract_id = market.running(units=2)
     market.work(contract_id, 600_000)
     market.judge(contract_id, ok_ms=300_000, degraded_ms=300_000)
@@ -52,7 +52,7 @@ ends = st.sampled_from(["complete", "cancel", "breach", "expire"])
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ends, st.integers(1, HOUR_MS // 2), st.booleans())
-def test_a_settled_contract_is_read_as_its_facts_say(market: Market, end: str, ms: int, disputed: bool) -> None:
+def test_a_settled_contract_is_read_as_its_facts_say(market: StoredMarket, end: str, ms: int, disputed: bool) -> None:
     contract_id = market.running()
     market.work(contract_id, ms)
     named, service = {"contract_id": contract_id}, market.market
@@ -81,6 +81,6 @@ def test_a_settled_contract_is_read_as_its_facts_say(market: Market, end: str, m
     market.given(2 * contract.terms.agreed_price, market.customer_id)
 
 
-def test_the_hold_of_a_contract_is_known_to_its_row(market: Market) -> None:
+def test_the_hold_of_a_contract_is_known_to_its_row(market: StoredMarket) -> None:
     contract_id = market.running()
     assert rows(market, Contracts())[contract_id].hold_id == market.log.load(Contract, contract_id).hold_id

@@ -13,30 +13,27 @@ from domain.sagas.deadline import Deadlines
 from domain.sagas.process import Process
 from domain.sagas.reward_harvest import RewardHarvest, process_id_of
 from domain.sagas.village import Village
-from domain.tokenomics.pricing import Policy
-from infrastructure.database import Database
 from tests.devices import enrol
-from tests.economy import Economy
+from tests.economy import Books, Economy, MemoryEconomy
 from tests.harvesting import lived
-from tests.sagas import Stage
 
 
-class Harvesting(Economy):
+class Harvesting(Books):
     """Sessions are lived by the real fold and service; the saga is on a stage."""
 
-    def __init__(self, url: str, database: Database, policy: Policy | None = None) -> None:
-        super().__init__(url, database, policy)
+    def __init__(self, *where: Any, **policy: Any) -> None:
+        super().__init__(*where, **policy)
         self.registry = DeviceRegistryService(self.log)
         self.owners: dict[UUID, UUID] = {}
         self.harvest = HarvestService(self.log, lambda device_id: self.owners.get(device_id))
         deadlines, unused = Deadlines(self.log), None
         none: Any = unused
         village = Village(self.log, self.registry, self.service, none, none, deadlines, none, none, none, self.harvest)
-        self.stage = Stage(self, [RewardHarvest(deadlines)], village)
+        self.stage = self.staged([RewardHarvest(deadlines)], village)
 
     def close(self) -> None:
         self.stage.close()
-        self.keys_home.cleanup()
+        super().close()
 
     def device(self, owner_id: UUID) -> UUID:
         device_id = enrol(self.registry, owner_id=owner_id, now=self.now)
@@ -70,3 +67,11 @@ class Harvesting(Economy):
 
     def process(self, session_id: UUID) -> Process:
         return self.log.load(Process, process_id_of(session_id))
+
+
+class MemoryHarvesting(Harvesting, MemoryEconomy):
+    """In memory."""
+
+
+class StoredHarvesting(Harvesting, Economy):
+    """In a database."""

@@ -23,10 +23,8 @@ from domain.sagas.village import Village
 from domain.tokenomics.accounts import FEES, INSURANCE, wallet_id_of
 from domain.tokenomics.transfer import Transfer
 from domain.tokenomics.wallet import Wallet
-from infrastructure.database import Database
-from infrastructure.event_store import LogReader
 from tests.devices import enrol
-from tests.economy import Economy, assert_sound
+from tests.economy import Books, Economy, MemoryEconomy, assert_sound
 from tests.sagas import Stage
 from tests.trading import EVIDENCE, HOUR, HOUR_MS, PRICE, SLA, measured
 
@@ -37,11 +35,13 @@ FUNDS = 2 * PRICE
 """What a customer has: two hours of one unit."""
 
 
-class Market(Economy):
+class Market(Books):
     """One offering of four units, and the saga on a stage."""
 
-    def __init__(self, url: str, database: Database) -> None:
-        super().__init__(url, database)
+    stage: Stage
+
+    def __init__(self, *where: Any) -> None:
+        super().__init__(*where)
         self.registry = DeviceRegistryService(self.log)
         self.owners: dict[UUID, UUID] = {}
         self.market = MarketplaceService(self.log, lambda device_id: self.owners.get(device_id), self)
@@ -62,7 +62,7 @@ class Market(Economy):
             unused,
             unused,
         )
-        self.stage = Stage(self, [self.plan], self.village)
+        self.stage = self.staged([self.plan], self.village)
         self.provider_id, self.customer_id = uuid4(), self.given(FUNDS)
         self.device_id = enrol(self.registry, owner_id=self.provider_id, now=self.now)
         self.owners[self.device_id] = self.provider_id
@@ -70,6 +70,7 @@ class Market(Economy):
 
     def close(self) -> None:
         self.stage.close()
+        super().close()
 
     def ask(self, command: Any, **arguments: Any) -> Receipt:
         return self.stage.ask(command, **arguments)
@@ -181,11 +182,6 @@ class Market(Economy):
     def process(self, contract_id: UUID) -> Process:
         return self.log.load(Process, process_id_of(contract_id))
 
-    def names(self, stream: UUID) -> list[str]:
-        """The names of a stream's facts."""
-        with self.database.reader.connection() as connection:
-            return [record.topic.rpartition(".")[2] for record in LogReader(connection).of_streams([stream])]
-
     def settled(self, contract_id: UUID) -> Contract.Settled:
         """The fact that settled a contract."""
         (settled,) = [
@@ -217,6 +213,14 @@ class Market(Economy):
         assert_sound(facts)
         assert_capacity_kept(facts)
         assert_holds_add_up(facts)
+
+
+class MemoryMarket(Market, MemoryEconomy):
+    """In memory."""
+
+
+class StoredMarket(Market, Economy):
+    """In a database."""
 
 
 def assert_capacity_kept(facts: Sequence[Fact]) -> None:

@@ -15,32 +15,28 @@ from domain.kernel import new_scope, within
 from domain.sagas.deadline import Deadlines
 from domain.sagas.reward_training import RewardTraining, saga_id_of
 from domain.sagas.village import Village
-from domain.tokenomics.pricing import Policy
 from domain.tokenomics.reward_claim import RewardClaim, claim_id_of
-from infrastructure.database import Database
-from infrastructure.event_store import LogReader
 from tests.devices import enrol
-from tests.economy import Economy
-from tests.sagas import Stage
+from tests.economy import Books, Economy, MemoryEconomy
 
 TEN_MINUTES = 600_000
 
 
-class Rewarding(Economy):
+class Rewarding(Books):
     """Rounds are completed by their aggregate; the saga is on a stage."""
 
-    def __init__(self, url: str, database: Database, policy: Policy | None = None) -> None:
-        super().__init__(url, database, policy)
+    def __init__(self, *where: Any, **policy: Any) -> None:
+        super().__init__(*where, **policy)
         self.registry = DeviceRegistryService(self.log)
         unused: Any = None
         village = Village(
             self.log, self.registry, self.service, unused, unused, Deadlines(self.log), unused, unused, unused, unused
         )
-        self.stage = Stage(self, [RewardTraining], village)
+        self.stage = self.staged([RewardTraining], village)
 
     def close(self) -> None:
         self.stage.close()
-        self.keys_home.cleanup()
+        super().close()
 
     def device(self, owner_id: UUID | None = None) -> UUID:
         """An enrolled device."""
@@ -102,10 +98,16 @@ class Rewarding(Economy):
 
     def steps(self, round_id: UUID) -> list[str]:
         """The names of the saga's own facts."""
-        with self.database.reader.connection() as connection:
-            records = LogReader(connection).of_streams([saga_id_of(round_id)])
-        return [record.topic.rpartition(".")[2] for record in records]
+        return self.names(saga_id_of(round_id))
 
     def reputation_bp(self, device_id: UUID) -> int:
         stream = Reputation.create_id(device_id, "federated_learning")
         return self.log.load(Reputation, stream).standing.score_bp
+
+
+class MemoryRewarding(Rewarding, MemoryEconomy):
+    """In memory."""
+
+
+class StoredRewarding(Rewarding, Economy):
+    """In a database."""

@@ -17,22 +17,20 @@ from domain.sagas.deadline import Deadline
 from domain.sagas.operations import SagaOperations
 from domain.sagas.process import COMPENSATE, PARKED, RETRY, Process
 from domain.sagas.reward_harvest import RewardHarvest
-from domain.sagas.suspend_device import SuspendDevice
+from domain.sagas.suspend_device import ClaimsBehind, ClaimsOfDevice, OfferingsBehind, OfferingsOfDevice, SuspendDevice
 from domain.tokenomics.pricing import Activity
 from domain.tokenomics.reward_claim import RewardClaim
-from infrastructure.database import Database
 from projections.marketplace import Offerings
 from projections.marketplace.of_device import DeviceOfferings
-from projections.sagas import Deadlines as DeadlineRows
 from projections.tokenomics import RewardClaims
 from projections.tokenomics.of_device import DeviceClaims
 from tests.devices import enrol
+from tests.economy import Economy, MemoryEconomy
 from tests.harvesting import lived
-from tests.sagas import Stage
+from tests.memory_stage import MemoryStage
 from tests.trading import HOUR, HOUR_MS, PRICE
 from tests.training import Everyone, Shelf, training_request
 from tests.training_world import submission
-from workers.projector import Projector
 
 from .paying import Market
 
@@ -40,10 +38,10 @@ SENSORS = ["battery", "power", "temperature", "cpu", "network"]
 
 
 class Suspending(Market):
-    """The saga goes by the read model of offerings, which is folded after the sagas have run: so it is always late."""
+    """The saga goes by read models, which are folded after the sagas have run: so they are always late."""
 
-    def __init__(self, url: str, database: Database) -> None:
-        super().__init__(url, database)
+    def __init__(self, *where: Any) -> None:
+        super().__init__(*where)
         self.others = [enrol(self.registry, owner_id=self.provider_id, now=self.now) for _ in range(2)]
         self.owners |= dict.fromkeys(self.others, self.provider_id)
         self.harvest = HarvestService(self.log, lambda device_id: self.owners.get(device_id))
@@ -51,15 +49,18 @@ class Suspending(Market):
         directory = Everyone(self.device_id, *self.others)
         self.training = FederatedLearningService(self.log, self.shelf, directory, Limits(max_sessions=60))
         deadlines = self.village.deadlines
-        suspend = SuspendDevice(deadlines, DeviceOfferings(database), DeviceClaims(database))
+        suspend = SuspendDevice(deadlines, *self.ports())
         plans = [self.plan, RewardHarvest(deadlines), suspend]
         self.operations = SagaOperations(self.log, plans)
         self.village = replace(
             self.village, harvest=self.harvest, federated_learning=self.training, sagas=self.operations
         )
         self.stage.projector.close()
-        self.stage = Stage(self, plans, self.village)
-        self.stage.projector = Projector(database, [DeadlineRows(), Offerings(), RewardClaims()])
+        self.stage = self.staged(plans, self.village, [Offerings(), RewardClaims()])
+
+    def ports(self) -> tuple[OfferingsOfDevice, ClaimsOfDevice]:
+        """What the saga asks read models."""
+        raise NotImplementedError
 
     def lend(self) -> UUID:
         """The device opens a harvest session."""
@@ -176,3 +177,31 @@ class Suspending(Market):
                 case "federated_learning.TrainingRound.Opened":
                     one = self.round(fact.stream)
                     assert self.device_id in one.left or one.ended
+
+
+class StoredSuspending(Suspending, Economy):
+    """In a database, and its read models are the real ones."""
+
+    def ports(self) -> tuple[OfferingsOfDevice, ClaimsOfDevice]:
+        return DeviceOfferings(self.database), DeviceClaims(self.database)
+
+
+class MemorySuspending(Suspending, MemoryEconomy):
+    """In memory: rows are folded by the real read models, and chosen here."""
+
+    stage: MemoryStage
+
+    def ports(self) -> tuple[OfferingsOfDevice, ClaimsOfDevice]:
+        return self._offerings, self._claims
+
+    def _offerings(self, device_id: UUID, at_least: int) -> list[UUID]:
+        if self.stage.projector.position < at_least:
+            raise OfferingsBehind(str(at_least))
+        rows = [row for row in self.stage.projector.rows(Offerings) if row.device_id == device_id]
+        return sorted(row.offering_id for row in rows if row.state == "open" or row.reserved)
+
+    def _claims(self, device_id: UUID, at_least: int, limit: int) -> list[UUID]:
+        if self.stage.projector.position < at_least:
+            raise ClaimsBehind(str(at_least))
+        rows = [row for row in self.stage.projector.rows(RewardClaims) if row.device_id == device_id]
+        return [row.claim_id for row in rows if row.state == "pending"][:limit]

@@ -23,9 +23,9 @@ from domain.marketplace.offering import Offering
 from domain.sagas.allocate_burst import AllocateBurst, burst_process_id_of
 from domain.sagas.operations import SagaOperations
 from domain.sagas.process import COMPENSATE, COMPENSATED, ENDED, PARKED, RETRY, Process
-from infrastructure.database import Database
 from tests.devices import enrol
-from tests.sagas import Fault, Faults, Oracle, Stage, deliveries, faults
+from tests.economy import Economy, MemoryEconomy
+from tests.sagas import Fault, Faults, Oracle, deliveries, faults
 from tests.trading import HOUR, HOUR_MS, PRICE
 
 from .paying import FUNDS, Market
@@ -34,13 +34,13 @@ from .paying import FUNDS, Market
 class Bursting(Market):
     """Three devices, each with an offering of one unit, and both sagas on the stage."""
 
-    def __init__(self, url: str, database: Database) -> None:
-        super().__init__(url, database)
+    def __init__(self, *where: Any) -> None:
+        super().__init__(*where)
         self.burst_plan = AllocateBurst(self.village.deadlines)
         plans = [self.plan, self.burst_plan]
         self.operations = SagaOperations(self.log, plans)
         self.village = replace(self.village, sagas=self.operations)
-        self.stage = Stage(self, plans, self.village)
+        self.stage = self.staged(plans, self.village)
         self.ask(self.market.withdraw_offering, offering_id=self.offering_id, provider_id=None)
         self.devices = [enrol(self.registry, owner_id=self.provider_id, now=self.now) for _ in range(3)]
         self.offerings.clear()
@@ -92,9 +92,17 @@ class Bursting(Market):
         self.assert_sound()
 
 
+class MemoryBursting(Bursting, MemoryEconomy):
+    """In memory."""
+
+
+class StoredBursting(Bursting, Economy):
+    """In a database."""
+
+
 @pytest.fixture
-def bursting(database_url: str, database: Database) -> Iterator[Bursting]:
-    bursting = Bursting(database_url, database)
+def bursting() -> Iterator[Bursting]:
+    bursting = MemoryBursting()
     yield bursting
     bursting.close()
 

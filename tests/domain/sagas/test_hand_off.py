@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -23,7 +24,8 @@ from domain.sagas.operations import SagaOperations
 from domain.sagas.process import ENDED
 from infrastructure.database import Database
 from projections.marketplace import Contracts
-from tests.sagas import DEATHS, Oracle, Stage
+from tests.economy import Economy, MemoryEconomy
+from tests.sagas import DEATHS, Oracle
 from tests.trading import HOUR_MS, PRICE
 from workers.projector import Projector
 from workers.sla_monitor import MAX_GAP, SlaMonitor
@@ -38,12 +40,12 @@ MINUTE = PRICE // 60
 class Handing(Bursting):
     """Three devices with an offering of one unit each, and contracts proposed with the receipt that ranks them."""
 
-    def __init__(self, url: str, database: Database) -> None:
-        super().__init__(url, database)
+    def __init__(self, *where: Any) -> None:
+        super().__init__(*where)
         plans = [self.plan, HandOffContract(self.village.deadlines)]
         self.operations = SagaOperations(self.log, plans)
         self.village = replace(self.village, sagas=self.operations)
-        self.stage = Stage(self, plans, self.village)
+        self.stage = self.staged(plans, self.village)
 
     def bought(self, rank: int = 0) -> UUID:
         """A contract that runs over the offering of a rank."""
@@ -57,9 +59,24 @@ class Handing(Bursting):
         return self.log.load(HandOff, HandOff.create_id(contract_id))
 
 
+class MemoryHanding(Handing, MemoryEconomy):
+    """In memory."""
+
+
+class StoredHanding(Handing, Economy):
+    """In a database."""
+
+
 @pytest.fixture
-def handing(database_url: str, database: Database) -> Iterator[Handing]:
-    handing = Handing(database_url, database)
+def handing() -> Iterator[Handing]:
+    handing = MemoryHanding()
+    yield handing
+    handing.close()
+
+
+@pytest.fixture
+def stored_handing(database_url: str, database: Database) -> Iterator[Handing]:
+    handing = StoredHanding(database_url, database)
     yield handing
     handing.close()
 
@@ -172,14 +189,16 @@ def test_a_dispute_over_what_was_delivered_before_is_heard(handing: Handing) -> 
     handing.assert_sound()
 
 
-def test_a_device_that_rests_is_relieved_by_the_monitor(handing: Handing, database: Database) -> None:
+def test_a_device_that_rests_is_relieved_by_the_monitor(stored_handing: Handing, database: Database) -> None:
+    handing = stored_handing
     contract_id = handing.bought()
     tired = handing.contract(contract_id).terms.device_id
     handing.market._rests = lambda device_id: device_id == tired
     assert relieved(handing, database, contract_id) == "device_rests"
 
 
-def test_a_window_that_heads_for_a_breach_is_handed_off_before(handing: Handing, database: Database) -> None:
+def test_a_window_that_heads_for_a_breach_is_handed_off_before(stored_handing: Handing, database: Database) -> None:
+    handing = stored_handing
     contract_id = handing.bought()
     device_id = handing.contract(contract_id).terms.device_id
     handing.ask(handing.registry.device_went_online, device_id=device_id, seen_at=handing.now)

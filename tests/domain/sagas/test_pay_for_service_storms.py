@@ -26,7 +26,8 @@ def test_a_crash_before_or_after_any_write_of_a_contract_nobody_delivers_frees_e
     market.assert_sound()
 
 
-def test_a_crash_before_or_after_any_write_of_a_capture_pays_once(market: Market) -> None:
+def test_a_crash_before_or_after_any_write_of_a_capture_pays_once(stored_market: Market) -> None:
+    market = stored_market
     minute = PRICE // 60
 
     def scenario() -> Oracle:

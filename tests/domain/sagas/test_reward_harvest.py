@@ -22,7 +22,7 @@ from infrastructure.database import Database
 from tests.economy import assert_sound
 from tests.sagas import DEATHS, Oracle, deliveries
 
-from .harvesting import Harvesting
+from .harvesting import Harvesting, MemoryHarvesting, StoredHarvesting
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +31,15 @@ def _short_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def harvest(database_url: str, database: Database) -> Iterator[Harvesting]:
-    harvest = Harvesting(database_url, database)
+def harvest() -> Iterator[Harvesting]:
+    harvest = MemoryHarvesting()
+    yield harvest
+    harvest.close()
+
+
+@pytest.fixture
+def stored_harvest(database_url: str, database: Database) -> Iterator[Harvesting]:
+    harvest = StoredHarvesting(database_url, database)
     yield harvest
     harvest.close()
 
@@ -93,8 +100,8 @@ def test_a_session_that_never_ran_earns_nothing(harvest: Harvesting) -> None:
     assert harvest.status(session_id) == "rewarded"
 
 
-def test_a_claim_that_no_budget_pays_is_paid_by_a_later_epoch(database_url: str, database: Database) -> None:
-    poor = Harvesting(database_url, database, replace(Policy(), epoch_budget_grains=tokens(15)))
+def test_a_claim_that_no_budget_pays_is_paid_by_a_later_epoch() -> None:
+    poor = MemoryHarvesting(policy=replace(Policy(), epoch_budget_grains=tokens(15)))
     owner = uuid4()
     for _ in range(2):
         poor.session(poor.device(owner))
@@ -127,8 +134,8 @@ def begun(harvest: Harvesting) -> Oracle:
     return paid_once
 
 
-def test_a_crash_at_any_write_pays_once(harvest: Harvesting) -> None:
-    assert harvest.stage.crash_points(lambda: begun(harvest), DEATHS) >= 3
+def test_a_crash_at_any_write_pays_once(stored_harvest: Harvesting) -> None:
+    assert stored_harvest.stage.crash_points(lambda: begun(stored_harvest), DEATHS) >= 3
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -19,28 +19,28 @@ from infrastructure.database import Database
 from tests.economy import assert_sound
 from tests.sagas import DEATHS, Oracle, deliveries
 
-from .rewarding import TEN_MINUTES, Rewarding
+from .rewarding import TEN_MINUTES, MemoryRewarding, Rewarding, StoredRewarding
 
 FULL = tokens(15) // 6
 """Ten minutes of training at full quality."""
 ALL_STEPS = ["Started", "RewardsAccrued", "RewardsPosted", "Completed"]
 
 
-def test_a_completed_round_leaves_pending_rewards_before_the_batch_is_posted(village: Rewarding) -> None:
-    device_id = village.device()
-    round_id = village.completed_round([device_id])
-    runner = village.stage.runner()
-    while not village.steps(round_id):
+def test_a_completed_round_leaves_pending_rewards_before_the_batch_is_posted(stored_village: StoredRewarding) -> None:
+    device_id = stored_village.device()
+    round_id = stored_village.completed_round([device_id])
+    runner = stored_village.stage.runner()
+    while not stored_village.steps(round_id):
         runner.step()
     runner.close()
-    village.projector.run_once()
-    rewards = village.service.get_pending_rewards(device_id=device_id)
+    stored_village.projector.run_once()
+    rewards = stored_village.service.get_pending_rewards(device_id=device_id)
     assert len(rewards) > 0
     assert rewards[0].reward_type == "fl_participation"
     assert (rewards[0].grains, rewards[0].activity_id) == (FULL, round_id)
-    village.stage.run()
-    village.projector.run_once()
-    assert village.service.get_pending_rewards(device_id=device_id) == []
+    stored_village.stage.run()
+    stored_village.projector.run_once()
+    assert stored_village.service.get_pending_rewards(device_id=device_id) == []
 
 
 def test_every_survivor_is_paid_by_one_transfer_and_gains_reputation(village: Rewarding) -> None:
@@ -145,9 +145,9 @@ def test_a_round_of_suspended_devices_only_pays_nobody(village: Rewarding) -> No
 
 
 @pytest.fixture
-def poor(database_url: str, database: Database) -> Iterator[Rewarding]:
+def poor() -> Iterator[Rewarding]:
     """A village whose epochs can pay two devices and a half."""
-    poor = Rewarding(database_url, database, replace(Policy(), epoch_budget_grains=5 * FULL // 2))
+    poor = MemoryRewarding(policy=replace(Policy(), epoch_budget_grains=5 * FULL // 2))
     yield poor
     poor.close()
 
@@ -187,14 +187,14 @@ def test_a_saga_that_no_epoch_can_pay_parks_at_last_and_its_claims_can_still_be_
 ) -> None:
     monkeypatch.setattr(reward_training, "MAX_POSTPONEMENTS", 2)
     owner = uuid4()
-    broke = Rewarding(database_url, database, replace(Policy(), epoch_budget_grains=FULL - 1))
+    broke = StoredRewarding(database_url, database, replace(Policy(), epoch_budget_grains=FULL - 1))
     round_id = broke.completed_round([broke.device(owner_id=owner)])
     broke.stage.until_quiet()
     assert broke.steps(round_id)[-1] == "Parked"
     assert broke.wallet(owner).available == 0
     claims = broke.saga(round_id).pending
     broke.close()
-    rich = Rewarding(database_url, database)
+    rich = StoredRewarding(database_url, database)
     rich.now = broke.now.replace(year=broke.now.year + 1)
     rich.distribute(claims)
     assert rich.wallet(owner).available == FULL
@@ -221,9 +221,9 @@ def a_round(village: Rewarding, devices: int = 2) -> Oracle:
     return each_is_paid_once
 
 
-def test_a_crash_before_or_after_any_write_pays_once(village: Rewarding) -> None:
-    assert village.stage.crash_points(lambda: a_round(village)) >= 3
-    assert_sound(village.facts())
+def test_a_crash_before_or_after_any_write_pays_once(stored_village: Rewarding) -> None:
+    assert stored_village.stage.crash_points(lambda: a_round(stored_village)) >= 3
+    assert_sound(stored_village.facts())
 
 
 def test_a_crash_at_any_write_of_a_round_that_waits_for_a_budget_pays_once(poor: Rewarding) -> None:
@@ -249,16 +249,16 @@ def test_any_order_and_number_of_deliveries_pays_the_same(village: Rewarding, fa
     assert_sound(village.facts())
 
 
-def test_two_runners_at_once_pay_once(village: Rewarding) -> None:
+def test_two_runners_at_once_pay_once(stored_village: Rewarding) -> None:
     owner = uuid4()
-    village.completed_round([village.device(owner_id=owner)])
-    first, second = village.stage.runner(), village.stage.runner()
+    stored_village.completed_round([stored_village.device(owner_id=owner)])
+    first, second = stored_village.stage.runner(), stored_village.stage.runner()
     for _ in range(6):
         first.step()
         second.step()
     first.close()
     second.close()
-    assert village.wallet(owner).available == FULL
+    assert stored_village.wallet(owner).available == FULL
 
 
 def test_a_saga_replays_to_what_it_was(village: Rewarding) -> None:

@@ -20,14 +20,21 @@ from tests.trading import HOUR_MS, PRICE
 from workers.projector import Projector
 
 from .paying import FUNDS
-from .suspending import Suspending
+from .suspending import MemorySuspending, StoredSuspending, Suspending
 
 TEN_MINUTES = 600_000
 
 
 @pytest.fixture
-def village(database_url: str, database: Database) -> Iterator[Suspending]:
-    village = Suspending(database_url, database)
+def village() -> Iterator[Suspending]:
+    village = MemorySuspending()
+    yield village
+    village.close()
+
+
+@pytest.fixture
+def stored_village(database_url: str, database: Database) -> Iterator[StoredSuspending]:
+    village = StoredSuspending(database_url, database)
     yield village
     village.close()
 
@@ -148,15 +155,15 @@ def test_a_session_that_ends_with_the_suspension_earns_nothing(village: Suspendi
 
 
 def test_more_claims_than_one_transaction_takes_are_void_after_several(
-    village: Suspending, monkeypatch: pytest.MonkeyPatch
+    stored_village: StoredSuspending, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(suspend_device, "MAX_CLAIMS", 1)
     monkeypatch.setattr(suspend_device, "MAX_LISTED", 2)
-    claims = [village.earned() for _ in range(3)]
-    process_id = village.suspend()
-    village.stage.until_quiet()
-    assert village.suspension(process_id).status == COMPLETED
-    assert [village.names(one) for one in claims] == [["Accrued", "Voided"]] * 3
+    claims = [stored_village.earned() for _ in range(3)]
+    process_id = stored_village.suspend()
+    stored_village.stage.until_quiet()
+    assert stored_village.suspension(process_id).status == COMPLETED
+    assert [stored_village.names(one) for one in claims] == [["Accrued", "Voided"]] * 3
 
 
 def test_a_contract_that_has_not_begun_is_taken_back_whole(village: Suspending) -> None:
@@ -276,7 +283,7 @@ def test_more_contracts_than_one_transaction_takes_end_in_several(
     village.assert_sound()
 
 
-def parked(village: Suspending) -> tuple[UUID, UUID]:
+def parked(village: StoredSuspending) -> tuple[UUID, UUID]:
     """A contract that runs, and the process of a suspension in a village whose read models stand still."""
     contract_id, behind = village.running(units=1), village.stage.projector
     village.stage.projector = Projector(village.database, [DeadlineRows()])
@@ -291,16 +298,16 @@ def parked(village: Suspending) -> tuple[UUID, UUID]:
     return contract_id, process_id
 
 
-def test_an_index_that_stays_behind_parks_the_process_and_a_retry_ends_it(village: Suspending) -> None:
-    contract_id, process_id = parked(village)
-    assert village.standing(process_id) == (PARKED, "offerings_behind")
-    assert village.contract(contract_id).status == "active"
-    village.stage.projector.run_once()
-    village.resolve(process_id, RETRY)
-    assert village.suspension(process_id).status == COMPLETED
-    village.stage.until_quiet()
-    village.assert_idle()
-    village.assert_sound()
+def test_an_index_that_stays_behind_parks_the_process_and_a_retry_ends_it(stored_village: StoredSuspending) -> None:
+    contract_id, process_id = parked(stored_village)
+    assert stored_village.standing(process_id) == (PARKED, "offerings_behind")
+    assert stored_village.contract(contract_id).status == "active"
+    stored_village.stage.projector.run_once()
+    stored_village.resolve(process_id, RETRY)
+    assert stored_village.suspension(process_id).status == COMPLETED
+    stored_village.stage.until_quiet()
+    stored_village.assert_idle()
+    stored_village.assert_sound()
 
 
 def test_a_village_that_stood_still_for_a_day_parks_what_nobody_did(village: Suspending) -> None:

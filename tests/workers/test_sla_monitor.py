@@ -9,7 +9,7 @@ from domain.marketplace.sla import Measured
 from domain.sagas.process import COMPLETED
 from infrastructure.database import Database
 from projections.marketplace import Contracts
-from tests.domain.sagas.paying import Market
+from tests.domain.sagas.paying import StoredMarket
 from tests.trading import HOUR_MS
 from workers.projector import Projector
 from workers.sla_monitor import MAX_GAP, SETTLED_AFTER, SlaMonitor
@@ -17,7 +17,7 @@ from workers.sla_monitor import MAX_GAP, SETTLED_AFTER, SlaMonitor
 TEN_MINUTES = 600_000
 
 
-class Watched(Market):
+class Watched(StoredMarket):
     """A market whose device is online, with a monitor that ticks every few seconds."""
 
     def __init__(self, url: str, database: Database) -> None:

@@ -213,12 +213,8 @@ def _saga_runner(settings: Settings) -> Iterator[Sequence[Runner]]:
 
 @contextmanager
 def _aggregator(settings: Settings) -> Iterator[Sequence[Runner]]:
-    import torch
-
     from workers.aggregator.worker import Aggregator
 
-    # It has memory to wait for, not arithmetic; a second aggregator is the way to use a second core.
-    torch.set_num_threads(1)
     with parts(settings, "aggregator") as made:
         yield [Aggregator(made.log, made.database, made.village.federated_learning, made.blobs).run]
 

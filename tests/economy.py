@@ -113,6 +113,7 @@ class Economy(Books):
     def __init__(self, url: str, database: Database, policy: Policy | None = None) -> None:
         self.url = url
         self.database = database
+        self._facts: list[Fact] = []
         self.keys_home = TemporaryDirectory(prefix="village-economy-")
         self.keys = SubjectKeyTable(database, KeyEncryptionKeys(Path(self.keys_home.name)))
         self.index = RewardIndex(database)
@@ -123,10 +124,12 @@ class Economy(Books):
         return open_event_log(self.url, clock=lambda: self.now, subject_keys=self.keys)
 
     def facts(self, after: int = 0) -> list[Fact]:
+        """The log after a position. Nothing changes what is in it: only what is new is read."""
+        read = self._facts[-1].position if self._facts else 0
         with self.database.connect(Role.READER) as connection:
-            return [
-                record.fact() for batch in LogReader(connection).all(MAX_POSITION, after) for record in batch.records
-            ]
+            for batch in LogReader(connection).all(MAX_POSITION, read):
+                self._facts += [record.fact() for record in batch.records]
+        return self._facts[after:]
 
     def names(self, stream: UUID) -> list[str]:
         with self.database.connect(Role.READER) as connection:

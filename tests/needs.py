@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+THOROUGH = "THOROUGH" in os.environ
+"""Whether the long forms run (`make thorough`)."""
 POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
 
 

@@ -91,8 +91,8 @@ def test_every_module_says_in_one_line_what_it_is() -> None:
     assert not silent
 
 
-def test_importing_the_api_imports_no_torch() -> None:
-    code = "import sys, api.app, api.schema, api.server, cli.main, cli.compose; print('torch' in sys.modules)"
+def test_neither_the_api_nor_an_aggregator_without_a_round_imports_torch() -> None:
+    code = "import sys, api.app, api.schema, cli.compose, workers.aggregator.worker; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )

@@ -7,7 +7,8 @@ import psycopg
 import pytest
 
 from infrastructure.bus_status import RELAY
-from tests.cli.villages import environment, village
+from tests.cli.villages import environment
+from tests.commands import village
 
 LETTER = (
     "INSERT INTO engine.bus_dead_letters (consumer, message_id, stream, sequence, subject, deliveries, reason)"

@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 from infrastructure.database import head
-from tests.cli.villages import environment, village
+from tests.cli.villages import environment
+from tests.commands import village
 
 
 def test_every_setting_is_listed_and_secrets_are_hidden(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ from infrastructure.keys import load_keys
 from infrastructure.settings import Settings
 from projections.catalogue import BY_CONTEXT, READ_MODELS
 from projections.device_registry import Devices
-from tests.cli.villages import Running, environment, eventually, running, village
+from tests.cli.villages import Running, environment, eventually, running
+from tests.commands import village
 from tests.devices import enrol
 from workers.projector import Projector
 from workers.saga_runner import name_of

@@ -23,7 +23,8 @@ from infrastructure.database import Database
 from infrastructure.event_store import open_event_log
 from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
 from tests.cli.parking import PRICE, parked_payment
-from tests.cli.villages import Running, environment, eventually, forked, running
+from tests.cli.villages import Running, environment, eventually, running
+from tests.commands import village
 from tests.devices import enrol
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,7 @@ class Operator:
         self.env = environment(home)
 
     def types(self, *words: str, code: int = 0) -> str:
-        done = forked(*words, env=self.env)
+        done = village(*words, env=self.env)
         assert done.returncode == code, done.stderr + done.stdout
         return done.stdout if code == 0 else done.stderr + done.stdout
 

@@ -1,16 +1,14 @@
 """Villages for tests: real processes, as `village up` starts them."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import httpx2
 import psutil
@@ -18,49 +16,12 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 90
 
-# The commands that train import much more, and threads with it: they start by themselves.
-COMMANDS = multiprocessing.get_context("forkserver")
-COMMANDS.set_forkserver_preload(
-    ["tests.cli.villages", "domain.topics", "infrastructure.event_store", "projections.catalogue"]
-    + [f"cli.{path.stem}" for path in (ROOT / "cli").glob("*.py") if not path.stem.startswith(("_", "demo", "device"))]
-)
-
 
 def environment(home: Path, **settings: str) -> dict[str, str]:
     """Ours without its VILLAGE_* variables, plus these."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("VILLAGE_")}
     named = {f"VILLAGE_{name.upper()}": value for name, value in settings.items()}
     return {**kept, "VILLAGE_HOME": str(home), "VILLAGE_API_PORT": "0", **named}
-
-
-def village(*words: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs `village WORDS` to its end."""
-    command = [sys.executable, "-m", "cli.main", *words]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=START_S, check=False)
-
-
-def forked(*words: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """`village` for many commands: forked from a process that has imported it, which takes longer than most of them."""
-    with NamedTemporaryFile() as out, NamedTemporaryFile() as err:
-        process = COMMANDS.Process(target=_run, args=(words, dict(env), out.name, err.name))
-        process.start()
-        process.join(START_S)
-        if process.exitcode is None:
-            process.kill()
-            raise TimeoutError(f"village {' '.join(words)} does not end: {Path(err.name).read_text()}")
-        said, complained = Path(out.name).read_text(), Path(err.name).read_text()
-        return subprocess.CompletedProcess(words, process.exitcode, said, complained)
-
-
-def _run(words: Sequence[str], env: Mapping[str, str], out: str, err: str) -> None:
-    from cli.main import app
-
-    for number, path in ((1, out), (2, err)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
-    os.chdir(ROOT)
-    os.environ.clear()
-    os.environ.update(env)
-    app(list(words), prog_name="village")
 
 
 def eventually(what: Callable[[], bool], seconds: float = 30) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -59,12 +60,13 @@ class PatientRun(Run):
 
 
 class Storm(threading.Thread):
-    """One deed after the other, in random order, all of them in every pass; ends when told to, after a whole pass.
+    """One deed after the other, in random order, all of them in every pass; ends when told to, after a whole pass,
+    or after so many of them.
 
     A restart is SIGINT, as an operator or the system would ask: Postgres shuts down fast, NATS at once.
     """
 
-    def __init__(self, village: Running, seed: int, pause_s: float) -> None:
+    def __init__(self, village: Running, seed: int, pause_s: float, passes: int | None = None) -> None:
         super().__init__(name="storm")
         self.done: Counter[str] = Counter()
         self.failure: BaseException | None = None
@@ -72,6 +74,7 @@ class Storm(threading.Thread):
         self._village = village
         self._chance = random.Random(seed)
         self._pause_s = pause_s
+        self._passes = count() if passes is None else range(passes)
         self._deeds: dict[str, Callable[[], None]] = {
             **{f"kill {words}": partial(village.kill, words) for words in (*PROCESSES, *SERVERS)},
             **{f"freeze {words}": partial(self._freeze, words) for words in PROCESSES},
@@ -80,7 +83,9 @@ class Storm(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not (self.stopping.is_set() and self.done):
+            for _ in self._passes:
+                if self.stopping.is_set() and self.done:
+                    return
                 for deed in self._chance.sample(sorted(self._deeds), len(self._deeds)):
                     time.sleep(self._pause_s * self._chance.uniform(0.2, 1.8))
                     self._deeds[deed]()
@@ -110,13 +115,16 @@ class Storm(threading.Thread):
 
 
 class Chaos:
-    """One run on a new village in `home`."""
+    """One run on a new village in `home`; the storm ends after `passes`, or when the trainings of `seconds` do."""
 
-    def __init__(self, home: Path, *, seconds: float, seed: int, pause_s: float, rounds: int) -> None:
+    def __init__(
+        self, home: Path, *, seconds: float, seed: int, pause_s: float, rounds: int, passes: int | None = None
+    ) -> None:
         self._home = home
         self._seconds = seconds
         self._seed = seed
         self._pause_s = pause_s
+        self._passes = passes
         self._plan = Plan(devices=4, rounds=rounds, processes=2, round_timeout_ms=120_000, beside=False)
 
     def run(self) -> dict[str, Any]:
@@ -127,7 +135,7 @@ class Chaos:
             database_url = (self._home / "database.url").read_text().strip()
             self._fund(database_url)
             members = [Member(number, village.url, token, owners(MEMBERS), pause_s=0.1) for number in range(MEMBERS)]
-            follower, storm = Follower(village.url, token), Storm(village, self._seed, self._pause_s)
+            follower, storm = Follower(village.url, token), Storm(village, self._seed, self._pause_s, self._passes)
             with Console(village.url, token, PATIENT) as console, self._devices(console, village) as (run, agents):
                 for load in (*members, follower):
                     load.start()

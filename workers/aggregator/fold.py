@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import numpy as np
@@ -18,7 +19,8 @@ from domain.federated_learning.update import Update
 from domain.kernel import Refusal
 from infrastructure.blobs import BlobHashMismatch, BlobNotFound, BlobStore
 
-from .accumulator import Accumulator
+if TYPE_CHECKING:
+    from .accumulator import Accumulator
 
 UNREADABLE = (*UNFIT, BlobNotFound, BlobHashMismatch)
 """What makes a stored blob unusable for good; anything else is tried again."""
@@ -52,12 +54,14 @@ class RoundFold:
         if device_id in self._folded:
             self._forget()
 
-    def fold(self) -> Accumulator:
+    def fold(self) -> "Accumulator":
         """Add what is not in the sum yet, and answer it.
 
         Raises UpdateUnreadable: `drop` that update and fold again.
         """
         if self._accumulator is None:
+            from .accumulator import Accumulator
+
             caps = self.policy.max_participants * self.policy.weight_cap
             self._accumulator = Accumulator(
                 parameter_count(self.manifest), clip_micro=self.policy.clip_micro, weight_caps=caps

@@ -2,12 +2,11 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import psycopg
 import structlog
-import torch
 
 from domain.federated_learning.manifest import EvaluationUnfit
 from domain.federated_learning.round import ABANDONED, SEALED, RoundNotSealed, RoundOutcomeDiffers, TrainingRound
@@ -22,9 +21,10 @@ from infrastructure.event_store.listener import Listener, Pacer
 from infrastructure.event_store.reader import LogReader
 from workers.pump import run_forever
 
-from .accumulator import Accumulator
-from .evaluate import evaluate
 from .fold import UNREADABLE, RoundFold, UpdateUnreadable
+
+if TYPE_CHECKING:
+    from .accumulator import Accumulator
 
 NAME: Final = "aggregator"
 POLL_S = 0.25
@@ -58,8 +58,7 @@ class Aggregator:
         self._cursor = 0
 
     def run(self, stopping: threading.Event) -> None:
-        """Aggregate until told to stop, computing in one thread: two on a busy machine wait for each other."""
-        torch.set_num_threads(1)
+        """Aggregate until told to stop."""
         self._blobs.sweep()
         listener = Listener(lambda: self._database.connect(Role.READER)).start()
         pacer = Pacer(listener, POLL_S)
@@ -123,6 +122,7 @@ class Aggregator:
     def _begin(self, fact: Fact, session_id: UUID, policy: Any) -> None:
         if fact.stream in self._rounds or self._fresh_round(fact.stream).ended:
             return  # read before
+        _compute_in_one_thread()
         manifest = self._log.load(TrainingSession, session_id).manifest
         self._rounds[fact.stream] = RoundFold(manifest, policy, self._blobs)
 
@@ -137,7 +137,7 @@ class Aggregator:
             case TrainingRound.Sealed():
                 self._finish(fact, fold)
 
-    def _fold(self, fact: Fact, fold: RoundFold) -> Accumulator | None:
+    def _fold(self, fact: Fact, fold: RoundFold) -> "Accumulator | None":
         """Fold what there is, taking out what cannot be read; None when the round did not survive that."""
         for _ in range(len(fold.updates) + 1):
             try:
@@ -168,7 +168,7 @@ class Aggregator:
             self._complete(fact, sealed, accumulator, model_hash, size)
         self._rounds.pop(fact.stream, None)
 
-    def _complete(self, fact: Fact, sealed: TrainingRound, sums: Accumulator, model_hash: str, size: int) -> None:
+    def _complete(self, fact: Fact, sealed: TrainingRound, sums: "Accumulator", model_hash: str, size: int) -> None:
         try:
             self._record(
                 fact,
@@ -187,6 +187,8 @@ class Aggregator:
         session = self._log.load(TrainingSession, sealed.session_id)
         if session.evaluation_hash is None:
             return {}
+        from .evaluate import evaluate
+
         try:
             samples = self._blobs.read(session.evaluation_hash, 0, self._blobs.size(session.evaluation_hash))
             return evaluate(session.manifest, self._blobs.read(model_hash, 0, size), samples)
@@ -243,6 +245,16 @@ class Aggregator:
         if self._connection is None or self._connection.closed:
             self._connection = self._database.connect(Role.READER)
         return self._connection
+
+
+def _compute_in_one_thread() -> None:
+    """There is memory to wait for, not arithmetic; a second aggregator is the way to use a second core.
+
+    Torch comes with the first round: a village that trains nothing does without it.
+    """
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _update_of(event: Any) -> Update:

@@ -1,10 +1,6 @@
 """An agent killed with SIGKILL at each step goes on where it was: one enrolment, one update a round, the same bytes."""
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +20,7 @@ from cli.up import Supervisor
 from domain.federated_learning.manifest import mlp_manifest
 from infrastructure.keys import load_keys
 from infrastructure.settings import Settings
+from tests.commands import Command
 from tests.workers.device_agent.village import Answer, Seen, village
 from workers.device_agent.data import mnist_split, samples_blob
 from workers.device_agent.state import Identity
@@ -57,17 +54,12 @@ class Victim:
         self.folder, self.claim, self._upstream = folder, claim, httpx2.Client(base_url=api_url, timeout=60)
         self.left = list(STEPS)
         self.uploads: list[str] = []
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Command | None = None
         self.url = ""
 
     def start(self) -> None:
         words = ["device", "run", "--api", self.url, "--data", "mnist:0/20", "--state", str(self.folder)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", *words, "--claim", "-"], stdin=subprocess.PIPE
-        )
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{self.claim}\n".encode())
-        self.process.stdin.close()
+        self.process = Command(*words, "--claim", "-", stdin=f"{self.claim}\n")
 
     def answer(self, seen: Seen) -> Answer:
         """Pass a request on; kill the agent where it is due."""
@@ -89,18 +81,13 @@ class Victim:
 
     def _kill(self) -> Answer:
         assert self.process is not None
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.kill()
         self.start()
         return Answer(drop=True)
 
     def stop(self) -> None:
         if self.process is not None:
-            self.process.terminate()
-            try:
-                self.process.wait(60)
-            finally:
-                self.process.kill()
+            self.process.stop()
         self._upstream.close()
 
 
@@ -130,15 +117,9 @@ def bystanders(supervisor: Supervisor, console: Console, tmp_path: Path) -> Iter
         (folder / f"device-{index}").mkdir(parents=True)
         file = DeviceFile(data=f"mnist:{index + 1}/20", claim=claim(console))
         (folder / f"device-{index}" / DEVICE_FILE).write_bytes(msgspec.json.encode(file))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "device", "host", str(folder), "--api", supervisor.url]
-    )
+    host = Command("device", "host", str(folder), "--api", supervisor.url)
     yield
-    process.terminate()
-    try:
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
+    assert host.stop() == 0, host.complained
 
 
 @pytest.fixture

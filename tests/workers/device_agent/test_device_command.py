@@ -25,6 +25,7 @@ from infrastructure.database import Database
 from infrastructure.keys import load_keys
 from infrastructure.settings import Settings
 from projections.device_registry import Devices
+from tests.commands import Command
 from workers.projector import Projector
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,17 +58,6 @@ def claim(operator: Console) -> Callable[[], str]:
     return lambda: str(operator.command("/v1/device_registry/issue_claim", {"owner_id": str(uuid4())})["claim_code"])
 
 
-def start(*words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "cli.main", "device", *words]
-    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def said(process: subprocess.Popen[str], stdin: str | None = None) -> tuple[int, str]:
-    """How a process that ends by itself ends, and what it says."""
-    _, err = process.communicate(stdin, timeout=WAIT_S)
-    return process.returncode, err
-
-
 def wait_until(true: Callable[[], bool]) -> None:
     ends = time.monotonic() + WAIT_S
     while not true():
@@ -80,27 +70,18 @@ def beats(state: Path) -> int:
     return int(file.read_text()) if file.exists() else 0
 
 
-def stop(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGTERM)
-    code, err = said(process)
-    assert code == 0, err
-
-
 def test_a_device_enrols_once_and_its_signs_of_life_go_on_after_a_restart(
     api_url: str, claim: Callable[[], str], database: Database, tmp_path: Path
 ) -> None:
     state = tmp_path / "device"
-    words = ["run", "--api", api_url, "--data", "mnist:0/20", "--state", str(state), "--heartbeat", "0.2"]
-    first = start(*words, "--claim", "-")
-    assert first.stdin is not None
-    first.stdin.write(f"{claim()}\n")
-    first.stdin.flush()
+    words = ["device", "run", "--api", api_url, "--data", "mnist:0/20", "--state", str(state), "--heartbeat", "0.2"]
+    first = Command(*words, "--claim", "-", stdin=f"{claim()}\n")
     wait_until(lambda: beats(state) >= 3)
-    stop(first)
+    assert first.stop() == 0, first.complained
     before = beats(state)
-    again = start(*words)
+    again = Command(*words)
     wait_until(lambda: beats(state) >= before + 2)
-    stop(again)
+    assert again.stop() == 0, again.complained
     with database.writer.connection() as connection:
         rows = connection.execute("SELECT sequence FROM edge.presence").fetchall()
         enrolled = connection.execute(
@@ -115,14 +96,14 @@ def test_a_claim_used_by_other_keys_is_refused_and_the_process_says_so(
     api_url: str, claim: Callable[[], str], tmp_path: Path
 ) -> None:
     code = claim()
-    owner = start("run", "--api", api_url, "--data", "mnist:0/20", "--state", str(tmp_path / "a"), "--claim", code)
+    words = ["device", "run", "--api", api_url, "--data", "mnist:0/20", "--claim", code, "--state"]
+    owner = Command(*words, str(tmp_path / "a"))
     wait_until(lambda: (tmp_path / "a" / "identity.json").exists())
-    stop(owner)
-    thief = start("run", "--api", api_url, "--data", "mnist:0/20", "--state", str(tmp_path / "b"), "--claim", code)
-    status, err = said(thief)
-    assert status == 1
-    assert "claim_already_used" in err
-    assert code not in err
+    assert owner.stop() == 0, owner.complained
+    thief = Command(*words, str(tmp_path / "b"))
+    assert thief.wait() == 1
+    assert "claim_already_used" in thief.complained
+    assert code not in thief.complained
 
 
 @pytest.mark.parametrize(("words", "status", "why"), [
@@ -134,9 +115,9 @@ def test_a_claim_used_by_other_keys_is_refused_and_the_process_says_so(
 def test_a_device_that_cannot_begin_says_why(
     api_url: str, tmp_path: Path, words: list[str], status: int, why: str
 ) -> None:
-    code, err = said(start("run", "--api", api_url, "--state", str(tmp_path / "device"), *words))
-    assert code == status
-    assert why in err
+    device = Command("device", "run", "--api", api_url, "--state", str(tmp_path / "device"), *words)
+    assert device.wait() == status
+    assert why in device.complained
 
 
 def test_one_device_that_is_refused_does_not_stop_the_others_of_its_process(
@@ -146,17 +127,13 @@ def test_one_device_that_is_refused_does_not_stop_the_others_of_its_process(
         (tmp_path / "devices" / name).mkdir(parents=True)
         file = DeviceFile(data="mnist:0/20", claim=code)
         (tmp_path / "devices" / name / DEVICE_FILE).write_bytes(msgspec.json.encode(file))
-    process = start("host", str(tmp_path / "devices"), "--api", api_url, "--heartbeat", "0.2", "--json")
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "device stopped" in line:
-            assert msgspec.json.decode(line)["device"] == "refused"
-            break
+    host = Command("device", "host", str(tmp_path / "devices"), "--api", api_url, "--heartbeat", "0.2", "--json")
+    wait_until(lambda: "device stopped" in host.complained)
+    (line,) = [line for line in host.complained.splitlines() if "device stopped" in line]
+    assert msgspec.json.decode(line)["device"] == "refused"
     beaten = beats(tmp_path / "devices" / "good")
     wait_until(lambda: beats(tmp_path / "devices" / "good") > beaten + 2)
-    os.kill(process.pid, signal.SIGTERM)
-    status, _ = said(process)
-    assert status == 1
+    assert host.stop() == 1
 
 
 def blocks(language: str) -> list[str]:
@@ -195,7 +172,7 @@ def test_every_command_of_the_guide_does_what_it_says(
             continue
         wait_until(lambda state=outcome, before=before: beats(state) > before)  # type: ignore[misc]
         os.killpg(process.pid, signal.SIGTERM)
-        said(process)
+        process.communicate(timeout=WAIT_S)
     assert (hosted / "identity.json").exists()
     with Database(database_url, pool_size=1, application="test") as database:
         Projector(database, [Devices()]).run_once()

@@ -107,6 +107,7 @@ def test_epochs_are_numbered_by_whole_lengths_since_1970() -> None:
 
 def test_issuance_allots_the_supply_and_takes_back_what_is_unspent() -> None:
     issuance = Issuance(supply=100)
+    assert (issuance.unallotted, issuance.running) == (100, 0)
     issuance.fund(7, 80, 7)
     with refuses(SupplyExhausted, issuance):
         issuance.fund(8, 21, 7)

@@ -56,7 +56,7 @@ def test_what_is_taken_is_what_is_given(gross: int, fee_bp: int, penalty: int) -
 
 def test_only_wallets_that_gain_are_told_of_a_credit() -> None:
     transfer_id = uuid4()
-    told = credits(transfer_id, [Leg(PAYER, -5), Leg(PAYEE, 1), Leg(FEES, 3), Leg(INSURANCE, 1)])
+    told = credits(transfer_id, [Leg(PAYER, -5), Leg(PAYEE, 1), Leg(FEES, 3), Leg(INSURANCE, 1), Leg(UUID(int=3), 0)])
     assert [(fact.originator_id, fact.transfer_id, fact.grains) for fact in told] == [(PAYEE, transfer_id, 1)]
 
 

@@ -185,7 +185,22 @@ def test_a_capability_says_what_is_lacking_and_what_the_fee_would_be(economy: Bo
     can, cannot, nobody = asked(payer, 1_000, "service_payment"), asked(payer, 1_500), asked(uuid4(), 1)
     assert (can.capable, can.shortfall, can.fee, can.available) == (True, 0, 20, 1_000)
     assert (cannot.capable, cannot.shortfall, cannot.fee) == (False, 500, 0)
-    assert (nobody.capable, nobody.shortfall) == (False, 1)
+    assert (nobody.capable, nobody.shortfall, nobody.available, nobody.held) == (False, 1, 0, 0)
+    assert (asked(payer, 999).capable, asked(payer, 999).shortfall) == (True, 0)
+
+
+def test_a_capability_counts_what_is_held_until_it_is_due(economy: Books) -> None:
+    payer = economy.given(1_000)
+    with economy.acting():
+        economy.service.hold_funds(
+            owner_id=payer, hold_id=uuid4(), grains=300, expires_at=economy.now + timedelta(hours=1), purpose="job"
+        )
+    for hours, available, held, shortfall in ((0, 700, 300, 200), (1, 1_000, 0, 0), (2, 1_000, 0, 0)):
+        found = economy.service.verify_payment_capability(
+            owner_id=payer, grains=900, now=economy.now + timedelta(hours=hours)
+        )
+        assert (found.cost, found.available, found.held, found.shortfall) == (900, available, held, shortfall)
+        assert found.capable is (shortfall == 0)
 
 
 def test_the_balance_is_that_of_the_log(economy: Books) -> None:

@@ -11,6 +11,7 @@ CODES = {
     "budget_invalid": 422,
     "capture_beyond_hold": 422,
     "claim_already_posted": 409,
+    "claim_void": 409,
     "epoch_budget_exhausted": 422,
     "epoch_closed": 422,
     "epoch_over": 422,

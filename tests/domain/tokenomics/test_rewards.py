@@ -14,7 +14,7 @@ from domain.kernel.tokens import tokens
 from domain.tokenomics.accounts import MINT, TREASURY
 from domain.tokenomics.budget import BudgetInvalid, EpochTooFar
 from domain.tokenomics.issuance import ISSUANCE_ID, EpochOver, Issuance
-from domain.tokenomics.pricing import Activity, Policy
+from domain.tokenomics.pricing import Activity, Policy, Reward
 from domain.tokenomics.reward_claim import ClaimVoid, RewardClaim, RewardClaimUnknown
 from domain.tokenomics.reward_epoch import EpochBudgetExhausted, RewardEpoch, epoch_id_of, epoch_number
 from domain.tokenomics.rewards import MAX_BATCH, BatchTooLarge
@@ -83,6 +83,7 @@ def test_what_an_activity_would_earn_is_what_it_earns(economy: Books) -> None:
     with economy.acting():
         accrued = economy.service.accrue_reward(activity=activity)
     assert str(economy.service.calculate_rewards(activity=activity).grains) == accrued.extra["grains"]
+    assert economy.service.calculate_rewards(activity=replace(activity, verified_ms=0)) == Reward(0, 0, 10_000)
 
 
 def test_a_batch_is_one_transfer_that_credits_every_wallet(economy: Books) -> None:
@@ -109,6 +110,16 @@ def test_a_batch_posted_again_pays_nothing(economy: Books) -> None:
     assert economy.wallet(owner).available == 2 * HOUR
 
 
+def test_the_id_of_a_batch_pays_once_and_leaves_whatever_claims_come_with_it_later(economy: Books) -> None:
+    batch_id, later = uuid4(), economy.accrue()
+    economy.distribute([economy.accrue()], batch_id)
+    head = economy.log.head()
+    again = economy.distribute([later], batch_id)
+    assert again.extra == {"posted": 0, "grains": "0", "left": [str(later)]}
+    assert economy.log.head() == head
+    assert not economy.log.load(RewardClaim, later).posted
+
+
 def test_batches_posted_at_once_by_eight_threads_pay_each_claim_once(economy: Books) -> None:
     owner = uuid4()
     claims = [economy.accrue(owner_id=owner) for _ in range(6)]
@@ -120,6 +131,7 @@ def test_batches_posted_at_once_by_eight_threads_pay_each_claim_once(economy: Bo
 
 
 def test_the_largest_batch_pays_five_hundred_wallets_in_one_transaction(economy: Books) -> None:
+    assert MAX_BATCH == 500
     owners = [uuid4() for _ in range(MAX_BATCH)]
     claims = [economy.accrue(owner_id=owner) for owner in owners]
     before = economy.log.head()
@@ -204,8 +216,20 @@ def test_an_operator_gives_an_epoch_a_budget_of_its_own(economy: Books) -> None:
         economy.service.open_epoch(number=number + 1, budget_grains=HOUR)
     claims = [economy.accrue(), economy.accrue()]
     assert economy.distribute(claims).extra["posted"] == 1
+    assert not economy.log.load(RewardEpoch, epoch_id_of(number + 1)).closed
     economy.now += timedelta(days=1)
     assert economy.distribute(claims).extra["posted"] == 1
+
+
+def test_an_epoch_that_an_operator_opened_ahead_stays_open_when_those_before_it_close(economy: Books) -> None:
+    number = epoch_number(economy.now, DAY_MS)
+    economy.distribute([economy.accrue()])
+    with economy.acting():
+        economy.service.open_epoch(number=number + 2, budget_grains=HOUR)
+    economy.now += timedelta(days=1)
+    economy.distribute([economy.accrue()])
+    epochs = [economy.log.load(RewardEpoch, epoch_id_of(number + ahead)) for ahead in range(3)]
+    assert [epoch.closed for epoch in epochs] == [True, False, False]
 
 
 def test_epochs_of_the_past_or_the_far_future_or_beyond_the_supply_are_not_opened(economy: Books) -> None:

@@ -99,6 +99,12 @@ def test_a_captured_hold_is_debited_and_the_rest_is_released() -> None:
     assert_replays(wallet)
 
 
+def test_what_a_capture_releases_is_the_hold_less_what_is_captured() -> None:
+    wallet = holding(60)
+    wallet.capture(HOLD, 20, TRANSFER, NOW)
+    assert facts_of(wallet)[-2] == (Wallet.HoldCaptured, {"hold_id": HOLD, "grains": 20, "released": 40})
+
+
 def test_a_hold_may_be_captured_whole_and_not_beyond() -> None:
     wallet = holding(60)
     with refuses(CaptureBeyondHold, wallet):
@@ -196,6 +202,16 @@ def test_a_hold_that_is_due_gives_way_to_a_payment_that_needs_it() -> None:
     assert names_of(wallet)[-3:] == ["Debited", "HoldExpired", "FundsHeld"]
     assert wallet.ended == {HOLD}
     assert_replays(wallet)
+
+
+def test_a_payment_that_needs_it_ends_the_holds_that_are_due_and_no_other() -> None:
+    wallet, other = holding(50), UUID(int=6)
+    wallet.hold(other, 20, LATER + timedelta(hours=1), "job", NOW)
+    since = LATER + timedelta(minutes=1)
+    assert wallet.payable(since) == 80
+    wallet.debit(TRANSFER, 70, since)
+    assert set(wallet.holds) == {other}
+    assert (wallet.posted, wallet.available) == (30, 10)
 
 
 @pytest.mark.parametrize(
@@ -376,7 +392,7 @@ def test_a_hold_is_not_captured_long_after_its_instant_either() -> None:
 
 def test_a_smaller_fraction_of_a_grain_is_remembered_as_well_as_a_greater_one() -> None:
     wallet = some_wallet()
-    for remainder in (7, 3, 3, 5, 0):
-        wallet.carry(uuid4(), remainder)
-        assert wallet.remainder == remainder
+    for remainder in ("7000", "3000", "3000", "5000", "0"):
+        wallet.carry(uuid4(), int(remainder))
+        assert wallet.remainder == int(remainder)
     assert names_of(wallet).count("RemainderCarried") == 4

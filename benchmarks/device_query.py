@@ -149,7 +149,8 @@ def devices(count: int, dice: random.Random) -> Iterator[tuple[Any, ...]]:
             1_024 << dice.randrange(7), 1 << dice.randrange(6), dice.randrange(100_000), dice.choice(tags),
             dice.choice(capabilities), "bench-1", "online" if dice.random() < 0.7 else "offline", now,
             dice.choice(LATENCY_CLASSES_MS), reputation, evidence, now, number + 1,
-            "active" if dice.random() < 0.97 else "suspended", "", Jsonb({}), None, None, None,
+            "active" if dice.random() < 0.97 else "suspended", "", Jsonb({}), None, None, None, None, "",
+            Jsonb([]),
         )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Every context imported, so that every stored topic resolves: import this before reading the log."""
 
 from domain.device_registry import device as device
+from domain.device_registry import remeasurement as remeasurement
 from domain.device_registry import reputation as reputation
 from domain.federated_learning import round as round
 from domain.federated_learning import session as session

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -14,6 +14,7 @@ from psycopg.types.json import set_json_loads
 from domain.device_registry.criteria import DeviceCriteria, Mismatch, mismatches
 from domain.device_registry.device import DEGRADED, OFFLINE, ONLINE, Device
 from domain.device_registry.evidence import METHODS
+from domain.device_registry.remeasurement import Remeasurement
 from domain.device_registry.reputation import Reputation, Standing
 from domain.device_registry.status import ACTIVE, RETIRED, SUSPENDED
 from domain.kernel.fact import Fact
@@ -33,7 +34,8 @@ class DeviceRow(Row, frozen=True):
     """A device that has enrolled, whatever its status.
 
     `evidence` holds the sums behind `reputation`: [good, bad] in billionths by service. `benchmark` is the evidence of
-    what the device has measured of itself, with its signature; empty when it brought none.
+    what the device has measured of itself, with its signature; empty when it brought none. A device that is asked to
+    measure again may answer until `remeasure_until`; `disputes` are what its last answer refuted of its claims.
     """
 
     device_id: UUID
@@ -61,6 +63,9 @@ class DeviceRow(Row, frozen=True):
     matrix_mflops: int | None
     memory_mb_s: int | None
     disk_mb_s: int | None
+    remeasure_until: datetime | None
+    remeasure_seed: str
+    disputes: list[dict[str, Any]]
 
 
 class Devices(ReadModel[DeviceRow]):
@@ -78,16 +83,20 @@ class Devices(ReadModel[DeviceRow]):
         Device.Retired,
         Device.CapabilitiesChanged,
         Device.Benchmarked,
+        Device.EvidenceDropped,
         Device.WentOnline,
         Device.WentDegraded,
         Device.WentOffline,
         Device.LatencyClassChanged,
         Reputation.EvidenceRecorded,
+        Remeasurement.Asked,
+        Remeasurement.Answered,
+        Remeasurement.Missed,
     )
     begins = (Device.Enrolled,)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
-        return (fact.event.device_id if isinstance(fact.event, Reputation.EvidenceRecorded) else fact.stream,)
+        return (fact.event.device_id if isinstance(fact.event, _OF_OTHER_STREAMS) else fact.stream,)
 
     def evolve(self, row: DeviceRow | None, fact: Fact, key: Key) -> DeviceRow | None:
         if isinstance(fact.event, Device.Enrolled):
@@ -98,6 +107,10 @@ class Devices(ReadModel[DeviceRow]):
 
 
 READ_MODELS = (Devices(),)
+_OF_OTHER_STREAMS = (Reputation.EvidenceRecorded, Remeasurement.Asked, Remeasurement.Answered, Remeasurement.Missed)
+
+
+_UNMEASURED: Final[dict[str, Any]] = {method.quantity: None for method in METHODS.values()}
 
 
 def _enrolled(event: Device.Enrolled, position: int) -> DeviceRow:
@@ -122,6 +135,9 @@ def _enrolled(event: Device.Enrolled, position: int) -> DeviceRow:
         matrix_mflops=None,
         memory_mb_s=None,
         disk_mb_s=None,
+        remeasure_until=None,
+        remeasure_seed="",
+        disputes=[],
     )
 
 
@@ -131,6 +147,14 @@ def _changes(row: DeviceRow, event: Any) -> dict[str, Any]:
             return msgspec.structs.asdict(event.capabilities)
         case Device.Benchmarked():
             return _benchmarked(event)
+        case Device.EvidenceDropped():
+            return {"benchmark": {}, **_UNMEASURED}
+        case Remeasurement.Asked():
+            return {"remeasure_until": event.until, "remeasure_seed": event.seed or row.remeasure_seed}
+        case Remeasurement.Answered():
+            return {"remeasure_until": None, "disputes": msgspec.to_builtins(event.disputes)}
+        case Remeasurement.Missed():
+            return {"remeasure_until": None}
         case Device.KeyRotated():
             return {"ed25519_pub": event.ed25519_pub}
         case Device.Suspended():
@@ -153,7 +177,7 @@ def _changes(row: DeviceRow, event: Any) -> dict[str, Any]:
 
 def _benchmarked(event: Device.Benchmarked) -> dict[str, Any]:
     told = msgspec.to_builtins(event.evidence) | {"signature": event.signature}
-    return {"benchmark": told, **{method.quantity: None for method in METHODS.values()}, **event.evidence.quantities}
+    return {"benchmark": told, **_UNMEASURED, **event.evidence.quantities}
 
 
 def _weighed(row: DeviceRow, event: Reputation.EvidenceRecorded) -> dict[str, Any]:

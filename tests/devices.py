@@ -176,5 +176,8 @@ def device_row(**changes: Any) -> DeviceRow:
         "matrix_mflops": None,
         "memory_mb_s": None,
         "disk_mb_s": None,
+        "remeasure_until": None,
+        "remeasure_seed": "",
+        "disputes": [],
     }
     return DeviceRow(**usual | changes)

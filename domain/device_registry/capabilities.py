@@ -20,6 +20,14 @@ class CapabilitiesInvalid(Refusal):
     """Capabilities lie within their bounds and are named in lower case, each once, at most 32 of a kind."""
 
 
+class DeviceTypeInvalid(Refusal):
+    """A device type is 1 to 32 lower-case letters, digits and _.+-."""
+
+
+class RegionInvalid(Refusal):
+    """A region is 1 to 32 lower-case letters, digits and _.+-."""
+
+
 class Capabilities(Value, frozen=True):
     """Memory in MiB, cores, compute score in milli-units of the named benchmark, and two sorted sets of names."""
 
@@ -55,6 +63,14 @@ def checked(given: Capabilities) -> Capabilities:
 def is_tag(text: str) -> bool:
     """Whether a text has the form of a name."""
     return _TAG.fullmatch(text) is not None
+
+
+def check_kind(device_type: str, region: str) -> None:
+    """Raises DeviceTypeInvalid, RegionInvalid."""
+    if not is_tag(device_type):
+        raise DeviceTypeInvalid("device_type is malformed")
+    if not is_tag(region):
+        raise RegionInvalid("region is malformed")
 
 
 def _within(field: str, value: int, low: int, high: int) -> None:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from domain.kernel import Aggregate, Created, Instant, NotFound, Refusal, event
 
-from .capabilities import Capabilities, checked, is_tag
+from .capabilities import Capabilities, check_kind, checked
 from .enrolment import ClaimAlreadyUsed, ClaimExpired, ClaimExpiryInvalid, KeyUnchanged, check_keys, check_signing_key
 from .evidence import Evidence, check_borne_out, check_evidence_signature, checked_evidence
 from .latency import LATENCY_CLASSES_MS, LatencyInvalid
@@ -25,14 +25,6 @@ class DeviceUnknown(NotFound):
 
 class DeviceNotEnrolled(Refusal):
     """Only an enrolled device takes part."""
-
-
-class DeviceTypeInvalid(Refusal):
-    """A device type is 1 to 32 lower-case letters, digits and _.+-."""
-
-
-class RegionInvalid(Refusal):
-    """A region is 1 to 32 lower-case letters, digits and _.+-."""
 
 
 class Device(Aggregate):
@@ -74,6 +66,9 @@ class Device(Aggregate):
 
         evidence: Evidence
         signature: str
+
+    class EvidenceDropped(Aggregate.Event):
+        """What the device once measured counts no more: it was asked to measure again, and did not."""
 
     class WentOnline(Aggregate.Event):
         seen_at: Instant
@@ -144,10 +139,7 @@ class Device(Aggregate):
             raise ClaimAlreadyUsed("the claim has enrolled a device")
         if now >= self.claim_expires_at:
             raise ClaimExpired(f"the claim expired at {self.claim_expires_at.isoformat()}")
-        if not is_tag(device_type):
-            raise DeviceTypeInvalid("device_type is malformed")
-        if not is_tag(region):
-            raise RegionInvalid("region is malformed")
+        check_kind(device_type, region)
         check_keys(ed25519_pub, x25519_pub)
         self._enrolled(
             device_id=self.device_id,
@@ -253,6 +245,15 @@ class Device(Aggregate):
     @event(Benchmarked)
     def _benchmarked(self, evidence: Evidence, signature: str) -> None:
         self.evidence = evidence
+
+    def drop_evidence(self) -> None:
+        """Count what the device has measured no more."""
+        if self.evidence is not None:
+            self._evidence_dropped()
+
+    @event(EvidenceDropped)
+    def _evidence_dropped(self) -> None:
+        self.evidence = None
 
     def see(self, seen_at: datetime) -> None:
         """The device has sent a heartbeat. Raises what `require_active` does."""

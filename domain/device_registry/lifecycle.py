@@ -3,11 +3,15 @@
 from uuid import UUID
 
 from domain.kernel import EventLog, Receipt, command, scope
+from domain.kernel.unit import Recordable
 
 from .capabilities import Capabilities
 from .device import Device, DeviceUnknown
 from .enrolment import check_rotation
 from .evidence import Evidence
+from .remeasurement import SERVICES, Remeasurement, RemeasurementNotDue
+from .reputation import testimony
+from .reputation_rule import FULL_WEIGHT_BP
 from .status import DeviceOfAnother
 
 
@@ -76,14 +80,62 @@ class Lifecycle:
     ) -> Receipt:
         """Record what a device can do now, and the evidence for it when it brings some.
 
+        Evidence that was asked for is compared with what was claimed: less than half of it is bad evidence for the
+        device's reputation where services choose by it.
+
         Raises:
             DeviceUnknown, CapabilitiesInvalid, CapabilitiesBeyondEvidence, and what `Device.prove` does.
         """
-        device = self._device(device_id)
+        device, beside = self._device(device_id), list[Recordable]()
         if evidence is not None:
             device.prove(evidence, signature, scope().now)
+            beside = self._answered(device_id, evidence)
         device.change_capabilities(capabilities)
-        return self.log.record(device)
+        return self.log.record(device, *beside)
+
+    @command
+    def ask_remeasurement(self, *, device_id: UUID, seed: str = "") -> Receipt:
+        """Have a device measure again within an hour, because a seed chooses it, or an operator does (no seed).
+
+        Raises:
+            DeviceUnknown, NothingToRemeasure, RemeasurementPending, RemeasurementNotChosen, and what `require_active`
+            does.
+        """
+        device = self._device(device_id)
+        device.require_active()
+        remeasurement = self._remeasurement(device_id) or Remeasurement(device_id=device_id)
+        remeasurement.ask(device.evidence, seed, scope().now)
+        return self.log.record(remeasurement, id=device_id)
+
+    @command
+    def miss_remeasurement(self, *, device_id: UUID) -> Receipt:
+        """Drop the evidence of a device that did not measure again in time. Raises DeviceUnknown, RemeasurementNotDue.
+
+        Silence is no lie: it costs the device its evidence, and no reputation.
+        """
+        device, remeasurement = self._device(device_id), self._remeasurement(device_id)
+        if remeasurement is None:
+            raise RemeasurementNotDue(f"device {device_id} was not asked")
+        remeasurement.miss(scope().now)
+        device.drop_evidence()
+        return self.log.record(remeasurement, device, id=device_id)
+
+    def _answered(self, device_id: UUID, evidence: Evidence) -> list[Recordable]:
+        remeasurement = self._remeasurement(device_id)
+        if remeasurement is None:
+            return []
+        refuted = remeasurement.answer(evidence)
+        bad = [
+            fact
+            for service in SERVICES * bool(refuted)
+            for fact in testimony(
+                device_id, service, good=False, weight_bp=FULL_WEIGHT_BP, cause_event_id=scope().command_id
+            )
+        ]
+        return [remeasurement, *bad]
+
+    def _remeasurement(self, device_id: UUID) -> Remeasurement | None:
+        return self.log.find(Remeasurement, Remeasurement.create_id(device_id))
 
     def _device(self, device_id: UUID) -> Device:
         device = self.log.find(Device, device_id)

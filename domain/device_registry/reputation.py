@@ -3,7 +3,7 @@
 from typing import ClassVar
 from uuid import UUID
 
-from domain.kernel import Aggregate, Created, Refusal, Snapshot, SnapshotPolicy, derive, event
+from domain.kernel import Aggregate, Created, Opener, Refusal, Snapshot, SnapshotPolicy, derive, event
 
 from .reputation_rule import FULL_WEIGHT_BP, NEWCOMER_BP, RULE_VERSION, Standing
 
@@ -16,6 +16,7 @@ __all__ = [
     "ReputationServiceUnknown",
     "Standing",
     "check_evidence",
+    "testimony",
 ]
 
 SERVICES = frozenset(
@@ -85,6 +86,24 @@ class Reputation(Aggregate):
         self, device_id: UUID, service: str, good: bool, weight_bp: int, cause_event_id: UUID, rule_version: int
     ) -> None:
         self.standing = self.standing.after(good=good, weight_bp=weight_bp, rule_version=rule_version)
+
+
+def testimony(
+    device_id: UUID, service: str, *, good: bool, weight_bp: int, cause_event_id: UUID
+) -> tuple[Opener, Aggregate.Event]:
+    """One piece of evidence as facts, which never conflict and open the reputation if need be."""
+    stream = Reputation.create_id(device_id, service)
+    evidence = Reputation.fact(
+        Reputation.EvidenceRecorded,
+        stream,
+        device_id=device_id,
+        service=service,
+        good=good,
+        weight_bp=weight_bp,
+        cause_event_id=cause_event_id,
+        rule_version=RULE_VERSION,
+    )
+    return Opener(Reputation.fact(Reputation.Opened, stream, device_id=device_id, service=service)), evidence
 
 
 def check_evidence(service: str, weight_bp: int) -> None:

@@ -5,14 +5,14 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from domain.kernel import EventLog, Opener, Receipt, command, scope
+from domain.kernel import EventLog, Receipt, command, scope
 
 from . import enrolment
 from .capabilities import Capabilities
 from .criteria import Candidate, DeviceCriteria, checked_criteria
 from .device import Device
 from .lifecycle import Lifecycle
-from .reputation import RULE_VERSION, Reputation, check_evidence
+from .reputation import check_evidence, testimony
 
 
 class DeviceDirectory(Protocol):
@@ -116,19 +116,8 @@ class DeviceRegistryService(Lifecycle):
         """
         check_evidence(service, weight_bp)
         self._device(device_id).require_enrolled()
-        stream = Reputation.create_id(device_id, service)
-        evidence = Reputation.fact(
-            Reputation.EvidenceRecorded,
-            stream,
-            device_id=device_id,
-            service=service,
-            good=good,
-            weight_bp=weight_bp,
-            cause_event_id=cause_event_id,
-            rule_version=RULE_VERSION,
-        )
-        opened = Opener(Reputation.fact(Reputation.Opened, stream, device_id=device_id, service=service))
-        return self.log.record(opened, evidence, id=device_id)
+        facts = testimony(device_id, service, good=good, weight_bp=weight_bp, cause_event_id=cause_event_id)
+        return self.log.record(*facts, id=device_id)
 
     def presence_of(self, device_id: UUID) -> str:
         """Whether a device is online, degraded or offline, as the log says. Raises DeviceUnknown."""

@@ -1,5 +1,6 @@
 """A training session: what is trained, under which rules, and how far it has come."""
 
+from typing import Any
 from uuid import UUID
 
 from domain import kernel
@@ -50,6 +51,8 @@ class TrainingSession(Aggregate):
     """Running <-> Paused -> Completed | Abandoned. It is the consistency boundary of the sequence of its rounds."""
 
     class Created(kernel.Created):
+        class_version = 2
+
         session_id: UUID
         owner_id: UUID
         name: str
@@ -61,6 +64,11 @@ class TrainingSession(Aggregate):
         rounds: int
         training: TrainingConfig
         criteria: ParticipantCriteria
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """What devices have measured was not asked before."""
+            state["criteria"] |= dict.fromkeys(("min_matrix_mflops", "min_memory_mb_s", "min_disk_mb_s"))
 
     class Started(Aggregate.Event):
         pass

@@ -1,7 +1,7 @@
 """The devices read model: folded from facts, and its query answers exactly what a brute-force filter answers."""
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cli.ports import Participants
 from domain.device_registry.criteria import DeviceCriteria, Mismatch, checked_criteria, mismatches
 from domain.device_registry.evidence import Evidence, Measurement
+from domain.device_registry.remeasurement import ANSWER_WITHIN, SERVICES
 from domain.device_registry.reputation import NEWCOMER_BP
 from domain.device_registry.service import DeviceRegistryService
 from domain.federated_learning.policy import ParticipantCriteria
@@ -292,3 +293,41 @@ def test_training_asks_for_what_was_measured_and_counts_who_did_not(
     assert found.refused == {"min_matrix_mflops": 2}
     for more in (ParticipantCriteria(min_memory_mb_s=1), ParticipantCriteria(min_disk_mb_s=1)):
         assert participants.survey(more, limit=10).candidates == []
+
+
+def test_who_measures_again_shows_what_that_refuted_and_who_does_not_is_unmeasured(
+    service: DeviceRegistryService, database: Database
+) -> None:
+    device = Applicant()
+    device_id = enrol(service, device)
+
+    def prove(mflops: int, at: datetime) -> None:
+        evidence = Evidence(4, 4_096, [Measurement("matmul-f32", 1, mflops, at)])
+        with within(new_scope("test", now=at)):
+            service.update_capabilities(
+                device_id=device_id,
+                capabilities=some_capabilities(compute_score=0),
+                evidence=evidence,
+                signature=device.signed(evidence),
+            )
+
+    def row() -> DeviceRow:
+        project(database)
+        found = stored_row(database, device_id)
+        assert found is not None
+        return found
+
+    at = [NOW + timedelta(hours=number) for number in range(4)]
+    prove(12_000, at[0])
+    with within(new_scope("test", now=at[1])):
+        service.ask_remeasurement(device_id=device_id)
+    assert (row().remeasure_until, row().disputes) == (at[1] + ANSWER_WITHIN, [])
+    prove(100, at[1])
+    assert (row().remeasure_until, row().matrix_mflops) == (None, 100)
+    assert row().disputes == [{"quantity": "matrix_mflops", "claimed": 12_000, "measured": 100}]
+    assert row().reputation.keys() == set(SERVICES)
+    with within(new_scope("test", now=at[2])):
+        service.ask_remeasurement(device_id=device_id)
+    with within(new_scope("test", now=at[3])):
+        service.miss_remeasurement(device_id=device_id)
+    assert (row().remeasure_until, row().matrix_mflops, row().benchmark) == (None, None, {})

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.device_registry.capabilities import CapabilitiesInvalid
-from domain.device_registry.device import Device, DeviceNotEnrolled, DeviceTypeInvalid, RegionInvalid
+from domain.device_registry.capabilities import CapabilitiesInvalid, DeviceTypeInvalid, RegionInvalid
+from domain.device_registry.device import Device, DeviceNotEnrolled
 from domain.device_registry.enrolment import (
     ClaimAlreadyUsed,
     ClaimExpired,

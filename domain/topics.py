@@ -9,6 +9,7 @@ from domain.harvest import device as harvest_device  # noqa: F401
 from domain.harvest import session as harvest_session  # noqa: F401
 from domain.marketplace import burst as burst
 from domain.marketplace import contract as contract
+from domain.marketplace import dealing as dealing
 from domain.marketplace import hand_off as hand_off
 from domain.marketplace import job as job
 from domain.marketplace import offering as offering

@@ -20,6 +20,7 @@ from projections.marketplace import ContractRow, Contracts, OfferingRow, Offerin
 
 from .bursts_graphql import BurstQuery
 from .jobs_graphql import JobQuery
+from .matches_graphql import MatchQuery
 from .parties import parties
 
 
@@ -126,7 +127,7 @@ CONTRACTS = Listing(Contracts(), Contract.of, order=("position",), descending=Tr
 
 
 @strawberry.type
-class Query(JobQuery, BurstQuery):
+class Query(JobQuery, BurstQuery, MatchQuery):
     """Queries of the marketplace."""
 
     @strawberry.field

@@ -6,6 +6,7 @@ from uuid import UUID
 from domain.kernel import Receipt, command, scope
 
 from .contract import Contract
+from .dealing import Dealing
 from .hand_off import NotOfReceipt
 from .offerings import Offerings
 from .request import ServiceRequest
@@ -136,6 +137,16 @@ class Contracts(Offerings):
         contract = self._contract(contract_id)
         contract.call_off(reason, scope().now)
         return self.log.record(contract)
+
+    @command
+    def count_trade(self, *, contract_id: UUID, grains: int) -> Receipt:
+        """A settled contract between two owners; answers how many they had, and whether those are flagged as wash."""
+        terms = self._contract(contract_id).terms
+        low_id, high_id = Dealing.between(terms.provider_id, terms.customer_id)
+        known = self.log.find(Dealing, Dealing.create_id(low_id, high_id))
+        dealing = known or Dealing(low_id=low_id, high_id=high_id)
+        dealing.count(contract_id, terms.provider_id, grains)
+        return self.log.record(dealing, trades=dealing.trades, flagged=dealing.flagged)
 
     def _check_receipt(self, request_id: UUID, customer_id: UUID, offering_id: UUID) -> None:
         receipt = self.log.find(ServiceRequest, request_id)

@@ -25,6 +25,8 @@ from .village import Village
 SERVICE = "marketplace"
 MARGIN = timedelta(hours=1)
 """Between the end of a contract's review and the deadline of its process."""
+FULL_WEIGHT_GRAINS = 10_000_000
+"""A tenth of a token: what has to be paid for evidence of full weight."""
 PARKED_FOR = timedelta(days=7)
 """How long the funds of a process that is parked stay held."""
 
@@ -236,10 +238,20 @@ def _paid(process: Process, village: Village, contract: Contract) -> Paid:
     return Paid(transfer.id, charged, fee, penalty, charged - fee - penalty, terms.agreed_price - charged)
 
 
+def _weight_bp(village: Village, contract: Contract, charged_grains: int) -> int:
+    """What good evidence weighs: what was paid, less with every trade of the same two owners; wash trades nothing."""
+    if not charged_grains:
+        return 0
+    traded = village.marketplace.count_trade(contract_id=contract.id, grains=charged_grains).extra
+    return 0 if traded["flagged"] else min(BASIS, charged_grains * BASIS // FULL_WEIGHT_GRAINS) // traded["trades"]
+
+
 def _testify(process: Process, village: Village, contract: Contract) -> None:
     """Evidence for a device that kept its promises, against one that did not; none where nothing was delivered."""
-    due, breached = due_of(contract), contract.status == BREACHED
-    if not (due.usage_ms or breached):
+    due = due_of(contract)
+    good = contract.status != BREACHED and due.credit_grains == 0
+    weight_bp = _weight_bp(village, contract, due.charged_grains)
+    if good and not weight_bp:
         return
     cause = scope().causation_id
     assert cause is not None
@@ -247,8 +259,8 @@ def _testify(process: Process, village: Village, contract: Contract) -> None:
         village.device_registry.update_reputation(
             device_id=contract.terms.device_id,
             service=SERVICE,
-            good=not breached and due.credit_grains == 0,
-            weight_bp=BASIS,
+            good=good,
+            weight_bp=weight_bp if good else BASIS,
             cause_event_id=cause,
         )
     except Conflict:

@@ -19,7 +19,7 @@ from api.server import listen, server
 from cli.edge_ports import EnrolledDevices
 from infrastructure.database import Database
 from tests.api.office import Office
-from tests.api.test_marketplace import Stall
+from tests.api.stall import Stall
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = "query($id: UUID!) { job(jobId: $id) { state reason usedMs wallMs resultHash jobType } }"

@@ -1,33 +1,18 @@
 """The marketplace as providers and customers see it: commands by REST, reads by GraphQL, closed to everybody else."""
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import pytest
-from msgspec.structs import replace
-from typer.testing import CliRunner
-
-from cli import market
 from domain.kernel import new_scope, within
 from domain.kernel.tokens import MAX_GRAINS
-from domain.marketplace.request import ServiceRequest
-from infrastructure.database import Database
-from projections.matching import MatchUnknown, MatchVerdict, verify_match
-from tests.api.office import Office, open_office
+from tests.api.stall import FUNDS, SLA, Stall, later, stall
 from tests.api.test_audit import EXPLAIN, assert_included
 from tests.devices import enrol
-from tests.economy import fund
 from tests.trading import EVIDENCE, HOUR, PRICE
 
-FUNDS = 2_000_000
-SLA = {"uptime_bp": 0, "p95_ms": 500, "max_interrupts_per_h": 2, "window_ms": 600_000, "penalty_bp": 1_000}
-CONTRACT = """query($id: UUID!, $at: AsOf) { contract(contractId: $id, asOf: $at) {
-    state outcome agreedPrice usedMs chargedGrains feeGrains providerGrains releasedGrains transferId holdId
-    sla { uptimeBp windowMs }
-} }"""
+__all__ = ["stall"]
+
 CONTRACTS = """query($at: AsOf, $state: String) { contracts(first: 10, asOf: $at, state: $state) {
     totalCount edges { node { contractId state } }
 } }"""
@@ -35,77 +20,6 @@ BURST = "query($id: UUID!) { burst(burstId: $id) { state reason nodes { contract
 OFFERINGS = """query($region: String, $state: String) { offerings(first: 10, region: $region, state: $state) {
     edges { node { offeringId capacity reserved priceGrainsPerHour state } }
 } }"""
-
-
-class Stall:
-    """An office with a provider who offers two units of a device, and a customer with funds."""
-
-    def __init__(self, office: Office) -> None:
-        self.office = office
-        self.provider, self.customer = uuid4(), uuid4()
-        with within(new_scope("test")):
-            fund(office.village.tokenomics, self.customer, FUNDS)
-        self.device_id = enrol(office.village.device_registry, owner_id=self.provider, now=datetime.now(UTC))
-
-    def offer(self, owner: UUID | None = None, **changes: Any) -> Any:
-        """Publish an offering at ten grains a millisecond."""
-        body = {
-            "offering_id": str(uuid4()),
-            "device_id": str(self.device_id),
-            "service_type": "compute_burst",
-            "resources": {"ram_mb": 4_096, "cpu_cores": 4, "compute_score": 12_000},
-            "region": "eu-west",
-            "capacity": 2,
-            "price_grains_per_hour": str(PRICE),
-            "sla": SLA,
-            "valid_until": later(24 * HOUR),
-        }
-        return self.office.post("marketplace/create_service_offering", body | changes, owner or self.provider)
-
-    def offered(self) -> str:
-        answer = self.offer()
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["id"])
-
-    def proposal(self, offering_id: str, **changes: Any) -> dict[str, Any]:
-        """A body that asks for a millisecond of one unit."""
-        asked = {
-            "contract_id": str(uuid4()),
-            "offering_id": offering_id,
-            "units": 1,
-            "duration_ms": 1,
-            "deadline_at": later(HOUR),
-            "max_price_grains": str(FUNDS),
-        }
-        return asked | changes
-
-    def bought(self, offering_id: str, **changes: Any) -> str:
-        """A contract that is active."""
-        answer = self.office.post("marketplace/propose_contract", self.proposal(offering_id, **changes), self.customer)
-        assert answer.status_code == 200, answer.text
-        self.office.settle()
-        contract_id = str(answer.json()["id"])
-        assert self.contract(contract_id)["state"] == "active"
-        return contract_id
-
-    def report(self, contract_id: str, ms: int, owner: UUID | None = None) -> Any:
-        body = {"contract_id": contract_id, "cumulative_ms": ms}
-        answer = self.office.post("marketplace/report_usage", body, owner or self.provider)
-        self.office.settle()
-        return answer
-
-    def contract(self, contract_id: str, owner: UUID | None = None, **more: Any) -> Any:
-        return self.office.ask(CONTRACT, owner or self.customer, id=contract_id, **more)["contract"]
-
-
-def later(delta: timedelta) -> str:
-    return (datetime.now(UTC) + delta).isoformat()
-
-
-@pytest.fixture
-def stall(database: Database, database_url: str, tmp_path: Path) -> Iterator[Stall]:
-    for office in open_office(database_url, database, tmp_path):
-        yield Stall(office)
 
 
 def test_a_service_is_offered_bought_delivered_and_paid(stall: Stall) -> None:
@@ -319,71 +233,3 @@ def test_the_transfer_that_pays_a_contract_is_explained_from_its_proposal_on(sta
     assert topics[-1] == "tokenomics.Transfer.Posted"
     assert "marketplace.Contract.UsageReported" in topics
     assert "marketplace.Contract.Settled" not in topics
-
-
-def wish(**changes: Any) -> dict[str, Any]:
-    """A body that looks for a minute of one unit."""
-    asked: dict[str, Any] = {
-        "request_id": str(uuid4()), "service_type": "compute_burst", "units": 1, "duration_ms": 60_000,
-        "deadline_at": later(HOUR), "max_price_grains": "2000000", "region": "eu-west", "min_cpu_cores": 2,
-    }  # fmt: skip
-    return asked | changes
-
-
-def matched(stall: Stall, **changes: Any) -> dict[str, Any]:
-    stall.office.settle()
-    answer = stall.office.post("marketplace/match_service_request", wish(**changes), stall.customer)
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
-
-
-def verdict(stall: Stall, request_id: str) -> MatchVerdict:
-    with stall.office.database.reader.connection() as connection:
-        return verify_match(connection, UUID(request_id))
-
-
-def test_a_request_is_matched_by_a_receipt_that_can_be_decided_again_whatever_happens_since(stall: Stall) -> None:
-    dear, cheap = stall.offered(), stall.offer(price_grains_per_hour=str(PRICE // 2)).json()["id"]
-    stall.offer(region="us-east")
-    first = matched(stall)
-    assert (first["winner"], first["rejected"]) == (cheap, {"region": 1})
-    assert [one["offering_id"] for one in first["candidates"]] == [cheap, dear]
-    stall.bought(cheap, units=2)
-    second = matched(stall)
-    assert (second["winner"], second["rejected"]) == (dear, {"region": 1, "units": 1})
-    stall.office.post("marketplace/withdraw_offering", {"offering_id": dear}, stall.provider)
-    assert matched(stall)["winner"] is None
-    for receipt in (first, second):
-        decided = verdict(stall, receipt["id"])
-        assert decided.honest
-        assert str(decided.decided_again.winner) == receipt["winner"]
-
-
-def test_a_receipt_that_does_not_follow_from_the_log_is_found_out(stall: Stall, database_url: str) -> None:
-    stall.offered()
-    honest = stall.office.log.load(ServiceRequest, UUID(matched(stall)["id"]))
-    forged = replace(honest.decision, winner=uuid4())
-    with within(new_scope("test")):
-        lie = ServiceRequest(
-            request_id=uuid4(), customer_id=honest.customer_id, wish=honest.wish, asked_at=honest.asked_at,
-            snapshot_position=honest.snapshot_position, ruleset_hash=honest.ruleset_hash,
-            candidates=forged.candidates, rejected=forged.rejected, winner=forged.winner,
-        )  # fmt: skip
-        stall.office.log.record(lie)
-    assert not verdict(stall, str(lie.id)).same_decision
-    env = {"VILLAGE_DATABASE_URL": database_url}
-    for request_id, code, told in ((honest.id, 0, "give this match"), (lie.id, 1, "do not give this match")):
-        typed = CliRunner().invoke(market.app, ["verify-match", str(request_id)], env=env)
-        assert (typed.exit_code, told in typed.stdout) == (code, True), typed.output
-    with pytest.raises(MatchUnknown):
-        verdict(stall, str(uuid4()))
-
-
-def test_a_request_that_cannot_be_is_refused_by_name(stall: Stall) -> None:
-    refused = stall.office.refused
-    assert refused("marketplace/match_service_request", wish(units=0), stall.customer) == (422, "wish_invalid")
-    mining = wish(service_type="mining")
-    assert refused("marketplace/match_service_request", mining, stall.customer) == (422, "wish_invalid")
-    body = wish()
-    assert stall.office.post("marketplace/match_service_request", body, stall.customer).status_code == 200
-    assert refused("marketplace/match_service_request", body, stall.customer) == (409, "already_exists")

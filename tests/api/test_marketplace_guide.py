@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,12 +12,11 @@ from uuid import UUID
 
 import pytest
 
-from api import marketplace
-from api.app import create_app
-from api.server import listen, server
 from infrastructure.database import Database
 from tests.api.office import Office
-from tests.api.test_marketplace import Stall
+from tests.api.stall import Stall, url
+
+__all__ = ["url"]
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "docs" / "guides" / "marketplace.md"
@@ -29,22 +27,6 @@ def stall(database: Database, database_url: str, tmp_path: Path) -> Iterator[Sta
     office = Office(database_url, database, tmp_path)
     yield Stall(office)
     office.close()
-
-
-@pytest.fixture
-def url(stall: Stall) -> Iterator[str]:
-    listening, url = listen("127.0.0.1", 0)
-    serving = server(create_app(stall.office.ctx, [marketplace]))
-    thread = threading.Thread(target=serving.run, args=([listening],))
-    thread.start()
-    ends = time.monotonic() + 60
-    while not serving.started and time.monotonic() < ends:
-        time.sleep(0.005)
-    assert serving.started, "the server did not start"
-    yield url
-    serving.should_exit = True
-    thread.join(60)
-    assert not thread.is_alive(), "the server did not stop"
 
 
 def token(office: Office, owner: UUID | None = None) -> str:

@@ -15,7 +15,8 @@ from domain.harvest.service import HarvestService
 from domain.kernel import Aggregate, Refusal
 from domain.kernel.catalogue import closing_topics
 from domain.marketplace.burst import Burst, BurstNode, BurstRequest
-from domain.marketplace.matching import Wish
+from domain.marketplace.matching import Candidate, Snapshot, Wish
+from domain.marketplace.request import ServiceRequest
 from domain.marketplace.settlement import NOTHING
 from domain.marketplace.work import JobLimits, JobSpec
 from domain.monitoring.service import MonitoringService
@@ -197,6 +198,7 @@ class Life(TrainingWorld):
             self.do(self.market.activate_contract, contract_id=contract_id)
             self.do(self.market.report_usage, contract_id=contract_id, provider_id=None, cumulative_ms=500)
             self.work(contract_id)
+            self.do(self.market.count_trade, contract_id=contract_id, grains=500)
             if self.dice.random() < 0.5:
                 self.do(self.market.complete_contract, contract_id=contract_id, customer_id=None)
                 self.do(self.market.release_capacity, contract_id=contract_id)
@@ -204,6 +206,9 @@ class Life(TrainingWorld):
 
     def burst(self) -> None:
         wish = Wish("compute_burst", 1, 60_000, self.now + timedelta(hours=1), 10**12)
+        found = Candidate(uuid4(), self.owners[0], "compute_burst", "eu", 1, 1, 1, 1, 1_000, 9_990, wish.deadline_at)
+        sought = ServiceRequest.decide(uuid4(), self.owners[1], wish, Snapshot([found], self.log.head()), self.now)
+        self.do(lambda: self.log.record(sought))
         node = BurstNode(uuid4(), uuid4(), uuid4(), self.owners[0], 1_000)
         for ends in (False, True):
             named = {"burst_id": uuid4(), "customer_id": self.owners[1]}

@@ -1,0 +1,119 @@
+"""Receipts of matches as customers and operators read and check them, and the dealings that they lead to."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from msgspec.structs import replace
+from typer.testing import CliRunner
+
+from cli import market
+from domain.kernel import new_scope, within
+from domain.marketplace.request import ServiceRequest
+from projections.matching import MatchUnknown, MatchVerdict, verify_match
+from tests.api.stall import Stall, later, stall
+from tests.trading import HOUR, PRICE
+
+__all__ = ["stall"]
+
+
+def wish(**changes: Any) -> dict[str, Any]:
+    """A body that looks for a minute of one unit."""
+    asked: dict[str, Any] = {
+        "request_id": str(uuid4()), "service_type": "compute_burst", "units": 1, "duration_ms": 60_000,
+        "deadline_at": later(HOUR), "max_price_grains": "2000000", "region": "eu-west", "min_cpu_cores": 2,
+    }  # fmt: skip
+    return asked | changes
+
+
+def matched(stall: Stall, **changes: Any) -> dict[str, Any]:
+    stall.office.settle()
+    answer = stall.office.post("marketplace/match_service_request", wish(**changes), stall.customer)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+MATCHES = """query($offering: UUID) { matches(first: 10, offeringId: $offering) { edges { node {
+    requestId winner explain rejected { reason count explain } candidates { rank offeringId explain }
+} } } }"""
+MATCH = "query($id: UUID!) { match(requestId: $id) { winner } }"
+
+
+def test_a_customer_reads_why_an_offering_won_and_why_the_others_did_not(stall: Stall) -> None:
+    dear, cheap = stall.offered(), stall.offer(price_grains_per_hour=str(PRICE // 2)).json()["id"]
+    stall.offer(region="us-east")
+    receipt = matched(stall)
+    stall.office.settle()
+    (edge,) = stall.office.ask(MATCHES, stall.customer, offering=dear)["matches"]["edges"]
+    seen = edge["node"]
+    assert (seen["requestId"], seen["winner"]) == (receipt["id"], cheap)
+    assert seen["rejected"] == [{"reason": "region", "count": 1, "explain": "1 is in another region"}]
+    first, second = seen["candidates"]
+    assert ((first["rank"], first["offeringId"]), (second["rank"], second["offeringId"])) == ((1, cheap), (2, dear))
+    assert "below the winner's" in second["explain"]
+    assert seen["explain"].startswith("2 offerings meet every constraint, 1 do not")
+    assert stall.office.ask(MATCHES, stall.customer, offering=str(uuid4()))["matches"]["edges"] == []
+    assert stall.office.ask(MATCHES, stall.provider)["matches"]["edges"] == []
+    assert stall.office.ask(MATCH, stall.provider, id=receipt["id"])["match"] is None
+    assert stall.office.ask(MATCH, id=receipt["id"])["match"] == {"winner": cheap}
+
+
+def test_dealings_are_for_operators(stall: Stall) -> None:
+    dealings = "query { dealings(first: 10) { edges { node { trades flagged lowGrains highGrains } } } }"
+    stall.report(stall.bought(stall.offered()), 1)
+    assert stall.office.code(dealings, stall.customer) == "forbidden"
+    (edge,) = stall.office.ask(dealings)["dealings"]["edges"]
+    sold = [edge["node"].pop(name) for name in ("lowGrains", "highGrains")]
+    assert (edge["node"], sorted(sold)) == ({"trades": 1, "flagged": False}, ["0", "10"])
+
+
+def verdict(stall: Stall, request_id: str) -> MatchVerdict:
+    with stall.office.database.reader.connection() as connection:
+        return verify_match(connection, UUID(request_id))
+
+
+def test_a_request_is_matched_by_a_receipt_that_can_be_decided_again_whatever_happens_since(stall: Stall) -> None:
+    dear, cheap = stall.offered(), stall.offer(price_grains_per_hour=str(PRICE // 2)).json()["id"]
+    stall.offer(region="us-east")
+    first = matched(stall)
+    assert (first["winner"], first["rejected"]) == (cheap, {"region": 1})
+    assert [one["offering_id"] for one in first["candidates"]] == [cheap, dear]
+    stall.bought(cheap, units=2)
+    second = matched(stall)
+    assert (second["winner"], second["rejected"]) == (dear, {"region": 1, "units": 1})
+    stall.office.post("marketplace/withdraw_offering", {"offering_id": dear}, stall.provider)
+    assert matched(stall)["winner"] is None
+    for receipt in (first, second):
+        decided = verdict(stall, receipt["id"])
+        assert decided.honest
+        assert str(decided.decided_again.winner) == receipt["winner"]
+
+
+def test_a_receipt_that_does_not_follow_from_the_log_is_found_out(stall: Stall, database_url: str) -> None:
+    stall.offered()
+    honest = stall.office.log.load(ServiceRequest, UUID(matched(stall)["id"]))
+    forged = replace(honest.decision, winner=uuid4())
+    with within(new_scope("test")):
+        lie = ServiceRequest(
+            request_id=uuid4(), customer_id=honest.customer_id, wish=honest.wish, asked_at=honest.asked_at,
+            snapshot_position=honest.snapshot_position, ruleset_hash=honest.ruleset_hash,
+            candidates=forged.candidates, rejected=forged.rejected, winner=forged.winner,
+        )  # fmt: skip
+        stall.office.log.record(lie)
+    assert not verdict(stall, str(lie.id)).same_decision
+    env = {"VILLAGE_DATABASE_URL": database_url}
+    for request_id, code, told in ((honest.id, 0, "give this match"), (lie.id, 1, "do not give this match")):
+        typed = CliRunner().invoke(market.app, ["verify-match", str(request_id)], env=env)
+        assert (typed.exit_code, told in typed.stdout) == (code, True), typed.output
+    with pytest.raises(MatchUnknown):
+        verdict(stall, str(uuid4()))
+
+
+def test_a_request_that_cannot_be_is_refused_by_name(stall: Stall) -> None:
+    refused = stall.office.refused
+    assert refused("marketplace/match_service_request", wish(units=0), stall.customer) == (422, "wish_invalid")
+    mining = wish(service_type="mining")
+    assert refused("marketplace/match_service_request", mining, stall.customer) == (422, "wish_invalid")
+    body = wish()
+    assert stall.office.post("marketplace/match_service_request", body, stall.customer).status_code == 200
+    assert refused("marketplace/match_service_request", body, stall.customer) == (409, "already_exists")

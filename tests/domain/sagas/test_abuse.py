@@ -1,0 +1,147 @@
+"""A provider that vanishes, owners that trade in a circle, and identities that want a name for nothing."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from domain.marketplace.dealing import Dealing, is_wash
+from domain.marketplace.terms import SelfDealing
+from domain.sagas.process import ENDED
+from tests.devices import enrol
+from tests.trading import HOUR, PRICE
+
+from .paying import FUNDS, NO_SLA, TEN_MINUTES, Market
+
+ENDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "completed": ("complete_contract", {"customer_id": None}),
+    "cancelled": ("cancel_contract", {"customer_id": None, "reason": "enough"}),
+    "breached": ("breach_contract", {"provider_id": None, "reason": "gone"}),
+    "disputed": ("dispute_contract", {"customer_id": None, "reason": "no"}),
+}
+
+
+def stepped(market: Market) -> UUID:
+    """A contract whose price is held, and that nobody has reserved capacity for."""
+    contract_id = market.propose()
+    for _ in range(10):
+        if market.contract(contract_id).status == "reserved":
+            return contract_id
+        market.stage.deliver(market.stage.heard()[-1])
+    raise AssertionError("the price is not held")
+
+
+def reached(market: Market, state: str) -> tuple[UUID, int]:
+    """A contract in a state, and what was delivered by then, in grains."""
+    if state == "proposed":
+        return market.propose(), 0
+    if state == "reserved":
+        return stepped(market), 0
+    contract_id = market.running()
+    if state == "active":
+        return contract_id, 0
+    market.work(contract_id, TEN_MINUTES)
+    if state == "expired":
+        market.now = market.contract(contract_id).terms.deadline_at
+        market.ask(market.market.expire_contract, contract_id=contract_id)
+    elif state in ENDS:
+        name, given = ENDS[state]
+        market.ask(getattr(market.market, name), contract_id=contract_id, **given)
+    return contract_id, PRICE // 6
+
+
+@pytest.mark.parametrize("gone", ["offline", "suspended"])
+@pytest.mark.parametrize("state", ["proposed", "reserved", "active", "delivering", *ENDS, "expired"])
+def test_a_provider_that_vanishes_in_any_state_is_paid_what_it_delivered_and_no_hold_is_left(
+    market: Market, state: str, gone: str
+) -> None:
+    contract_id, delivered = reached(market, state)
+    if gone == "offline":
+        market.ask(market.registry.device_went_online, device_id=market.device_id, seen_at=market.now)
+        market.ask(market.registry.device_went_offline, device_id=market.device_id, last_seen_at=market.now)
+    else:
+        market.ask(market.registry.suspend_device, device_id=market.device_id, reason="gone")
+    market.stage.until_quiet()
+    assert market.contract(contract_id).status == "settled"
+    assert market.process(contract_id).status in ENDED
+    assert market.settled(contract_id).charged_grains == delivered
+    assert (market.balances()["customer"], market.wallet(market.customer_id).held) == (FUNDS - delivered, 0)
+    assert market.offering().free == 4
+    market.assert_sound()
+
+
+def test_nobody_buys_of_itself_through_any_of_its_devices(market: Market) -> None:
+    market.given(FUNDS, market.provider_id)
+    market.device_id = enrol(market.registry, owner_id=market.provider_id, now=market.now)
+    market.owners[market.device_id] = market.provider_id
+    for offering_id in (market.offering_id, market.offer()):
+        with pytest.raises(SelfDealing):
+            market.propose(offering_id=offering_id, customer_id=market.provider_id)
+
+
+# Wash trades.
+
+
+@pytest.mark.parametrize(
+    ("trades", "one", "other", "wash"),
+    [(4, 100, 100, True), (4, 110, 90, True), (4, 111, 89, False), (3, 100, 100, False), (9, 100, 0, False)],
+)
+def test_trades_both_ways_that_leave_a_tenth_or_less_are_wash(trades: int, one: int, other: int, wash: bool) -> None:
+    assert is_wash(trades, one, other) is wash
+    assert is_wash(trades, other, one) is wash
+
+
+def trade(market: Market, provider_id: UUID, customer_id: UUID, offering_id: UUID) -> None:
+    """Ten minutes, delivered and paid."""
+    contract_id = market.running(offering_id=offering_id, customer_id=customer_id, duration_ms=TEN_MINUTES)
+    market.work(contract_id, TEN_MINUTES)
+    market.stage.until_quiet()
+    assert market.contract(contract_id).status == "settled"
+
+
+def test_tokens_that_go_round_are_flagged_and_gain_no_reputation(market: Market) -> None:
+    one, other = market.provider_id, market.customer_id
+    market.given(FUNDS, one)
+    offerings = {}
+    for owner in (one, other):
+        market.device_id = enrol(market.registry, owner_id=owner, now=market.now)
+        market.owners[market.device_id] = market.provider_id = owner
+        offerings[owner] = market.offer(sla=NO_SLA)
+    for _ in range(2):
+        trade(market, one, other, offerings[one])
+        trade(market, other, one, offerings[other])
+    dealing = market.log.load(Dealing, Dealing.create_id(*Dealing.between(one, other)))
+    assert (dealing.trades, dealing.low_grains, dealing.high_grains) == (4, PRICE // 3, PRICE // 3)
+    assert dealing.flagged
+    assert market.names(dealing.id) == ["Opened", *["Traded"] * 4, "Flagged"]
+    before = market.reputation_bp()
+    trade(market, other, one, offerings[other])
+    assert market.reputation_bp() == before
+    market.assert_sound()
+
+
+# Reputation farming.
+
+
+def test_contracts_of_next_to_nothing_build_no_reputation(market: Market) -> None:
+    market.offering_id = market.offer(sla=NO_SLA)
+    for _ in range(3):
+        contract_id = market.running(duration_ms=1)
+        market.work(contract_id, 1)
+        market.stage.until_quiet()
+    assert market.reputation_bp() is None
+
+
+def test_each_trade_of_the_same_two_weighs_less(market: Market) -> None:
+    market.given(4 * FUNDS, market.customer_id)
+    market.offering_id = market.offer(sla=NO_SLA)
+    gains, before = [], 2_000
+    for _ in range(3):
+        contract_id = market.running(duration_ms=int(HOUR.total_seconds() * 1_000))
+        market.work(contract_id, int(HOUR.total_seconds() * 1_000))
+        market.stage.until_quiet()
+        after = market.reputation_bp() or 0
+        gains.append(after - before)
+        before = after
+    assert gains == sorted(gains, reverse=True)
+    assert gains[0] > gains[1] > gains[2] > 0

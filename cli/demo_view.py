@@ -18,7 +18,7 @@ from cli.demo_check import Outcome
 from cli.demo_harvest import lender_of
 from cli.demo_progress import Burst, Deal, Lent, Progress, Round
 from cli.demo_run import Plan
-from domain.kernel.tokens import GRAINS_PER_TOKEN, format_tokens
+from domain.kernel.tokens import format_tokens
 
 _BARS = "▁▂▃▄▅▆▇█"
 _RATE_WINDOW_S = 15.0
@@ -84,7 +84,7 @@ class PlainView:
         for one in seen.completed:
             if one.number > self._printed:
                 self._printed = one.number
-                line = f"{_line(one)}  paid {_amount(seen.paid_grains)} tokens  {rate:3.0f} events/s"
+                line = f"{_line(one)}  paid {format_tokens(seen.paid_grains)} tokens  {rate:3.0f} events/s"
                 self.step(line)
         for line in self._news.of(seen):
             self.step(line)
@@ -138,7 +138,7 @@ def lent_line(lent: Lent) -> str:
     name = str(lent.device_id)[:8] if lender is None else lender.name
     why = "" if lent.reason.kind in _PLAIN else lent.reason.text
     if lent.state == "rewarded":
-        why = f"{_amount(int(lent.earned_grains))} tokens for {_seconds(lent.verified_ms)}"
+        why = f"{format_tokens(int(lent.earned_grains))} tokens for {_seconds(lent.verified_ms)}"
     return f"harvest  {name:<11}  {lent.state}{why and ': '}{why}"
 
 
@@ -146,13 +146,13 @@ def deal_line(deal: Deal) -> str:
     """`market   contract 1b2c3d4e  settled: charged 0.00000565, credit 0.00000000, ...`."""
     amounts = {"charged": deal.charged_grains, "credit": deal.credit_grains, "fee": deal.fee_grains}
     told = amounts if deal.state == "settled" else {"price": deal.agreed_price}
-    parts = ", ".join(f"{name} {_amount(int(grains))}" for name, grains in told.items())
+    parts = ", ".join(f"{name} {format_tokens(int(grains))}" for name, grains in told.items())
     return f"market   contract {str(deal.contract_id)[:8]}  {deal.state}: {parts}"
 
 
 def burst_line(burst: Burst) -> str:
     """`market   burst 1b2c3d4e     allocated: 2 devices, price 0.00003332`."""
-    why = f"{len(burst.nodes)} devices, price {_amount(int(burst.price_grains))}"
+    why = f"{len(burst.nodes)} devices, price {format_tokens(int(burst.price_grains))}"
     return f"market   burst {str(burst.burst_id)[:8]}     {burst.state}: {burst.reason or why}"
 
 
@@ -174,13 +174,13 @@ def print_outcome(screen: Screen, outcome: Outcome) -> None:
     """The summary: what was paid to whom, and what held."""
     payouts = _table("Paid to devices", "device", rounds="right", tokens="right")
     for payout in outcome.payouts:
-        payouts.add_row(str(payout.device_id), str(payout.claims), _amount(int(payout.paid_grains)))
+        payouts.add_row(str(payout.device_id), str(payout.claims), format_tokens(int(payout.paid_grains)))
     harvest = _table("Harvest", "device", "", ran="right", verified="right", tokens="right", paused="left")
     for lent in outcome.lent:
         lender = lender_of(lent)
         harvest.add_row(
             str(lent.device_id)[:8], lender.name if lender else "", _seconds(lent.run_ms), _seconds(lent.verified_ms),
-            _amount(int(lent.earned_grains)), outcome.why_paused(lent) or "never",
+            format_tokens(int(lent.earned_grains)), outcome.why_paused(lent) or "never",
         )  # fmt: skip
     amounts_of: dict[str, JustifyMethod] = dict.fromkeys(
         ("used", "price", "credit", "charged", "fee", "provider"), "right"
@@ -188,7 +188,7 @@ def print_outcome(screen: Screen, outcome: Outcome) -> None:
     market = _table("Market", "contract", **amounts_of)
     for deal in outcome.deals:
         amounts = (deal.agreed_price, deal.credit_grains, deal.charged_grains, deal.fee_grains, deal.provider_grains)
-        told = (_amount(int(grains)) for grains in amounts)
+        told = (format_tokens(int(grains)) for grains in amounts)
         market.add_row(str(deal.contract_id)[:8], _seconds(deal.used_ms), *told)
     checks = _table("Checks", "", "check", "found")
     for check in outcome.checks:
@@ -203,12 +203,6 @@ def _table(title: str, *columns: str, **justified: JustifyMethod) -> Table:
     for name, justify in justified.items():
         table.add_column(name, justify=justify)
     return table
-
-
-def _amount(grains: int) -> str:
-    """Tokens with every decimal, so that columns of them line up."""
-    whole, rest = divmod(grains, GRAINS_PER_TOKEN)
-    return f"{whole}.{rest:08d}"
 
 
 def _seconds(ms: int) -> str:

@@ -30,7 +30,7 @@ def tokens(whole: int) -> int:
 
 
 def format_tokens(grains: int) -> str:
-    """Grains as a decimal number of tokens, exact to the grain: 150000000 -> '1.5'."""
+    """Grains as tokens with every decimal, so that columns of them line up: 150000000 -> '1.50000000'."""
     sign = "-" if grains < 0 else ""
     whole, rest = divmod(abs(grains), GRAINS_PER_TOKEN)
-    return f"{sign}{whole}.{rest:08d}".rstrip("0").rstrip(".")
+    return f"{sign}{whole}.{rest:08d}"

@@ -52,7 +52,7 @@ def test_on_a_terminal_the_live_view_shows_rounds_accuracy_and_payouts() -> None
     text = out.getvalue()
     assert "3/20" in text
     assert "80.0%" in text
-    assert "1.5 tokens" in text
+    assert "1.50000000 tokens" in text
 
 
 def test_what_happens_to_a_lent_device_and_a_contract_is_told_once() -> None:

@@ -237,6 +237,7 @@ def test_an_interrupted_creation_is_begun_again(home: Path) -> None:
     (home / "postgres" / "data.new" / "PG_VERSION").unlink()
     with EmbeddedPostgres(home) as server:
         write(server.url, 1)
+        assert read(server.url) == {1}
 
 
 def test_a_server_that_cannot_start_says_why(home: Path) -> None:

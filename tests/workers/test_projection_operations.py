@@ -317,10 +317,12 @@ def test_a_frozen_process_that_wakes_up_late_does_no_harm(village: Village) -> N
         other = _projector_process(village.url)
         village.deposit(account, *[1] * 30)
         _until(lambda: village.balances() == {"Ada": 31})
+        ((woken_at,),) = village.query("SELECT clock_timestamp()::text")
         os.kill(frozen.pid, signal.SIGCONT)
         village.deposit(account, *[1] * 30)
         _until(lambda: village.balances() == {"Ada": 61})
-        time.sleep(1.5)  # long enough for the woken process to have tried
+        seen = f"SELECT count(*) FROM engine.workers WHERE seen_at > '{woken_at}'"
+        _until(lambda: village.query(seen) == [(2,)])  # the woken process has gone on from where it was
         assert village.balances() == {"Ada": 61}
         assert village.differences() == []
     finally:

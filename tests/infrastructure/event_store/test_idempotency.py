@@ -187,4 +187,4 @@ def test_a_key_may_be_any_text(ledger: Ledger) -> None:
         stream = opened(ledger, balance=1)
         for _ in range(2):
             with keyed(key, BODY, actor=f"a{stream}"):
-                ledger.withdraw(account_id=stream, grains=1)
+                assert ledger.withdraw(account_id=stream, grains=1).answer()["left"] == 0

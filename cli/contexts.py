@@ -33,6 +33,13 @@ def _presence(made: "Parts") -> "Runner":
     return PresenceClock(PresenceStore(made.database, made.village.device_registry)).run
 
 
+def _remeasurement(made: "Parts") -> "Runner":
+    from projections.device_remeasurement import Remeasurements
+    from workers.remeasurement_clock import RemeasurementClock
+
+    return RemeasurementClock(made.village.device_registry, Remeasurements(made.database)).run
+
+
 def _holds(made: "Parts") -> "Runner":
     from domain.kernel import new_scope, within
     from projections.tokenomics.queries import MoneyIndex
@@ -77,26 +84,26 @@ def _deadlines(made: "Parts") -> "Runner":
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Beside api.NAME and projections.NAME: the contexts it needs, its part of the clock, a worker of its own."""
+    """Beside api.NAME and projections.NAME: the contexts it needs, its parts of the clock, a worker of its own."""
 
     needs: tuple[str, ...] = ()
-    clock: "Callable[[Parts], Runner] | None" = None
+    clocks: "tuple[Callable[[Parts], Runner], ...]" = ()
     worker: str | None = None
 
 
 CONTEXTS: Final[Mapping[str, Context]] = {
-    "device_registry": Context(clock=_presence),
+    "device_registry": Context(clocks=(_presence, _remeasurement)),
     "federated_learning": Context(needs=("device_registry", "privacy", "tokenomics"), worker="aggregator"),
-    "harvest": Context(needs=("device_registry", "tokenomics"), clock=_harvest),
-    "marketplace": Context(needs=("device_registry", "tokenomics"), clock=_sla),
-    "monitoring": Context(clock=_incidents),
-    "privacy": Context(clock=_eraser),
-    "tokenomics": Context(clock=_holds),
+    "harvest": Context(needs=("device_registry", "tokenomics"), clocks=(_harvest,)),
+    "marketplace": Context(needs=("device_registry", "tokenomics"), clocks=(_sla,)),
+    "monitoring": Context(clocks=(_incidents,)),
+    "privacy": Context(clocks=(_eraser,)),
+    "tokenomics": Context(clocks=(_holds,)),
 }
 
 STEERING: Final[Mapping[str, Context]] = {
     "monitoring": CONTEXTS["monitoring"],
-    "sagas": Context(clock=_deadlines),
+    "sagas": Context(clocks=(_deadlines,)),
 }
 """What operators steer every part by runs in every part."""
 
@@ -183,9 +190,9 @@ def clocks(made: "Parts") -> "list[Runner]":
 
     found = []
     for name, context in running(made.settings).items():
-        if context.clock is not None:
+        for clock in context.clocks:
             try:
-                found.append(context.clock(made))
+                found.append(clock(made))
             except (psycopg.Error, LogOverloaded, LogUnavailable):
                 raise
             except Exception as error:

@@ -119,6 +119,23 @@ class Benchmark:
 
 
 @strawberry.type
+class Dispute:
+    """A quantity of which a device had claimed more than twice what it measured again, in the quantity's unit."""
+
+    quantity: str
+    claimed: int
+    measured: int
+
+
+@strawberry.type
+class Remeasurement:
+    """Until when the device is to measure again, null when it is not asked; and what its last answer refuted."""
+
+    until: datetime | None
+    disputes: list[Dispute]
+
+
+@strawberry.type
 class DeviceHealth:
     """How a device is. Percents and degrees Celsius of the newest sample; null is what was not measured.
 
@@ -171,6 +188,12 @@ class Device:
     def benchmark(self) -> Benchmark | None:
         """What the device has measured of itself; null when it brought no evidence."""
         return Benchmark.of(self.row.benchmark) if self.row.benchmark else None
+
+    @strawberry.field
+    def remeasurement(self) -> Remeasurement:
+        """What the village has asked the device to measure again, and what came of it."""
+        found = [Dispute(**one) for one in self.row.disputes]
+        return Remeasurement(until=self.row.remeasure_until, disputes=found)
 
     @strawberry.field
     def reputation(self) -> list[ServiceReputation]:

@@ -1,122 +1,43 @@
-"""The device registry's commands over REST: claims, enrolment, status, keys, capabilities, heartbeats."""
+"""The device registry over REST: claims and enrolment, what operators decide over devices, what devices tell."""
 
 import secrets
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
-from pydantic import AwareDatetime, Field
 
-from api.edge.commands import Body, Milliseconds, Reason, answer, command_scope, own_or_named, run_command
+from api.edge.commands import answer, command_scope, own_or_named, run_command
 from api.edge.context import ApiContext
 from api.edge.gate import Caller, GatedRoute, allow, open_to_all
-from domain.device_registry import capabilities, enrolment
-from domain.device_registry.capabilities import Capabilities
-from domain.device_registry.evidence import Evidence, Measurement
+from domain.device_registry import enrolment
 from domain.kernel import Receipt, within
-from infrastructure.presence import MAX_LATENCY_MS, MAX_SEQUENCE, PresenceStore
+from infrastructure.presence import PresenceStore
+from projections.device_remeasurement import WANTED
 
-Tag = Annotated[str, Field(pattern=rf"^{capabilities.TAG}$")]
-Tags = Annotated[list[Tag], Field(max_length=capabilities.MAX_TAGS)]
-Encoded = Annotated[str, Field(max_length=128)]
-
-
-class IssueClaim(Body):
-    """`owner_id` is for operators; members claim for themselves. The default expiry is the village's setting."""
-
-    owner_id: UUID | None = None
-    expires_in_ms: Annotated[Milliseconds, Field(strict=True)] | None = None
-
-
-class RequestChallenge(Body):
-    """Nothing is asked."""
-
-
-class CapabilitiesBody(Body):
-    """Memory in MiB, cores, compute score in milli-units of the named benchmark."""
-
-    ram_mb: Annotated[int, Field(strict=True, ge=1, le=capabilities.MAX_RAM_MB)]
-    cpu_cores: Annotated[int, Field(strict=True, ge=1, le=capabilities.MAX_CPU_CORES)]
-    compute_score: Annotated[int, Field(strict=True, ge=0, le=capabilities.MAX_COMPUTE_SCORE)]
-    frameworks: Tags
-    capabilities: Tags
-    benchmark_id: Annotated[str, Field(min_length=1, max_length=capabilities.MAX_BENCHMARK_ID)]
-
-    def value(self) -> Capabilities:
-        return Capabilities(**self.model_dump())
-
-
-class RegisterDevice(Body):
-    """Keys and proof in base64. The proof is an Ed25519 signature over challenge, claim and keys."""
-
-    claim_code: Annotated[str, Field(max_length=enrolment.MAX_CLAIM_CODE)]
-    challenge: Annotated[str, Field(max_length=enrolment.MAX_CHALLENGE)]
-    device_type: Tag
-    region: Tag
-    ed25519_pub: Encoded
-    x25519_pub: Encoded
-    capabilities: CapabilitiesBody
-    proof: Encoded
-
-
-class ChangeStatus(Body):
-    """Which device, and why; the reason is recorded."""
-
-    device_id: UUID
-    reason: Reason
-
-
-class RotateKey(Body):
-    """The new key in base64. `signature` is by the present key, `proof` by the new one, over the same text."""
-
-    challenge: Annotated[str, Field(max_length=enrolment.MAX_CHALLENGE)]
-    ed25519_pub: Encoded
-    signature: Encoded
-    proof: Encoded
-
-
-class MeasurementBody(Body):
-    """What a method in a version gave, in its unit. The registry says what is possible."""
-
-    method: Annotated[str, Field(max_length=64)]
-    version: Annotated[int, Field(strict=True)]
-    value: Annotated[int, Field(strict=True)]
-    measured_at: AwareDatetime
-
-
-class EvidenceBody(Body):
-    """Cores and MiB the device found, what it measured, and its Ed25519 signature over both in base64."""
-
-    cpu_cores: Annotated[int, Field(strict=True)]
-    ram_mb: Annotated[int, Field(strict=True)]
-    measurements: Annotated[list[MeasurementBody], Field(max_length=16)]
-    signature: Encoded
-
-    def value(self) -> Evidence:
-        found = [Measurement(**one.model_dump()) for one in self.measurements]
-        return Evidence(cpu_cores=self.cpu_cores, ram_mb=self.ram_mb, measurements=found)
-
-
-class UpdateCapabilities(Body):
-    """All capabilities as they are now, and evidence for them."""
-
-    capabilities: CapabilitiesBody
-    evidence: EvidenceBody | None = None
-
-
-class Heartbeat(Body):
-    """`sequence` is greater than in every earlier heartbeat of the device."""
-
-    sequence: Annotated[int, Field(strict=True, ge=1, le=MAX_SEQUENCE)]
-    latency_ms: Annotated[int, Field(strict=True, ge=0, le=MAX_LATENCY_MS)] | None = None
+from .bodies import (
+    AskRemeasurement,
+    ChangeStatus,
+    Heartbeat,
+    IssueClaim,
+    RegisterDevice,
+    RequestChallenge,
+    RotateKey,
+    UpdateCapabilities,
+)
 
 
 def router(ctx: ApiContext) -> APIRouter:
     """The routes of the device registry."""
     routes = APIRouter(prefix="/v1/device_registry", route_class=GatedRoute, tags=["device_registry"])
-    presence = PresenceStore(ctx.database, ctx.village.device_registry)
+    _enrolment(ctx, routes)
+    _decisions(ctx, routes)
+    _own(ctx, routes)
+    _presence(ctx, routes)
+    return routes
 
+
+def _enrolment(ctx: ApiContext, routes: APIRouter) -> None:
     @routes.post("/issue_claim")
     @allow("operator", "member")
     async def issue_claim(request: Request, caller: Caller, body: IssueClaim) -> Response:
@@ -147,6 +68,8 @@ def router(ctx: ApiContext) -> APIRouter:
             capabilities=body.capabilities.value(),
         )
 
+
+def _decisions(ctx: ApiContext, routes: APIRouter) -> None:
     @routes.post("/suspend_device")
     @allow("operator")
     async def suspend_device(request: Request, body: ChangeStatus) -> Response:
@@ -166,6 +89,14 @@ def router(ctx: ApiContext) -> APIRouter:
         command = ctx.village.device_registry.retire_device
         return await run_command(ctx, request, command, owner_id=caller.owner, **body.model_dump())
 
+    @routes.post("/ask_remeasurement")
+    @allow("operator")
+    async def ask_remeasurement(request: Request, body: AskRemeasurement) -> Response:
+        """Have a device measure again within an hour what its evidence says."""
+        return await run_command(ctx, request, ctx.village.device_registry.ask_remeasurement, **body.model_dump())
+
+
+def _own(ctx: ApiContext, routes: APIRouter) -> None:
     @routes.post("/rotate_key")
     @allow("device")
     async def rotate_key(request: Request, caller: Caller, body: RotateKey) -> Response:
@@ -184,6 +115,17 @@ def router(ctx: ApiContext) -> APIRouter:
             given |= {"evidence": body.evidence.value(), "signature": body.evidence.signature}
         return await run_command(ctx, request, command, **given)
 
+    @routes.get("/remeasurement")
+    @allow("device")
+    async def remeasurement(caller: Caller) -> Response:
+        """Whether the village wants evidence of this device, and until when if it has asked it to measure again."""
+        found = await ctx.row(WANTED, {"device_id": caller.device_id})
+        return answer(found or {"until": None, "wanted": False})
+
+
+def _presence(ctx: ApiContext, routes: APIRouter) -> None:
+    presence = PresenceStore(ctx.database, ctx.village.device_registry)
+
     @routes.post("/heartbeat")
     @allow("device", replay="sequence")
     async def heartbeat(caller: Caller, body: Heartbeat) -> Response:
@@ -195,8 +137,6 @@ def router(ctx: ApiContext) -> APIRouter:
             )
 
         return answer({"sequence": body.sequence, "presence": await ctx.in_command_thread(beat)})
-
-    return routes
 
 
 async def _issue_claim(

@@ -11,10 +11,10 @@ from infrastructure.event_store.reader import Batch
 from projections.rows import Key, ReadModel
 from projections.sagas import DeadlineRow
 from projections.sagas import Deadlines as DeadlineRows
-from tests.memory import MemoryRecorder
-from tests.sagas import Projects, Stage
+from tests.memory import MemoryRecorder, memory_log
+from tests.sagas import START, Projects, Stage, Timeline
 from workers.deadline_clock import DeadlineClock
-from workers.saga_runner import SagaRunner
+from workers.saga_runner import Handler, SagaRunner
 
 NO_DATABASE: Any = None
 
@@ -40,7 +40,7 @@ class MemoryBatch(NamedTuple):
 class MemoryRunner(SagaRunner):
     """Reads facts and cursors from memory."""
 
-    def __init__(self, world: MemoryWorld, handlers: Sequence[Any], village: Any) -> None:
+    def __init__(self, world: MemoryWorld, handlers: Sequence[Handler], village: Any) -> None:
         super().__init__(world.log, NO_DATABASE, handlers, village)
         self._recorder = world.recorder
 
@@ -118,3 +118,15 @@ class MemoryStage(Stage):
 def to_come(projector: MemoryProjector) -> list[DeadlineRow]:
     """The deadlines that have not elapsed."""
     return [row for row in projector.rows(DeadlineRows) if not row.elapsed]
+
+
+class MemoryTimeline(Timeline):
+    """In memory."""
+
+    def __init__(self) -> None:
+        self.now = START
+        self.recorder = MemoryRecorder(lambda: self.now)
+        self.log = memory_log(self.recorder)
+
+    def staged(self, handlers: Sequence[Handler], village: Any) -> Stage:
+        return MemoryStage(self, handlers, village)

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any, Protocol, Self, cast
 from uuid import UUID
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -18,6 +19,8 @@ from domain.kernel.mapper import codec_of
 from domain.kernel.unit import Recordable
 from domain.kernel.write import Write, Written
 from domain.sagas.deadline import Deadlines
+from domain.sagas.operations import SagaOperations
+from domain.sagas.process import COMPENSATE, PARKED, RETRY, Process
 from infrastructure.database import Database, Role
 from infrastructure.event_store import LogReader, open_event_log
 from infrastructure.event_store.reader import MAX_POSITION
@@ -59,12 +62,26 @@ class Projects(Protocol):
 
 
 class Timeline:
-    """A log on a database, with a clock that stands until it is told to move."""
+    """A log with a clock that stands until it is told to move."""
+
+    now: datetime
+    log: EventLog
+
+    def staged(self, handlers: Sequence[Handler], village: Any) -> "Stage":
+        """A stage for sagas on it."""
+        raise NotImplementedError
+
+
+class StoredTimeline(Timeline):
+    """In a database."""
 
     def __init__(self, url: str, database: Database) -> None:
         self.now = START
         self.database = database
         self.log = open_event_log(url, clock=lambda: self.now)
+
+    def staged(self, handlers: Sequence[Handler], village: Any) -> "Stage":
+        return Stage(self, handlers, village)
 
 
 class Crash(BaseException):
@@ -87,6 +104,10 @@ faults: st.SearchStrategy[Faults] = st.dictionaries(st.integers(1, 12), st.sampl
 
 deliveries: st.SearchStrategy[list[int]] = st.lists(st.integers(0, 99), max_size=12)
 """Which of the facts known by then comes next, or that time passes."""
+
+
+stormy = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+"""For properties over faults and deliveries, in one village."""
 
 
 @dataclass(frozen=True)
@@ -323,6 +344,46 @@ class Stage:
         """The runner loses its place, so that all of history is delivered to it again."""
         with self._stored.database.connect(Role.PROJECTOR) as connection:
             connection.execute("UPDATE engine.cursors SET position = 0 WHERE name LIKE 'saga:%%'")
+
+    # The same for every saga.
+
+    def storm(self, scenario: Callable[[], Oracle], deliveries: Sequence[int]) -> None:
+        """What must hold of a scenario holds whatever order and number its facts come in, and after all of history."""
+        self.until_quiet()
+        oracle = scenario()
+        self.deliver_anyhow(deliveries)
+        oracle()
+        self.begin_again()
+        self.until_quiet()
+        oracle()
+
+    def strike(self, scenario: Callable[[], Oracle], faults: Faults) -> None:
+        """What must hold of a scenario holds whatever fails."""
+        oracle = scenario()
+        self.survive(faults)
+        oracle()
+
+    def adds_nothing(self) -> None:
+        """A whole history that is delivered again records nothing new."""
+        head = self.world.log.head()
+        self.begin_again()
+        self.run()
+        assert self.world.log.head() == head
+
+    def resolve(self, process_id: UUID, action: str) -> None:
+        """An operator decides over a parked process, and the sagas go on."""
+        operations: SagaOperations = self.village.sagas
+        self.ask(operations.resolve_process, process_id=process_id, action=action, reason="the test asks")
+        self.run()
+
+    def settle_parked(self, *process_ids: UUID) -> None:
+        """What is parked is tried again, and taken back where it is too late for that; by default all that was."""
+        found = {fact.stream for fact in self.facts() if isinstance(fact.event, Process.Parked)}
+        for process_id in process_ids or sorted(found):
+            for action in (RETRY, COMPENSATE):
+                if self.world.log.load(Process, process_id).status == PARKED:
+                    self.resolve(process_id, action)
+                    self.until_quiet()
 
     # What happens besides.
 

@@ -1,6 +1,7 @@
 """A village of tests that trains: real log and clock of the tests, with devices and blobs at hand."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,19 +22,25 @@ from domain.sagas.village import Village
 from domain.tokenomics.service import TokenomicsService
 from infrastructure.database import Database
 from infrastructure.event_store import open_event_log
+from tests.memory import MemoryRecorder, memory_log
+from tests.memory_stage import MemoryStage
 from tests.sagas import Stage
 from tests.training import NOW, Everyone, Shelf, arrays, blob_of, norm_of, training_request
 
 
-class TrainingWorld:
-    """Sessions are started, devices answer, time passes; every command goes through the log."""
+class Trainings:
+    """Sessions are started, devices answer, time passes; every command goes through the log.
 
-    def __init__(self, url: str, database: Database, devices: int = 4, blobs: Any = None) -> None:
-        self.now = NOW
-        self.database = database
+    A subclass says where the log is, and sets `stage`.
+    """
+
+    now: datetime
+    stage: Stage
+
+    def __init__(self, log: EventLog, devices: int, blobs: Any) -> None:
+        self.log = log
         self.shelf: Any = Shelf() if blobs is None else blobs
         self.directory = Everyone(*(UUID(int=number) for number in range(1, devices + 1)))
-        self.log: EventLog = open_event_log(url, clock=lambda: self.now)
         self.training = FederatedLearningService(self.log, self.shelf, self.directory, Limits(max_sessions=3))
         self.village = Village(
             log=self.log,
@@ -47,7 +54,6 @@ class TrainingWorld:
             privacy=PrivacyService(self.log),
             harvest=HarvestService(self.log),
         )
-        self.stage = Stage(self, [CoordinateTraining], self.village)
 
     def close(self) -> None:
         self.stage.close()
@@ -121,6 +127,26 @@ class TrainingWorld:
     def facts(self) -> Sequence[Fact]:
         """Everything the log has."""
         return self.stage.facts()
+
+
+class TrainingWorld(Trainings):
+    """In a database."""
+
+    def __init__(self, url: str, database: Database, devices: int = 4, blobs: Any = None) -> None:
+        self.now = NOW
+        self.database = database
+        super().__init__(open_event_log(url, clock=lambda: self.now), devices, blobs)
+        self.stage = Stage(self, [CoordinateTraining], self.village)
+
+
+class MemoryTrainingWorld(Trainings):
+    """In memory."""
+
+    def __init__(self, devices: int = 4) -> None:
+        self.now = NOW
+        self.recorder = MemoryRecorder(lambda: self.now)
+        super().__init__(memory_log(self.recorder), devices, None)
+        self.stage = MemoryStage(self, [CoordinateTraining], self.village)
 
 
 def submission(log: EventLog, shelf: Any, round_id: UUID, device_id: UUID, seed: int = 0) -> dict[str, Any]:

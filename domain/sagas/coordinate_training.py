@@ -125,6 +125,8 @@ class CoordinateTraining(Saga):
         training = village.federated_learning
         if session.state_name != RUNNING or session.open_round is not None:
             return
+        if self.round_id is not None or self.number < session.rounds_begun:
+            return  # facts of a round are still to come, and it goes on from there
         if session.rounds_completed >= session.rounds:
             training.complete_training(session_id=self.session_id)
         elif self.lost_rounds >= MAX_LOST_ROUNDS:

@@ -141,12 +141,8 @@ class Suspending(Market):
             for action in (RETRY, COMPENSATE):
                 if self.suspension(process_id).status == PARKED:
                     assert self.standing(process_id)[1] in ("timed_out", "hold_expired")
-                    self.resolve(process_id, action)
+                    self.stage.resolve(process_id, action)
                     self.stage.until_quiet()
-
-    def resolve(self, process_id: UUID, action: str) -> None:
-        self.ask(self.operations.resolve_process, process_id=process_id, action=action, reason="the test asks")
-        self.stage.run()
 
     def act(self) -> None:
         """The sagas go on until the index has come."""

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.kernel import Refusal
@@ -22,10 +22,10 @@ from domain.marketplace.matching import Wish
 from domain.marketplace.offering import Offering
 from domain.sagas.allocate_burst import AllocateBurst, burst_process_id_of
 from domain.sagas.operations import SagaOperations
-from domain.sagas.process import COMPENSATE, COMPENSATED, ENDED, PARKED, RETRY, Process
+from domain.sagas.process import COMPENSATED, ENDED, Process
 from tests.devices import enrol
 from tests.economy import Economy, MemoryEconomy
-from tests.sagas import Fault, Faults, Oracle, deliveries, faults
+from tests.sagas import DEATHS, Faults, Oracle, deliveries, faults, stormy
 from tests.trading import HOUR, HOUR_MS, PRICE
 
 from .paying import FUNDS, Market
@@ -72,17 +72,6 @@ class Bursting(Market):
 
     def free(self) -> list[int]:
         return [self.log.load(Offering, offering_id).free for offering_id in self.offerings]
-
-    def settle_parked(self) -> None:
-        """What time was over for is tried again by an operator; where the hold is over, it is taken back."""
-        found = {fact.stream for fact in self.stage.facts() if isinstance(fact.event, Process.Parked)}
-        for process_id in sorted(found):
-            for action in (RETRY, COMPENSATE):
-                if self.log.load(Process, process_id).status == PARKED:
-                    self.ask(
-                        self.operations.resolve_process, process_id=process_id, action=action, reason="the test asks"
-                    )
-                    self.stage.until_quiet()
 
     def all_or_nothing(self, burst_id: UUID) -> None:
         """What must hold of a burst whose process has ended."""
@@ -172,8 +161,8 @@ def test_nobody_buys_a_burst_of_itself(bursting: Bursting) -> None:
         bursting.burst(customer_id=bursting.provider_id)
 
 
-@pytest.mark.parametrize(("funds", "kinds"), [(PRICE, [Fault.DIES_AFTER]), (PRICE // 2, [Fault.DIES_BEFORE])])
-def test_a_crash_at_any_write_leaves_all_or_nothing(bursting: Bursting, funds: int, kinds: list[Fault]) -> None:
+@pytest.mark.parametrize("funds", [PRICE, PRICE // 2])
+def test_a_crash_at_any_write_leaves_all_or_nothing(bursting: Bursting, funds: int) -> None:
     def scenario() -> Oracle:
         burst_id = bursting.burst(nodes=2, customer_id=bursting.given(funds), price=2 * PRICE + 2)
 
@@ -184,7 +173,7 @@ def test_a_crash_at_any_write_leaves_all_or_nothing(bursting: Bursting, funds: i
 
         return holds
 
-    assert bursting.stage.crash_points(scenario, kinds) >= 5
+    assert bursting.stage.crash_points(scenario, DEATHS) >= 5
 
 
 def test_funds_that_come_while_a_burst_is_tried_again_are_in_time(bursting: Bursting) -> None:
@@ -214,7 +203,7 @@ def asked(bursting: Bursting, funds: int) -> Oracle:
     burst_id = bursting.burst(nodes=2, customer_id=bursting.given(funds), price=2 * PRICE + 2)
 
     def all_or_nothing() -> None:
-        bursting.settle_parked()
+        bursting.stage.settle_parked()
         bursting.all_or_nothing(burst_id)
         assert bursting.free() == [1, 1, 1]
         if funds < PRICE:
@@ -226,21 +215,13 @@ def asked(bursting: Bursting, funds: int) -> Oracle:
 rich_or_poor = st.sampled_from([PRICE, PRICE // 2])
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@stormy
 @given(order=deliveries, funds=rich_or_poor)
 def test_facts_in_any_order_and_number_give_all_or_nothing(bursting: Bursting, order: list[int], funds: int) -> None:
-    bursting.stage.until_quiet()
-    oracle = asked(bursting, funds)
-    bursting.stage.deliver_anyhow(order)
-    oracle()
-    bursting.stage.begin_again()
-    bursting.stage.until_quiet()
-    oracle()
+    bursting.stage.storm(lambda: asked(bursting, funds), order)
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@stormy
 @given(broken=faults, funds=rich_or_poor)
 def test_whatever_fails_a_burst_is_all_or_nothing(bursting: Bursting, broken: Faults, funds: int) -> None:
-    oracle = asked(bursting, funds)
-    bursting.stage.survive(broken)
-    oracle()
+    bursting.stage.strike(lambda: asked(bursting, funds), broken)

@@ -5,12 +5,12 @@ from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.kernel import Refusal
 from domain.sagas.process import COMPENSATED, ENDED, PARKED, RETRY
-from tests.sagas import DEATHS, Faults, Oracle, deliveries, faults
+from tests.sagas import DEATHS, Faults, Oracle, deliveries, faults, stormy
 from tests.trading import HOUR_MS, PRICE
 
 from .paying import FUNDS, NO_SLA, Market
@@ -83,7 +83,7 @@ def test_a_crash_before_or_after_any_write_of_what_is_taken_back_holds_nothing(m
     assert market.stage.crash_points(lambda: taken_back(market), DEATHS) >= 8
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@stormy
 @given(order=deliveries)
 def test_what_is_taken_back_is_so_once_whatever_order_and_number_its_facts_come_in(
     market: Market, order: list[int]
@@ -96,10 +96,7 @@ def test_what_is_taken_back_is_so_once_whatever_order_and_number_its_facts_come_
 
 def test_a_whole_history_delivered_again_records_nothing_new(market: Market) -> None:
     market.delivered()
-    head = market.log.head()
-    market.stage.begin_again()
-    market.stage.run()
-    assert market.log.head() == head
+    market.stage.adds_nothing()
 
 
 moves = st.lists(
@@ -142,7 +139,7 @@ def ended(market: Market, contract_id: UUID) -> None:
     assert (market.wallet(market.customer_id).held, market.offering().free) == (0, 4)
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@stormy
 @given(order=deliveries, moves=moves, units=st.integers(1, 3))
 def test_any_contract_ends_in_time_and_is_settled_once_whatever_order_and_number_its_facts_come_in(
     market: Market, order: list[int], moves: list[tuple[str, int]], units: int
@@ -159,7 +156,7 @@ def test_any_contract_ends_in_time_and_is_settled_once_whatever_order_and_number
     market.assert_sound()
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@stormy
 @given(broken=faults, moves=moves, units=st.integers(1, 3))
 def test_any_contract_ends_in_time_and_is_settled_once_whatever_crashes(
     market: Market, broken: Faults, moves: list[tuple[str, int]], units: int

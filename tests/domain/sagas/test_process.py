@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.kernel import Created, EventLog, Fact, Refusal, derive, event
@@ -27,7 +28,8 @@ from domain.sagas.process import (
 )
 from infrastructure.database import Database
 from tests.ledger import Account, Ledger
-from tests.sagas import An, Faults, Oracle, Stage, Timeline, deliveries, faults
+from tests.memory_stage import MemoryTimeline
+from tests.sagas import An, Faults, Oracle, StoredTimeline, Timeline, deliveries, faults, stormy
 
 
 class SeatTaken(Refusal):
@@ -126,11 +128,11 @@ class Shopping(Timeline):
 
     plan: Plan
 
-    def __init__(self, url: str, database: Database) -> None:
-        super().__init__(url, database)
+    def __init__(self, *where: Any) -> None:
+        super().__init__(*where)
         self.shop = Shop(self.log)
         self.plan = Sale(Deadlines(self.log))
-        self.stage = Stage(self, [self.plan], self.shop)
+        self.stage = self.staged([self.plan], self.shop)
 
     def process(self, process_id: UUID) -> Process:
         return self.log.load(Process, process_id)
@@ -171,9 +173,24 @@ class Fair(Shopping):
             assert self.balances() in {(70, 30), (70, 0)}  # after the pivot, or with an undo that is refused
 
 
+class StoredFair(Fair, StoredTimeline):
+    """In a database."""
+
+
+class MemoryFair(Fair, MemoryTimeline):
+    """In memory."""
+
+
 @pytest.fixture
-def fair(database_url: str, database: Database) -> Iterator[Fair]:
-    fair = Fair(database_url, database)
+def fair() -> Iterator[Fair]:
+    fair = MemoryFair()
+    yield fair
+    fair.stage.close()
+
+
+@pytest.fixture
+def stored_fair(database_url: str, database: Database) -> Iterator[Fair]:
+    fair = StoredFair(database_url, database)
     yield fair
     fair.stage.close()
 
@@ -301,10 +318,7 @@ def test_a_process_that_takes_too_long_compensates(fair: Fair) -> None:
 def test_facts_delivered_again_change_nothing(fair: Fair) -> None:
     process_id = fair.order()
     fair.stage.run()
-    before = fair.log.head()
-    fair.stage.begin_again()
-    fair.stage.run()
-    assert fair.log.head() == before
+    fair.stage.adds_nothing()
     assert fair.process(process_id).status == COMPLETED
 
 
@@ -319,20 +333,20 @@ def test_pauses_double_are_bounded_and_come_out_the_same_in_a_replay() -> None:
 
 
 @pytest.mark.parametrize("refused", ["nothing", "pay", "thank"])
-def test_a_crash_at_any_write_neither_loses_nor_repeats_a_step(fair: Fair, refused: str) -> None:
-    fair.shop.refusing = {refused: [SeatTaken()]}
+def test_a_crash_at_any_write_neither_loses_nor_repeats_a_step(stored_fair: Fair, refused: str) -> None:
+    stored_fair.shop.refusing = {refused: [SeatTaken()]}
     ends = {"nothing": COMPLETED, "pay": COMPENSATED, "thank": PARKED}
 
     def a_sale() -> Oracle:
-        process_id = fair.order()
+        process_id = stored_fair.order()
 
         def oracle() -> None:
-            assert fair.process(process_id).status == ends[refused]
-            fair.ends_well(process_id)
+            assert stored_fair.process(process_id).status == ends[refused]
+            stored_fair.ends_well(process_id)
 
         return oracle
 
-    assert fair.stage.crash_points(a_sale) >= 5
+    assert stored_fair.stage.crash_points(a_sale) >= 5
 
 
 refusals = st.dictionaries(
@@ -340,7 +354,7 @@ refusals = st.dictionaries(
 )
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@stormy
 @given(refusals, faults)
 def test_a_process_ends_or_parks_and_pays_at_most_once_whatever_is_refused_and_crashes(
     fair: Fair, refusing: dict[str, type[Refusal]], faults: Faults
@@ -351,7 +365,7 @@ def test_a_process_ends_or_parks_and_pays_at_most_once_whatever_is_refused_and_c
     fair.ends_well(process_id)
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@stormy
 @given(refusals, deliveries)
 def test_facts_that_come_doubled_late_and_out_of_order_pay_at_most_once(
     fair: Fair, refusing: dict[str, type[Refusal]], facts: list[int]

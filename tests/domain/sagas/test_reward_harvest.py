@@ -5,7 +5,7 @@ from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from domain.device_registry.device import Device
 from domain.device_registry.reputation import NEWCOMER_BP, Reputation
@@ -20,7 +20,7 @@ from domain.tokenomics.pricing import Policy
 from domain.tokenomics.wallet import Wallet
 from infrastructure.database import Database
 from tests.economy import assert_sound
-from tests.sagas import DEATHS, Oracle, deliveries
+from tests.sagas import DEATHS, Oracle, deliveries, stormy
 
 from .harvesting import Harvesting, MemoryHarvesting, StoredHarvesting
 
@@ -138,13 +138,7 @@ def test_a_crash_at_any_write_pays_once(stored_harvest: Harvesting) -> None:
     assert stored_harvest.stage.crash_points(lambda: begun(stored_harvest), DEATHS) >= 3
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@stormy
 @given(deliveries)
 def test_facts_in_any_order_and_number_pay_once(harvest: Harvesting, order: list[int]) -> None:
-    harvest.stage.until_quiet()
-    oracle = begun(harvest)
-    harvest.stage.deliver_anyhow(order)
-    oracle()
-    harvest.stage.begin_again()
-    harvest.stage.until_quiet()
-    oracle()
+    harvest.stage.storm(lambda: begun(harvest), order)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from domain.device_registry.reputation import NEWCOMER_BP
 from domain.kernel.tokens import tokens
@@ -17,7 +17,7 @@ from domain.tokenomics.reward_epoch import RewardEpoch, epoch_id_of, epoch_numbe
 from domain.tokenomics.transfer import Transfer
 from infrastructure.database import Database
 from tests.economy import assert_sound
-from tests.sagas import DEATHS, Oracle, deliveries
+from tests.sagas import DEATHS, Oracle, deliveries, stormy
 
 from .rewarding import TEN_MINUTES, MemoryRewarding, Rewarding, StoredRewarding
 
@@ -240,7 +240,7 @@ def test_a_whole_history_delivered_again_records_nothing_new(village: Rewarding)
     assert village.log.head() == head
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@stormy
 @given(facts=deliveries)
 def test_any_order_and_number_of_deliveries_pays_the_same(village: Rewarding, facts: list[int]) -> None:
     each_is_paid_once = a_round(village)

@@ -1,11 +1,12 @@
 """A round takes of a privacy budget what it reserved, once, and only where the update is in the model."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.kernel import Fact
@@ -16,25 +17,25 @@ from domain.sagas.process import COMPENSATE, COMPENSATED, COMPLETED, PARKED, RET
 from domain.sagas.spend_privacy import PURPOSE, SpendPrivacy, privacy_process_id_of
 from infrastructure.database import Database
 from tests.devices import enrol
-from tests.sagas import DEATHS, Faults, Oracle, deliveries, faults
-from tests.training_world import TrainingWorld
+from tests.sagas import DEATHS, Faults, Oracle, deliveries, faults, stormy
+from tests.training_world import MemoryTrainingWorld, Trainings, TrainingWorld
 
 COST = 1_000_000
 
 
-class Spending(TrainingWorld):
+class Spending(Trainings):
     """Four devices; the first two have an owner in common. Rounds are opened and ended by the tests."""
 
-    def __init__(self, url: str, database: Database) -> None:
-        super().__init__(url, database)
+    def __init__(self, *where: Any) -> None:
+        super().__init__(*where)
         self.privacy = self.village.privacy
         self.owner_id = UUID(int=77)
         registry = self.village.device_registry
         shared = [enrol(registry, owner_id=self.owner_id, now=self.now) for _ in range(2)]
         self.directory.device_ids = self.devices = [*shared, *self.directory.device_ids[2:]]
         self.plan = SpendPrivacy(self.village.deadlines, COST)
-        self.operations = SagaOperations(self.log, [self.plan])
-        self.stage.handlers = [self.plan]
+        self.village = replace(self.village, sagas=SagaOperations(self.log, [self.plan]))
+        self.stage.handlers, self.stage.village = [self.plan], self.village
 
     def grant(self, subject_id: UUID, epsilon_micro: int = 10 * COST) -> None:
         named = {"subject_id": subject_id, "purpose": PURPOSE}
@@ -63,14 +64,27 @@ class Spending(TrainingWorld):
             self.submit(round_id, device_id, seed=1, examples=10)
 
     def resolve(self, round_id: UUID, action: str) -> None:
-        process_id = self.process(round_id).id
-        self.ask(self.operations.resolve_process, process_id=process_id, action=action, reason="the test asks")
-        self.settle()
+        self.stage.resolve(self.process(round_id).id, action)
+
+
+class MemorySpending(Spending, MemoryTrainingWorld):
+    """In memory."""
+
+
+class StoredSpending(Spending, TrainingWorld):
+    """In a database."""
 
 
 @pytest.fixture
-def world(database_url: str, database: Database) -> Iterator[Spending]:
-    world = Spending(database_url, database)
+def world() -> Iterator[Spending]:
+    world = MemorySpending()
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def stored_world(database_url: str, database: Database) -> Iterator[Spending]:
+    world = StoredSpending(database_url, database)
     yield world
     world.close()
 
@@ -223,28 +237,20 @@ def begun(world: Spending, outcome: str = "completed") -> Oracle:
     return spent_once
 
 
-def test_a_crash_before_or_after_any_write_spends_once(world: Spending) -> None:
-    assert world.stage.crash_points(lambda: begun(world), DEATHS) >= 3
+def test_a_crash_before_or_after_any_write_spends_once(stored_world: Spending) -> None:
+    assert stored_world.stage.crash_points(lambda: begun(stored_world), DEATHS) >= 3
 
 
 outcomes = st.sampled_from(["completed", "abandoned"])
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@stormy
 @given(order=deliveries, outcome=outcomes)
 def test_facts_in_any_order_and_number_spend_once(world: Spending, order: list[int], outcome: str) -> None:
-    world.stage.until_quiet()
-    oracle = begun(world, outcome)
-    world.stage.deliver_anyhow(order)
-    oracle()
-    world.stage.begin_again()
-    world.stage.until_quiet()
-    oracle()
+    world.stage.storm(lambda: begun(world, outcome), order)
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@stormy
 @given(broken=faults, outcome=outcomes)
 def test_it_is_spent_once_whatever_fails(world: Spending, broken: Faults, outcome: str) -> None:
-    oracle = begun(world, outcome)
-    world.stage.survive(broken)
-    oracle()
+    world.stage.strike(lambda: begun(world, outcome), broken)

@@ -15,7 +15,7 @@ from domain.sagas.deadline import Deadlines
 from infrastructure.database import Database
 from tests.balances import Bonus, Shop
 from tests.ledger import Account, Ledger
-from tests.sagas import DEATHS, Oracle, Stage, Timeline, deliveries
+from tests.sagas import DEATHS, Oracle, Stage, StoredTimeline, deliveries
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "guides" / "contributor.md"
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
@@ -24,7 +24,7 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE
 
 @pytest.fixture
 def stage(database_url: str, database: Database) -> Iterator[Stage]:
-    timeline = Timeline(database_url, database)
+    timeline = StoredTimeline(database_url, database)
     stage = Stage(timeline, [Bonus], Shop(Ledger(timeline.log), Deadlines(timeline.log)))
     yield stage
     stage.close()

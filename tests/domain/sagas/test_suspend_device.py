@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.federated_learning.session import TrainingSession
@@ -15,7 +15,7 @@ from domain.sagas import suspend_device
 from domain.sagas.process import COMPENSATE, COMPENSATED, COMPLETED, PARKED, RETRY
 from infrastructure.database import Database
 from projections.sagas import Deadlines as DeadlineRows
-from tests.sagas import DEATHS, Faults, Oracle, deliveries, faults
+from tests.sagas import DEATHS, Faults, Oracle, deliveries, faults, stormy
 from tests.trading import HOUR_MS, PRICE
 from workers.projector import Projector
 
@@ -303,7 +303,7 @@ def test_an_index_that_stays_behind_parks_the_process_and_a_retry_ends_it(stored
     assert stored_village.standing(process_id) == (PARKED, "offerings_behind")
     assert stored_village.contract(contract_id).status == "active"
     stored_village.stage.projector.run_once()
-    stored_village.resolve(process_id, RETRY)
+    stored_village.stage.resolve(process_id, RETRY)
     assert stored_village.suspension(process_id).status == COMPLETED
     stored_village.stage.until_quiet()
     stored_village.assert_idle()
@@ -314,7 +314,7 @@ def test_a_village_that_stood_still_for_a_day_parks_what_nobody_did(village: Sus
     process_id = village.suspend()
     village.stand_still(process_id)
     assert village.standing(process_id) == (PARKED, "timed_out")
-    village.resolve(process_id, COMPENSATE)
+    village.stage.resolve(process_id, COMPENSATE)
     assert village.suspension(process_id).status == COMPENSATED
 
 
@@ -374,31 +374,20 @@ def test_a_crash_before_or_after_any_write_of_the_process_ends_everything_once(v
     village.assert_sound()
 
 
-@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@stormy
 @given(order=deliveries, used_ms=st.sampled_from([1_000, TEN_MINUTES]))
 def test_facts_in_any_order_and_number_end_everything_once(village: Suspending, order: list[int], used_ms: int) -> None:
-    village.stage.until_quiet()
-    oracle = suspended(village, used_ms)
-    village.stage.deliver_anyhow(order)
-    oracle()
-    village.stage.begin_again()
-    village.stage.until_quiet()
-    oracle()
+    village.stage.storm(lambda: suspended(village, used_ms), order)
 
 
-@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@stormy
 @given(broken=faults)
 def test_everything_ends_once_whatever_fails(village: Suspending, broken: Faults) -> None:
-    oracle = suspended(village)
-    village.stage.survive(broken)
-    oracle()
+    village.stage.strike(lambda: suspended(village), broken)
 
 
 def test_a_whole_history_delivered_again_records_nothing_new(village: Suspending) -> None:
     oracle = suspended(village)
     village.stage.until_quiet()
     oracle()
-    head = village.log.head()
-    village.stage.begin_again()
-    village.stage.run()
-    assert village.log.head() == head
+    village.stage.adds_nothing()

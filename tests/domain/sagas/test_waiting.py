@@ -6,15 +6,16 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.kernel import Fact, Refusal, derive, scope
 from domain.sagas.deadline import Deadlines
 from domain.sagas.plan import Plan, Step
 from domain.sagas.process import COMPENSATE, COMPENSATED, COMPLETED, PARKED, RETRY, RUNNING, Process
-from infrastructure.database import Database
 from tests.ledger import Account
+from tests.memory_stage import MemoryTimeline
+from tests.sagas import stormy
 
 from .test_process import Shopping
 
@@ -60,8 +61,8 @@ class Collection(Plan):
 class Collecting(Shopping):
     """Accounts are opened and filled."""
 
-    def __init__(self, url: str, database: Database) -> None:
-        super().__init__(url, database)
+    def __init__(self, *where: Any) -> None:
+        super().__init__(*where)
         self.plan = Collection(Deadlines(self.log))
         self.stage.handlers = [self.plan]
 
@@ -80,9 +81,13 @@ class Collecting(Shopping):
         return self.steps(derive("sagas.Process", "collection", account_id))
 
 
+class MemoryCollecting(Collecting, MemoryTimeline):
+    """In memory."""
+
+
 @pytest.fixture
-def world(database_url: str, database: Database) -> Iterator[Collecting]:
-    world = Collecting(database_url, database)
+def world() -> Iterator[Collecting]:
+    world = MemoryCollecting()
     yield world
     world.stage.close()
 
@@ -126,7 +131,7 @@ def test_an_operator_decides_over_a_step_that_parks(world: Collecting) -> None:
     assert (world.collecting(second).status, world.shop.undone) == (COMPENSATED, ["open"])
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@stormy
 @given(st.lists(st.one_of(st.integers(1, 8), st.just("run"), st.just("again")), max_size=8))
 def test_a_waiting_process_ends_the_same_however_its_facts_come(world: Collecting, moves: list[Any]) -> None:
     account_id, paid = world.opened(), 0

@@ -9,7 +9,7 @@ import msgspec
 from domain.kernel import Aggregate, Created, Instant, event
 
 from . import states
-from .delivery import check_usage, window_ms
+from .delivery import check_usage, outgoing_ms, window_ms
 from .settlement import NOTHING, Paid, check_open_to_dispute, due_of
 from .sla import RULE, Measured, SlaTerms, checked_evidence, checked_measures, credit
 from .states import (
@@ -21,7 +21,6 @@ from .states import (
     EXPIRED,
     HANDED_OFF,
     PROPOSED,
-    REPORTED,
     RESERVED,
     SETTLED,
 )
@@ -96,11 +95,20 @@ class Contract(Aggregate):
         ended_at: Instant
 
     class HandedOff(Aggregate.Event):
-        """Another contract goes on with it; `hold_id` is held for what was delivered, None where that is nothing."""
+        """Another contract goes on with it. At most `kept_ms` are paid, and `hold_id` is held for them, if anything is.
 
+        None, of old, is what was reported by then.
+        """
+
+        class_version = 2
         to_contract_id: UUID
         hold_id: UUID | None
         ended_at: Instant
+        kept_ms: int | None
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            state["kept_ms"] = None
 
     class Disputed(Aggregate.Event):
         reason: str
@@ -157,6 +165,7 @@ class Contract(Aggregate):
         self.credit_grains = 0
         self.disputed = False
         self.payable_ms: int | None = None
+        self.kept_ms: int | None = None
 
     @staticmethod
     def create_id(contract_id: UUID) -> UUID:
@@ -188,9 +197,11 @@ class Contract(Aggregate):
         """What has been delivered so far; not more than was known changes nothing. All that was bought completes it.
 
         Raises:
-            WrongContractState, UsageBeyondContract.
+            WrongContractState, AlreadySettled, UsageBeyondContract.
         """
-        self._in(ACTIVE, *REPORTED)
+        if self.status == SETTLED:
+            raise states.AlreadySettled(f"contract {self.id}")
+        self._in(ACTIVE, *ENDED)
         check_usage(self, cumulative_ms, now)
         if cumulative_ms > self.used_ms:
             self._usage_reported(cumulative_ms=cumulative_ms)
@@ -239,9 +250,9 @@ class Contract(Aggregate):
         self._expired(ended_at=self.terms.deadline_at)
 
     def hand_off(self, to_contract_id: UUID, hold_id: UUID | None, now: datetime) -> None:
-        """Another contract goes on with it. Raises WrongContractState."""
+        """Another contract goes on with it, from `outgoing_ms` of it on. Raises WrongContractState."""
         self._in(ACTIVE)
-        self._handed_off(to_contract_id=to_contract_id, hold_id=hold_id, ended_at=now)
+        self._handed_off(to_contract_id=to_contract_id, hold_id=hold_id, ended_at=now, kept_ms=outgoing_ms(self, now))
 
     def dispute(self, reason: str, now: datetime) -> None:
         """The customer does not agree to what was reported: nothing is settled until that is decided, or review ends.
@@ -334,8 +345,9 @@ class Contract(Aggregate):
         self._end(EXPIRED, ended_at)
 
     @event(HandedOff)
-    def _handed_off(self, to_contract_id: UUID, hold_id: UUID | None, ended_at: datetime) -> None:
+    def _handed_off(self, to_contract_id: UUID, hold_id: UUID | None, ended_at: datetime, kept_ms: int | None) -> None:
         self.hold_id = hold_id
+        self.kept_ms = self.used_ms if kept_ms is None else kept_ms
         self._end(HANDED_OFF, ended_at)
 
     @event(Disputed)

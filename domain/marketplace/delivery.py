@@ -11,11 +11,21 @@ if TYPE_CHECKING:
     from .contract import Contract
 
 
+LAST_REPORT_MS = 3_000
+"""A device reports every 2 s: so much it may have done since, when its contract goes to another."""
+
+
 def deliverable_ms(contract: "Contract", now: datetime) -> int:
-    """The most that can have been delivered by now: what was bought, and no more than has passed."""
+    """The most that can have been delivered by now: what was bought, or kept in a hand-off, and has passed."""
     assert contract.started_at is not None, "only what has started delivers"
     passed_ms = milliseconds(contract.started_at, contract.ended_at or min(now, contract.terms.deadline_at))
-    return min(contract.terms.duration_ms, passed_ms)
+    bought_ms = contract.terms.duration_ms if contract.kept_ms is None else contract.kept_ms
+    return min(bought_ms, passed_ms)
+
+
+def outgoing_ms(contract: "Contract", now: datetime) -> int:
+    """What a provider that hands off now can be paid: what it has reported and, until settlement, its last report."""
+    return min(contract.used_ms + LAST_REPORT_MS, deliverable_ms(contract, now))
 
 
 def check_usage(contract: "Contract", cumulative_ms: int, now: datetime) -> None:

@@ -6,6 +6,7 @@ from domain.kernel import Receipt, Refusal, command, scope
 
 from .bursts import Bursts
 from .contract import Contract
+from .delivery import outgoing_ms
 from .hand_off import HEADROOM, HandOff, NoReceipt, heir_of
 from .request import ServiceRequest
 from .states import UsageBeyondContract
@@ -43,7 +44,7 @@ class HandOffs(Bursts):
 
         Args:
             terms: those of the heir, as `heirs` gave them.
-            hold_id: what is still held for what was delivered so far; None where nothing is due.
+            hold_id: what is still held for what can have been delivered so far; None where nothing can be due.
 
         Raises:
             ContractUnknown, WrongContractState, those of `Offering.reserve` and `Contract.activate`.
@@ -78,7 +79,9 @@ class HandOffs(Bursts):
         if receipt is None:
             return []
         ranked, wish = [one.offering_id for one in receipt.decision.candidates], receipt.wish
-        rest_ms = old.terms.duration_ms - old.used_ms
+        rest_ms = old.terms.duration_ms - outgoing_ms(old, scope().now)
+        if rest_ms <= 0:
+            return []
         most = wish.max_price_grains * old.terms.units * rest_ms // (wish.units * wish.duration_ms)
         found: list[Terms] = []
         for offering_id in ranked[ranked.index(old.terms.offering_id) + 1 :]:

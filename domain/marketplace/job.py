@@ -90,13 +90,15 @@ class Job(Aggregate):
     def progress(self, used_ms: int) -> int:
         """What it has used in all, at most its limit; answers by how many ms that is more than was known.
 
+        The device of a job that was cancelled hears of it when it reports next.
+
         Raises:
             JobReportInvalid.
         """
         if used_ms < 0:
             raise JobReportInvalid(f"{used_ms} ms")
         more = min(used_ms, self.spec.limits.cpu_ms) - self.used_ms
-        if self.ended or more <= 0:
+        if self.outcome not in (None, CANCELLED) or more <= 0:
             return 0
         self._progressed(used_ms=self.used_ms + more)
         return more

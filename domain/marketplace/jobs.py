@@ -98,7 +98,7 @@ class Jobs(Contracts):
     def _use(self, job: Job, contract: Contract, cumulative_ms: int) -> None:
         """Usage of a job is usage of its contract, as far as so much can have been delivered."""
         used_ms = contract.used_ms + job.progress(cumulative_ms)
-        if contract.status in (states.ACTIVE, *states.REPORTED):
+        if contract.status in (states.ACTIVE, *states.ENDED):
             now = scope().now
             contract.report_usage(min(used_ms, deliverable_ms(contract, now)), now)
 

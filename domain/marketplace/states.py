@@ -12,8 +12,6 @@ PROPOSED, RESERVED, ACTIVE = "proposed", "reserved", "active"
 COMPLETED, BREACHED, CANCELLED, EXPIRED = "completed", "breached", "cancelled", "expired"
 HANDED_OFF, SETTLED = "handed_off", "settled"
 ENDED = frozenset({COMPLETED, BREACHED, CANCELLED, EXPIRED, HANDED_OFF})
-REPORTED = ENDED - {HANDED_OFF}
-"""Ended, and what was delivered may still be reported; a hand-off counts what was known by then."""
 
 
 class ContractUnknown(NotFound):

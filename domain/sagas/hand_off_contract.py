@@ -2,9 +2,10 @@
 
 from uuid import UUID
 
-from domain.device_registry.device import Device
+from domain.device_registry.device import ONLINE, Device
 from domain.kernel import Conflict, Fact, Refusal, scope
 from domain.marketplace.contract import Contract
+from domain.marketplace.delivery import outgoing_ms
 from domain.marketplace.hand_off import HandOff, NoHeir, heir_of
 from domain.marketplace.terms import Terms
 
@@ -51,7 +52,7 @@ def _move(process: Process, village: Village) -> None:
 
 
 def move(village: Village, contract_id: UUID, kept_hold_id: UUID) -> None:
-    """The hold becomes one for what was delivered, `kept_hold_id`, and one for the rest, and the heir begins.
+    """The hold becomes `kept_hold_id`, for what the provider can be paid, and one for the rest, and the heir begins.
 
     Raises:
         NoHeir, WrongContractState, and what the customer's wallet refuses.
@@ -60,7 +61,7 @@ def move(village: Village, contract_id: UUID, kept_hold_id: UUID) -> None:
     contract.require_active()
     assert contract.hold_id is not None
     money, customer_id = village.tokenomics, contract.terms.customer_id
-    kept, heir_id = contract.terms.due(contract.used_ms), heir_of(contract.id)
+    kept, heir_id = contract.terms.due(outgoing_ms(contract, scope().now)), heir_of(contract.id)
     terms = _heir(village, contract, kept)
     money.void_hold(owner_id=customer_id, hold_id=contract.hold_id, contract_id=contract.id)
     kept_id = kept_hold_id if kept else None
@@ -79,7 +80,7 @@ def move(village: Village, contract_id: UUID, kept_hold_id: UUID) -> None:
 
 
 def _heir(village: Village, contract: Contract, kept: int) -> Terms:
-    """The terms of the best heir whose device is active and whose price the customer has. Raises NoHeir."""
+    """The terms of the best heir whose device is online and active and whose price the customer has. Raises NoHeir."""
     terms = contract.terms
     found = village.tokenomics.verify_payment_capability(
         owner_id=terms.customer_id, grains=terms.agreed_price, now=scope().now, kind="service_payment"
@@ -94,10 +95,11 @@ def _heir(village: Village, contract: Contract, kept: int) -> Terms:
 def _serves(village: Village, device_id: UUID) -> bool:
     if village.marketplace.device_rests(device_id=device_id):
         return False
+    device = village.log.load(Device, device_id)
     try:
-        village.log.load(Device, device_id).require_active()
+        device.require_active()
     except Conflict:
         raise
     except Refusal:
         return False
-    return True
+    return device.presence == ONLINE

@@ -166,7 +166,7 @@ def test_a_contract_ends_once_and_then_is_settled_once(status: str, end: Callabl
     contract.settle(NOTHING)
     with refuses(WrongContractState, contract):
         contract.settle(NOTHING)
-    with refuses(WrongContractState, contract):
+    with refuses(AlreadySettled, contract):
         contract.report_usage(5, after(10))
 
 

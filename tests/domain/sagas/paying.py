@@ -90,6 +90,7 @@ class Market(Books):
             "valid_until": self.now + 8_760 * HOUR,
         } | more
         self.owners[asked["device_id"]] = self.provider_id
+        self.ask(self.registry.device_went_online, device_id=asked["device_id"], seen_at=self.now)
         self.ask(self.market.create_service_offering, **asked)
         self.offerings.append(asked["offering_id"])
         return self.offerings[-1]

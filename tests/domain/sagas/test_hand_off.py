@@ -1,8 +1,5 @@
 """A contract goes to the next match before it breaks: paid once for each part, whatever crashes, to the last device."""
 
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,67 +15,19 @@ from domain.marketplace.hand_off import (
     NotOfReceipt,
     heir_of,
 )
-from domain.marketplace.states import WrongContractState, WrongParty
-from domain.sagas.hand_off_contract import HandOffContract
-from domain.sagas.operations import SagaOperations
+from domain.marketplace.states import UsageBeyondContract, WrongParty
 from domain.sagas.process import ENDED
 from infrastructure.database import Database
 from projections.marketplace import Contracts
-from tests.economy import Economy, MemoryEconomy
 from tests.sagas import DEATHS, Oracle
 from tests.trading import HOUR_MS, PRICE
 from workers.projector import Projector
 from workers.sla_monitor import MAX_GAP, SlaMonitor
 
+from .handing import MINUTE, MINUTE_MS, Handing, handing, stored_handing
 from .paying import FUNDS
-from .test_allocate_burst import Bursting
 
-MINUTE_MS = 60_000
-MINUTE = PRICE // 60
-
-
-class Handing(Bursting):
-    """Three devices with an offering of one unit each, and contracts proposed with the receipt that ranks them."""
-
-    def __init__(self, *where: Any) -> None:
-        super().__init__(*where)
-        plans = [self.plan, HandOffContract(self.village.deadlines)]
-        self.operations = SagaOperations(self.log, plans)
-        self.village = replace(self.village, sagas=self.operations)
-        self.stage = self.staged(plans, self.village)
-
-    def bought(self, rank: int = 0) -> UUID:
-        """A contract that runs over the offering of a rank."""
-        return self.running(request_id=self.receipt(), offering_id=sorted(self.offerings)[rank])
-
-    def tell(self, contract_id: UUID, headroom_ms: int, provider_id: UUID | None = None) -> None:
-        self.ask(self.market.report_headroom, contract_id=contract_id, provider_id=provider_id, headroom_ms=headroom_ms)
-        self.stage.run()
-
-    def hand_off(self, contract_id: UUID) -> HandOff:
-        return self.log.load(HandOff, HandOff.create_id(contract_id))
-
-
-class MemoryHanding(Handing, MemoryEconomy):
-    """In memory."""
-
-
-class StoredHanding(Handing, Economy):
-    """In a database."""
-
-
-@pytest.fixture
-def handing() -> Iterator[Handing]:
-    handing = MemoryHanding()
-    yield handing
-    handing.close()
-
-
-@pytest.fixture
-def stored_handing(database_url: str, database: Database) -> Iterator[Handing]:
-    handing = StoredHanding(database_url, database)
-    yield handing
-    handing.close()
+__all__ = ["handing", "stored_handing"]
 
 
 def test_what_was_delivered_is_paid_and_the_rest_goes_to_the_next_match(handing: Handing) -> None:
@@ -141,12 +90,18 @@ def test_a_contract_is_handed_down_the_receipt_and_each_part_is_paid_once(handin
     handing.assert_sound()
 
 
-def test_a_device_that_is_taken_or_gone_is_passed_over(handing: Handing) -> None:
+@pytest.mark.parametrize("how", ["suspended", "offline", "silent"])
+def test_a_device_that_is_gone_at_the_moment_of_the_hand_off_is_passed_over(handing: Handing, how: str) -> None:
     contract_id = handing.bought()
     first, second, third = sorted(handing.offerings)
     assert first == handing.contract(contract_id).terms.offering_id
     gone = handing.devices[handing.offerings.index(second)]
-    handing.ask(handing.registry.suspend_device, device_id=gone, reason="a drill")
+    if how == "suspended":
+        handing.ask(handing.registry.suspend_device, device_id=gone, reason="a drill")
+    elif how == "offline":
+        handing.ask(handing.registry.device_went_offline, device_id=gone, last_seen_at=handing.now)
+    else:
+        handing.ask(handing.registry.device_went_degraded, device_id=gone, seen_at=handing.now)
     handing.tell(contract_id, 0)
     assert handing.contract(heir_of(contract_id)).terms.offering_id == third
 
@@ -174,7 +129,7 @@ def test_nobody_else_asks_and_nothing_is_reported_after(handing: Handing) -> Non
     with pytest.raises(NotOfReceipt):
         handing.propose(request_id=uuid4(), offering_id=handing.offerings[0])
     handing.tell(contract_id, 0)
-    with pytest.raises(WrongContractState):
+    with pytest.raises(UsageBeyondContract):
         handing.work(contract_id, 1)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from domain.federated_learning.session import TrainingSession
 from domain.harvest.session import HarvestSession
+from domain.marketplace.delivery import LAST_REPORT_MS
 from domain.marketplace.hand_off import heir_of
 from domain.marketplace.offering import Offering
 from domain.sagas import suspend_device
@@ -83,12 +84,14 @@ def test_a_contract_goes_on_with_the_next_match_and_nothing_is_broken(village: S
     heir = village.contract(heir_of(contract_id))
     assert village.suspension(process_id).status == COMPLETED
     assert (village.contract(contract_id).status, heir.status) == ("handed_off", "active")
-    assert (heir.terms.offering_id, heir.terms.duration_ms) == (taken, HOUR_MS - TEN_MINUTES)
+    rest_ms = HOUR_MS - (village.contract(contract_id).kept_ms or 0)
+    assert (heir.terms.offering_id, heir.terms.duration_ms) == (taken, rest_ms)
+    assert 0 <= HOUR_MS - TEN_MINUTES - rest_ms <= LAST_REPORT_MS
     village.assert_idle()
-    village.work(heir.id, HOUR_MS - TEN_MINUTES)
+    village.work(heir.id, rest_ms)
     village.stage.until_quiet()
     charged = [village.settled(one).charged_grains for one in (contract_id, heir.id)]
-    assert charged == [PRICE // 6, 2 * PRICE * 5 // 6]
+    assert charged == [PRICE // 6, 2 * PRICE * rest_ms // HOUR_MS]
     assert (village.balances()["customer"], village.wallet(village.customer_id).held) == (FUNDS - sum(charged), 0)
     village.assert_sound()
 

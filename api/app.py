@@ -80,7 +80,7 @@ def create_app(ctx: ApiContext, contexts: Sequence[ModuleType] = ()) -> FastAPI:
         redirect_slashes=False,
     )
     app.router.route_class = GatedRoute
-    app.state.gate = Gate(tokens, Devices(ctx.devices, nonces), RateLimiter(ctx.rate_limits))
+    app.state.gate = Gate(tokens, Devices(ctx.devices, nonces), RateLimiter.of(ctx.settings))
     app.state.feed = feed
     app.add_middleware(Envelope)
     problems.install(app)

@@ -17,7 +17,7 @@ PREFIX: Final = "VILLAGE_"
 
 # Accepted because the first design named them; nothing reads them.
 UNUSED: Final = ("consul_url", "redis_url", "jaeger_url", "prometheus_port", "service_name", "service_port")
-# Of parts that are to come: harvesting, and other frameworks.
+# Of parts that are to come.
 NOT_YET: Final = ("supported_frameworks",)
 
 MB: Final = 1_000_000
@@ -56,6 +56,13 @@ class Settings(BaseSettings):
     )
     log_origin: str = Field(
         default="ai-village/log", pattern=r"^[!-~]{1,100}$", description="the log's name in checkpoints"
+    )
+    rate_window_seconds: int = Field(default=10, ge=1, le=3_600, description="of the four below")
+    rate_operator: int = Field(default=10_000, ge=1, le=1_000_000, description="requests in a window")
+    rate_member: int = Field(default=1_000, ge=1, le=1_000_000, description="requests in a window")
+    rate_device: int = Field(default=1_000, ge=1, le=1_000_000, description="requests in a window")
+    rate_anonymous: int = Field(
+        default=600, ge=1, le=1_000_000, description="requests in a window from an address that proves nothing"
     )
     pool_size: int = Field(default=8, ge=1, le=100, description="connections per role and process")
 

@@ -20,7 +20,6 @@ from infrastructure.database import Database, Role
 from infrastructure.keys import Keys
 from infrastructure.settings import Settings
 
-from .limits import RateLimits
 from .principals import DeviceDirectory
 from .problems import QueryTooSlow, ValueOutOfReach
 
@@ -61,7 +60,6 @@ class ApiContext:
     version: str = "0.1.0"
     elsewhere: frozenset[str] = frozenset()
     left_out: list[str] = field(default_factory=list)
-    rate_limits: RateLimits = field(default_factory=RateLimits)
     _commands: CapacityLimiter | None = None
     _queries: CapacityLimiter | None = None
     _folds: CapacityLimiter | None = None

@@ -4,10 +4,13 @@ import math
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from starlette.types import Message, Receive
+
+from infrastructure.settings import Settings
 
 from .problems import BodyTooLarge, RateLimited
 
@@ -15,25 +18,29 @@ MAX_KEYS = 20_000
 """Principals and addresses counted at once; of more, those that asked longest ago are forgotten."""
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimits:
-    """Requests per window of `window_s` seconds, per principal; `anonymous` counts per client address."""
-
-    window_s: int = 10
-    operator: int = 10_000
-    member: int = 1_000
-    device: int = 1_000
-    anonymous: int = 600
-
-
 @dataclass(slots=True)
 class RateLimiter:
-    """Moving windows in this process's memory. Safe to call from any thread."""
+    """Moving windows of `window_s` seconds in this process's memory. Safe to call from any thread.
 
-    limits: RateLimits = field(default_factory=RateLimits)
+    `most` is how many requests fit in a window, by the role of a principal or "anonymous" of a client address.
+    """
+
+    window_s: int
+    most: Mapping[str, int]
     now: Callable[[], float] = time.monotonic
     _windows: OrderedDict[tuple[str, str], deque[float]] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings say."""
+        most = {
+            "operator": settings.rate_operator,
+            "member": settings.rate_member,
+            "device": settings.rate_device,
+            "anonymous": settings.rate_anonymous,
+        }
+        return cls(settings.rate_window_seconds, most)
 
     def hit(self, kind: str, key: str) -> None:
         """Count one request of `key`; `kind` is a role or "anonymous".
@@ -41,7 +48,7 @@ class RateLimiter:
         Raises:
             RateLimited: the window is full; `retry_after_s` says how long to wait.
         """
-        most, window_s, now = getattr(self.limits, kind), self.limits.window_s, self.now()
+        most, window_s, now = self.most[kind], self.window_s, self.now()
         with self._lock:
             counted = self._windows.setdefault((kind, key), deque())
             self._windows.move_to_end((kind, key))

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from api.app import create_app
 from api.edge.context import ApiContext
-from api.edge.limits import RateLimits
 from api.edge.logs import through_standard_library
 from api.edge.principals import EnrolledDevice, Tokens
 from api.server import listen, server
@@ -92,14 +91,15 @@ def log(database_url: str) -> Iterator[EventLog]:
 
 
 @pytest.fixture
-def rate_limits() -> RateLimits:
-    return RateLimits()
+def rates() -> dict[str, int]:
+    """The settings of rates that are not the usual ones."""
+    return {}
 
 
 @pytest.fixture
-def edge(database: Database, log: EventLog, tmp_path: Path, rate_limits: RateLimits) -> Iterator[Edge]:
+def edge(database: Database, log: EventLog, tmp_path: Path, rates: dict[str, int]) -> Iterator[Edge]:
     """An API on an empty log of the test's own."""
-    with running(database, log, tmp_path, rate_limits) as edge:
+    with running(database, log, tmp_path, **rates) as edge:
         yield edge
 
 
@@ -110,13 +110,13 @@ def steady(copies: Copies, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         copies.one() as url,
         Database(url) as database,
         closing(open_event_log(url)) as log,
-        running(database, log, tmp_path_factory.mktemp("home"), RateLimits()) as edge,
+        running(database, log, tmp_path_factory.mktemp("home")) as edge,
     ):
         yield edge
 
 
 @contextmanager
-def running(database: Database, log: EventLog, home: Path, rate_limits: RateLimits) -> Iterator[Edge]:
+def running(database: Database, log: EventLog, home: Path, **rates: int) -> Iterator[Edge]:
     """An API that answers on a free port."""
     enrolled = Directory()
     ctx = ApiContext(
@@ -124,9 +124,8 @@ def running(database: Database, log: EventLog, home: Path, rate_limits: RateLimi
         database=database,
         blobs=BlobStore.open(None, home=home),
         keys=load_keys(home),
-        settings=Settings(home=home),
+        settings=Settings(home=home, **cast(Any, rates)),
         devices=enrolled,
-        rate_limits=rate_limits,
     )
     socket, url = listen("127.0.0.1", 0)
     serving = server(create_app(ctx, [sample]))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from api.edge import limits
-from api.edge.limits import RateLimiter, RateLimits
+from api.edge.limits import RateLimiter
 from api.edge.problems import RateLimited
 
 
@@ -26,7 +26,7 @@ def watch() -> Watch:
 
 @pytest.fixture
 def limiter(watch: Watch) -> RateLimiter:
-    return RateLimiter(RateLimits(window_s=10, member=3), watch)
+    return RateLimiter(10, {"member": 3}, watch)
 
 
 def refused(hit: Callable[[], None]) -> int:

@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 import httpx2
 import pytest
 
-from api.edge.limits import RateLimits
 from api.server import listen
 
 from .conftest import Edge
@@ -195,8 +194,8 @@ def test_an_upload_beyond_its_bound_is_refused_while_it_streams(steady: Edge) ->
 
 class TestRates:
     @pytest.fixture
-    def rate_limits(self) -> RateLimits:
-        return RateLimits(window_s=30, operator=3, anonymous=8)
+    def rates(self) -> dict[str, int]:
+        return {"rate_window_seconds": 30, "rate_operator": 3, "rate_anonymous": 8}
 
     def test_a_principal_beyond_its_rate_is_told_how_long_to_wait_and_others_go_on(self, edge: Edge) -> None:
         for _ in range(3):

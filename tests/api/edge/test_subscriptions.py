@@ -14,7 +14,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from api.edge import feed as feeds
 from api.edge import gate, metrics
 from api.edge.gate import COOKIE
-from api.edge.limits import RateLimits
 from domain.kernel.event_log import EventLog
 from domain.kernel.scope import new_scope, within
 from infrastructure.database import Database
@@ -199,8 +198,8 @@ def test_a_socket_that_skips_the_proof_is_closed(edge: Edge) -> None:
 
 class TestRates:
     @pytest.fixture
-    def rate_limits(self) -> RateLimits:
-        return RateLimits(window_s=30, operator=2)
+    def rates(self) -> dict[str, int]:
+        return {"rate_window_seconds": 30, "rate_operator": 2}
 
     def test_operations_on_a_socket_count_as_requests(self, client: SocketClient) -> None:
         for _ in range(2):
@@ -292,7 +291,7 @@ def test_server_sent_events_carry_the_same_feed(edge: Edge, writer: Writer) -> N
 
 
 def test_open_subscriptions_do_not_hold_up_a_stop(database: Database, log: EventLog, tmp_path: Path) -> None:
-    with running(database, log, tmp_path, RateLimits()) as edge:
+    with running(database, log, tmp_path) as edge:
         Writer(edge)
         body, headers = {"query": EVENTS, "variables": {"after": 0}}, edge.bearer() | {"Accept": "text/event-stream"}
         with socket(edge.url, {"token": edge.token()}) as client:

@@ -44,11 +44,22 @@ FORMAT_1: Final[dict[str, list[str]]] = {
         "name", "partition", "position", "version", "owner", "fence", "leased_until", "rebuilt_at", "updated_at"
     ],
 }  # fmt: skip
+# What migrations have done since to rows of these tables: done again to an older backup's, after it is read.
+MENDED_BY: Final[dict[str, str]] = {
+    "0095": """
+UPDATE engine.cursors SET name = renamed.new
+FROM (VALUES
+    ('saga:CoordinateTraining', 'saga:coordinate_training'),
+    ('saga:RewardTraining', 'saga:reward_training')
+) AS renamed (old, new)
+WHERE name = renamed.old
+"""
+}
 Progress = Callable[[str, int], None]
 
 
 class BackupInvalid(ValueError):
-    """The file is not a whole backup of this format."""
+    """The file is not a whole backup of this format, or of a newer schema than this release's."""
 
 
 class TargetNotEmpty(RuntimeError):
@@ -100,17 +111,22 @@ def restore(url: str, file: Path, progress: Progress = lambda table, size: None)
     the log says is erased.
 
     Raises:
-        BackupInvalid: the file is damaged, incomplete or of another format. Nothing is changed then.
+        BackupInvalid: the file is damaged, incomplete, of another format or a newer schema. Nothing is changed then.
         TargetNotEmpty: the database has facts.
     """
     migrate(url)
+    newest = revision(url)
+    assert newest is not None, "it has been migrated"
     try:
         with psycopg.connect(url) as connection:
             if connection.execute("SELECT EXISTS (SELECT FROM log.events)").fetchone() != (False,):
                 raise TargetNotEmpty("the database has facts already")
-            manifest = _loaded(connection, file, TABLES, progress)
+            manifest = _loaded(connection, newest, file, TABLES, progress)
+            for mended_by in sorted(MENDED_BY):
+                if manifest.revision < mended_by:
+                    connection.execute(MENDED_BY[mended_by].encode())
             if keys_beside(file).exists():
-                _loaded(connection, keys_beside(file), KEY_TABLES, progress)
+                _loaded(connection, newest, keys_beside(file), KEY_TABLES, progress)
     except (tarfile.TarError, EOFError, OSError, KeyError, msgspec.MsgspecError, psycopg.DataError) as error:
         raise BackupInvalid(f"{file}: {error}") from error
     with psycopg.connect(url, autocommit=True) as connection:
@@ -129,9 +145,13 @@ def _written(url: str, now: str, file: Path, tables: dict[str, str], progress: P
     return manifest
 
 
-def _loaded(connection: psycopg.Connection[Any], file: Path, tables: dict[str, str], progress: Progress) -> Manifest:
+def _loaded(
+    connection: psycopg.Connection[Any], newest: str, file: Path, tables: dict[str, str], progress: Progress
+) -> Manifest:
     with tarfile.open(file, mode="r:gz") as archive:
         manifest = _manifest(archive)
+        if manifest.revision > newest:
+            raise BackupInvalid(f"it is of schema {manifest.revision}, newer than {newest} of this release")
         for table in tables if manifest.format > 1 else FORMAT_1:
             _read_table(archive, connection, table, manifest, progress)
     return manifest

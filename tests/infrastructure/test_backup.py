@@ -111,6 +111,34 @@ def test_a_backup_of_the_first_format_is_still_restored(
     assert records(empty_database_url) == records(database.url)
 
 
+def test_a_backup_of_before_sagas_were_renamed_lets_them_go_on_where_they_stood(
+    database: Database, empty_database_url: str, tmp_path: Path
+) -> None:
+    live(database, load_sealing_keys(tmp_path, ORIGIN))
+    with database.connect(Role.WRITER) as connection:
+        connection.execute("UPDATE engine.cursors SET name = 'saga:RewardTraining' WHERE name = 'saga:reward_training'")
+    backup(database.url, tmp_path / "b")
+    _of_schema("0094", tmp_path / "b")
+    restore(empty_database_url, tmp_path / "b")
+    with psycopg.connect(empty_database_url) as connection:
+        cursors = connection.execute("SELECT name, position FROM engine.cursors WHERE name LIKE 'saga:%'").fetchall()
+    assert cursors == [("saga:reward_training", 7)]
+
+
+def _of_schema(revision: str, file: Path) -> None:
+    """A backup says that it is of another schema."""
+    with tarfile.open(file, "r:gz") as whole, tarfile.open(file.with_name("other"), "w:gz") as other:
+        for member in whole.getmembers():
+            content = whole.extractfile(member)
+            assert content is not None
+            data = content.read()
+            if member.name == "manifest.json":
+                data = json.dumps(json.loads(data) | {"revision": revision}).encode()
+            member.size = len(data)
+            other.addfile(member, io.BytesIO(data))
+    file.with_name("other").rename(file)
+
+
 def _as_format_1(url: str, file: Path) -> None:
     with tarfile.open(file, "r:gz") as new, tarfile.open(file.with_name("old"), "w:gz") as old:
         for member in new.getmembers():
@@ -229,7 +257,11 @@ def _not_a_backup(file: Path) -> None:
     file.write_bytes(b"something else")
 
 
-@pytest.mark.parametrize("damage", [_cut, _without_events, _not_a_backup])
+def _of_a_newer_release(file: Path) -> None:
+    _of_schema("9999", file)
+
+
+@pytest.mark.parametrize("damage", [_cut, _without_events, _not_a_backup, _of_a_newer_release])
 def test_a_damaged_backup_is_refused_and_changes_nothing(
     database: Database, empty_database_url: str, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:

@@ -17,7 +17,7 @@ import structlog
 from domain.device_registry.evidence import Evidence
 from domain.marketplace.work import JobInvalid, OrderForged
 from infrastructure.http_signatures import DeviceAuth
-from workers.device_agent.benchmarks import signed
+from workers.device_agent.benchmarks import measure_evidence, signed
 from workers.device_agent.capabilities import differs
 from workers.device_agent.client import ApiRefused, ApiUnavailable, RetryPolicy, VillageClient
 from workers.device_agent.data import Dataset
@@ -49,6 +49,7 @@ class AgentSettings:
 
     api_url: str
     heartbeat_s: float = 10.0
+    evidence_poll_s: float = 300.0
     wait_ms: int = 20_000
     jobs: bool = False
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -74,8 +75,7 @@ class DeviceAgent:
     ) -> None:
         self._settings, self._state, self._dataset = settings, state, dataset
         self._http, self._executor = http, executor
-        self._capabilities = capabilities if dataset is not None else {**capabilities, "frameworks": []}
-        self._evidence = evidence
+        self._take(capabilities, evidence)
         self._lends = harvest
         self._harvest: Harvest | None = None
         self._stopped = threading.Event()
@@ -94,6 +94,7 @@ class DeviceAgent:
             await self._until_done(lambda: self._beat(client))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._for_ever(lambda: self._beat_and_pause(client)))
+                tasks.create_task(self._for_ever(lambda: self._pause_and_measure(identity.device_id, client)))
                 if self._dataset is not None:
                     work = Participation(
                         identity.device_id, client, self._state, self._dataset, self._executor, self._stopped.is_set,
@@ -144,6 +145,20 @@ class DeviceAgent:
                 raise
             self._log.warning("the village keeps the capabilities it knows", why=str(refused))
         return await self._keep(device_id, self._evidence.measured_at)
+
+    async def _pause_and_measure(self, device_id: UUID, client: VillageClient) -> None:
+        """Measure again if the village wants that, between two trainings and never beside one."""
+        await asyncio.sleep(self._settings.evidence_poll_s)
+        answer = await client.query("/v1/device_registry/remeasurement") if self._may_work() else None
+        if answer is not None and answer.get("wanted") is True:
+            loop = asyncio.get_running_loop()
+            self._take(*await loop.run_in_executor(self._executor, measure_evidence, self._state.folder))
+            await self._tell_capabilities(device_id)
+            self._log.info("measured again", until=answer.get("until"))
+
+    def _take(self, capabilities: Capabilities, evidence: Evidence) -> None:
+        self._capabilities = capabilities if self._dataset is not None else {**capabilities, "frameworks": []}
+        self._evidence = evidence
 
     async def _keep(self, device_id: UUID, measured_at: datetime | None) -> Identity:
         identity = Identity(device_id, self._settings.api_url, self._capabilities, measured_at)

@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 # A village is many processes: each would compile all that it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run demo test check format lock bench mutation storm chaos clean system-packages
+.PHONY: run demo test thorough check format lock bench mutation storm chaos clean system-packages
 
 run: $(STAMP)
 	$(BIN)/village up
@@ -21,6 +21,10 @@ WORKERS ?= 3
 
 test: $(STAMP) system-packages
 	$(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(TESTS)
+
+# The long forms of all tests: new examples, ten times as many where a test names no number, and every point of a crash.
+thorough: $(STAMP) system-packages
+	THOROUGH=1 $(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(TESTS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from infrastructure.database import Database, migrate
 from infrastructure.embedded.nats import EmbeddedNats
 from infrastructure.embedded.postgres import EmbeddedPostgres
 from tests.databases import Copies, create, drop
+from tests.needs import THOROUGH
 
 # What these tests write need not survive the machine: the tests of durability start servers of their own.
 UNSAFE_AND_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -35,7 +36,8 @@ _numbers = count(1)
 # A property says what is true, not how fast: on a busy machine any example may take long.
 # Where a change is judged, the same examples are drawn every time; elsewhere new ones.
 settings.register_profile("village", deadline=None, derandomize="CI" in os.environ)
-settings.load_profile("village")
+settings.register_profile("thorough", deadline=None, max_examples=1_000)
+settings.load_profile("thorough" if THOROUGH else "village")
 # A mutant is to be found quickly, not explained (`make mutation`).
 settings.register_profile(
     "mutants", deadline=None, derandomize=True, max_examples=40, phases=[Phase.explicit, Phase.generate]

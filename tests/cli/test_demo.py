@@ -6,7 +6,9 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,40 +17,51 @@ import httpx2
 import psutil
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.cli.villages import ROOT, all_gone
+
 SHORT = ["--devices", "6", "--rounds", "3", "--processes", "2"]
-BRIEF = ["--rounds", "1", "--training-only", "--processes", "1"]
+BRIEF = ["--devices", "4", "--rounds", "1", "--training-only", "--processes", "1"]
 TIMEOUT_S = 240
 
 pytestmark = pytest.mark.slow
 
 
-def start(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "demo", *SHORT, *words],
+@contextmanager
+def demo(*words: str) -> "Iterator[subprocess.Popen[str]]":
+    """`village demo`, ended at last however the test ends."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "demo", *words],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def demo(*words: str) -> tuple[int, str, str]:
-    with start(*words) as process:
-        out, err = process.communicate(timeout=TIMEOUT_S)
-        return process.returncode, out, err
+@dataclass(frozen=True)
+class Kept:
+    """A demo that stays up after it has told its summary."""
+
+    process: "subprocess.Popen[str]"
+    summary: dict[str, Any]
 
 
-def summary(out: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(out)
-    return found
+@pytest.fixture(scope="module")
+def kept(short_home: Path) -> Iterator[Kept]:
+    with demo(*SHORT, "--json", "--keep", "--accuracy", "0.3", "--home", str(short_home / "demo")) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.communicate(timeout=TIMEOUT_S)
+        yield Kept(process, json.loads(line))
 
 
-def test_a_short_demo_trains_pays_and_checks_itself(short_home: Path) -> None:
-    code, out, err = demo("--json", "--accuracy", "0.3", "--home", str(short_home / "demo"))
-    assert code == 0, err
-    found = summary(out)
+def test_a_short_demo_trains_pays_and_checks_itself(kept: Kept) -> None:
+    found = kept.summary
     assert found["ok"] is True
     assert [check["name"] for check in found["checks"] if not check["ok"]] == []
     assert len(found["checks"]) == 7
@@ -63,8 +76,8 @@ def test_a_short_demo_trains_pays_and_checks_itself(short_home: Path) -> None:
     assert all(Decimal(lent["paid_tokens"]) > 0 for lent in found["harvest"])
     *together, broken = found["market"]
     assert len(together) == 2
-    for kept in together:
-        assert Decimal(kept["credit_tokens"]) == 0 < Decimal(kept["fee_tokens"]) < Decimal(kept["provider_tokens"])
+    for whole in together:
+        assert Decimal(whole["credit_tokens"]) == 0 < Decimal(whole["fee_tokens"]) < Decimal(whole["provider_tokens"])
     assert Decimal(broken["credit_tokens"]) > 0 == Decimal(broken["charged_tokens"])
     assert all(
         Decimal(one["charged_tokens"]) + Decimal(one["released_tokens"]) == Decimal(one["price_tokens"])
@@ -72,43 +85,26 @@ def test_a_short_demo_trains_pays_and_checks_itself(short_home: Path) -> None:
     )
 
 
+def test_a_kept_demo_serves_its_page_to_the_login_link_and_leaves_nothing_running_when_stopped(kept: Kept) -> None:
+    link = kept.summary["login_url"]
+    with httpx2.Client(follow_redirects=True, trust_env=False, timeout=60) as browser:
+        page = browser.get(link)
+        assert page.status_code == 200
+        assert "<html" in page.text
+        assert browser.get(link).status_code != 200
+    family = psutil.Process(kept.process.pid).children(recursive=True)
+    assert len(family) >= 9
+    kept.process.send_signal(signal.SIGINT)
+    assert kept.process.wait(40) == 0
+    assert all_gone(family, 10)
+
+
 def test_a_demo_that_misses_its_accuracy_says_so_with_exit_code_1(short_home: Path) -> None:
-    code, out, err = demo(*BRIEF, "--accuracy", "0.999", "--home", str(short_home / "missed"))
-    assert code == 1
+    with demo(*BRIEF, "--accuracy", "0.999", "--home", str(short_home / "missed")) as process:
+        out, err = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 1
     assert "FAILED" in out
     assert "Not all of it held" in out
     assert re.search(r"round +1 +accuracy", out)
     assert "Harvest" not in out
     assert "logs are in" in err
-
-
-def test_a_kept_demo_serves_its_page_to_the_login_link_and_leaves_nothing_running_when_stopped(
-    short_home: Path,
-) -> None:
-    process = start(*BRIEF, "--keep", "--accuracy", "0.1", "--home", str(short_home / "kept"))
-    try:
-        link = wait_for_link(process)
-        with httpx2.Client(follow_redirects=True, trust_env=False, timeout=60) as browser:
-            page = browser.get(link)
-            assert page.status_code == 200
-            assert "<html" in page.text
-            assert browser.get(link).status_code != 200
-        family = psutil.Process(process.pid).children(recursive=True)
-        assert len(family) >= 9
-        process.send_signal(signal.SIGINT)
-        assert process.wait(40) == 0
-        _, left = psutil.wait_procs(family, timeout=10)
-        assert left == []
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def wait_for_link(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    ends = time.monotonic() + TIMEOUT_S
-    for line in process.stdout:
-        if found := re.search(r"http://\S+/login\?code=\S+", line):
-            return found.group()
-        assert time.monotonic() < ends, "no login link"
-    raise AssertionError(f"the demo ended: {process.stderr.read() if process.stderr else ''}")

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -24,7 +22,8 @@ from infrastructure.event_store import open_event_log
 from infrastructure.keys import load_keys
 from projections.catalogue import READ_MODELS
 from projections.slots import Lease
-from tests.cli.villages import ROOT, environment, eventually
+from tests.cli.villages import environment, eventually
+from tests.commands import Command
 from tests.running import assert_sound, join, records
 
 pytestmark = pytest.mark.slow
@@ -37,14 +36,13 @@ _WORKERS = "SELECT count(*) FROM engine.workers"
 
 
 @contextmanager
-def process(*words: str, env: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+def process(*words: str, env: Mapping[str, str]) -> Iterator[Command]:
     """`village WORDS`, ended at last however the test ends."""
-    with subprocess.Popen([sys.executable, "-m", "cli.main", *words], cwd=ROOT, env=env) as running:
-        try:
-            yield running
-        finally:
-            if running.poll() is None:
-                running.kill()
+    running = Command(*words, env=env)
+    try:
+        yield running
+    finally:
+        running.kill()
 
 
 @pytest.fixture
@@ -98,7 +96,7 @@ def test_an_api_asked_to_stop_under_load_keeps_every_command_it_acknowledged(
         assert eventually(lambda: _announced(tmp_path) == {api.pid}, 60)
         clients = Clients(url, token)
         assert eventually(lambda: len(clients.acknowledged) > ENOUGH, 60)
-        api.send_signal(signal.SIGTERM)
+        api.send(signal.SIGTERM)
         assert api.wait(STOP_S) == 0
         clients.join()
     found = records(database_url)
@@ -143,7 +141,7 @@ def test_workers_asked_to_stop_under_load_end_well_and_others_take_over_at_once(
             begun = writer.count
             assert eventually(lambda: writer.count > begun + ENOUGH)
             for worker in workers:
-                worker.send_signal(signal.SIGTERM)
+                worker.send(signal.SIGTERM)
             assert [worker.wait(STOP_S) for worker in workers] == [0] * len(WORKERS)
         assert _announced(tmp_path) == set()
         assert connection.execute(_LEASES).fetchone() == (0,)

@@ -49,11 +49,16 @@ def run_worker(name: str, *, supervised: bool) -> None:
         end_with_supervisor(stopping)
     with (
         compose(settings) as runners,
-        served(settings.home, name) as address,
+        served(settings.home, name, metrics_port(settings, name)) as address,
         registered(bus_of(settings), name, VERSION, address),
     ):
         log.info("started", worker=name, pid=os.getpid())
         run_all(runners, stopping)
+
+
+def metrics_port(settings: Settings, name: str) -> int:
+    """Where a worker shows its metrics: each has a port of its own; 0 is a free one."""
+    return settings.metrics_port and settings.metrics_port + list(WORKERS).index(name)
 
 
 def run_all(runners: Sequence[Runner], stopping: threading.Event) -> None:

@@ -5,12 +5,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
 
 import psutil
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, start_http_server
 
 from .embedded.place import write_private
 
+_log = structlog.get_logger()
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 _FLUSH_COMMANDS = Histogram(
@@ -40,9 +44,13 @@ def flushed(commands: int, lock_wait_s: float) -> None:
 
 
 @contextmanager
-def served(home: Path, process: str) -> Iterator[str]:
-    """This process's /metrics on a free loopback port, announced; answers its address."""
-    server, thread = start_http_server(0, "127.0.0.1", REGISTRY)
+def served(home: Path, process: str, port: int = 0) -> Iterator[str]:
+    """This process's /metrics on a loopback port, announced; answers its address.
+
+    Args:
+        port: 0 is a free one, as is one that is taken: by another process of the same kind.
+    """
+    server, thread = _started(port)
     target = f"127.0.0.1:{server.server_port}"
     try:
         with announced(home, process, target):
@@ -51,6 +59,16 @@ def served(home: Path, process: str) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+def _started(port: int) -> tuple[WSGIServer, Thread]:
+    try:
+        return start_http_server(port, "127.0.0.1", REGISTRY)
+    except OSError as error:
+        if not port:
+            raise
+        _log.warning("metrics are on a free port", wanted=port, error=error.strerror)
+        return start_http_server(0, "127.0.0.1", REGISTRY)
 
 
 @contextmanager

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     api_port: int = Field(default=8420, ge=0, le=65_535, description="0 = a free one, written to home/api.url")
     public_url: str | None = Field(default=None, description="what clients call the API, when behind a proxy")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    metrics_port: int = Field(
+        default=0, ge=0, le=65_500, description="of the projector's metrics, the next ones of the others; 0 = free ones"
+    )
     otlp_url: str | None = Field(
         default=None, description="where traces go by OTLP/HTTP, http://host:4318/v1/traces; none = nowhere"
     )

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from domain.kernel import EventLog
-    from domain.sagas.pay_for_service import PaymentPolicy
     from domain.sagas.village import Village
-    from domain.tokenomics.pricing import Policy
     from infrastructure.blobs import BlobStore
     from infrastructure.database import Database
     from infrastructure.subject_keys import SubjectKeyTable
@@ -72,39 +70,12 @@ class Parts:
 def parts(settings: Settings, name: str) -> Iterator[Parts]:
     """The services on their log and stores, closed at the end. `name` shows in the database's session list."""
     import domain.topics  # noqa: F401  (every stored topic must resolve)
-    from cli.harvest_ports import RestingDevices
-    from cli.ports import DeviceOwners, DeviceResources, Participants
-    from domain.device_registry.service import DeviceRegistryService
-    from domain.federated_learning.policy import Limits
-    from domain.federated_learning.service import FederatedLearningService
-    from domain.harvest.service import HarvestService
-    from domain.marketplace.service import MarketplaceService
-    from domain.monitoring.service import MonitoringService
-    from domain.privacy.service import PrivacyService
-    from domain.sagas.allocate_burst import AllocateBurst
-    from domain.sagas.deadline import Deadlines
-    from domain.sagas.hand_off_contract import HandOffContract
-    from domain.sagas.operations import SagaOperations
-    from domain.sagas.pay_for_service import PayForService
-    from domain.sagas.plan import Plan
-    from domain.sagas.reward_harvest import RewardHarvest
-    from domain.sagas.spend_privacy import SpendPrivacy
-    from domain.sagas.suspend_device import SuspendDevice
-    from domain.sagas.village import Village
-    from domain.tokenomics.service import TokenomicsService
+    from cli.assembly import assemble
     from infrastructure.blobs import BlobStore
     from infrastructure.database import Database
     from infrastructure.event_store import open_event_log
     from infrastructure.metrics import flushed
     from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
-    from projections.catalogue import READ_MODELS
-    from projections.device_registry import DeviceIndex
-    from projections.federated_learning import Participations
-    from projections.marketplace.of_device import DeviceOfferings
-    from projections.matching import OfferingIndex
-    from projections.privacy_budgets import ExhaustedBudgets
-    from projections.tokenomics.of_device import DeviceClaims
-    from projections.tokenomics.queries import RewardIndex
 
     assert settings.database_url is not None, "require_database comes first"
     url = settings.database_url.get_secret_value()
@@ -113,53 +84,9 @@ def parts(settings: Settings, name: str) -> Iterator[Parts]:
         subject_keys = SubjectKeyTable(database, KeyEncryptionKeys(settings.home))
         log = open_event_log(url, on_flush=flushed, subject_keys=subject_keys)
         ends.callback(log.close)
-        index = DeviceIndex(database)
-        epsilon = settings.epsilon_micro
-        participants = Participants(index, Participations(database), ExhaustedBudgets(database, epsilon))
         blobs = BlobStore.open(settings.blob_url, home=settings.home)
-        deadlines, payments = Deadlines(log), payments_of(settings)
-        bought: list[Plan] = [plan(deadlines, payments) for plan in (PayForService, AllocateBurst)]
-        suspended = SuspendDevice(deadlines, DeviceOfferings(database), DeviceClaims(database))
-        bought.append(HandOffContract(deadlines))
-        plans = [*bought, RewardHarvest(deadlines), suspended, SpendPrivacy(deadlines, epsilon)]
-        limits = Limits(settings.max_participants_per_round, settings.max_model_bytes)
-        village = Village(
-            log=log,
-            device_registry=DeviceRegistryService(log, index),
-            tokenomics=TokenomicsService(log, policy_of(settings), RewardIndex(database)),
-            federated_learning=FederatedLearningService(log, blobs, participants, limits),
-            harvest=HarvestService(log, DeviceOwners(log)),
-            marketplace=MarketplaceService(
-                log, DeviceOwners(log), OfferingIndex(database), DeviceResources(log), RestingDevices(log)
-            ),
-            deadlines=deadlines,
-            monitoring=MonitoringService(log, [model.name for model in READ_MODELS]),
-            sagas=SagaOperations(log, plans),
-            privacy=PrivacyService(log),
-        )
+        village = assemble(settings, database, log, blobs)
         yield Parts(settings, database, log, village, blobs, subject_keys)
-
-
-def policy_of(settings: Settings) -> "Policy":
-    """The economy that the settings describe."""
-    from domain.tokenomics.pricing import Policy
-
-    return Policy.of(
-        initial_token_supply=settings.initial_token_supply,
-        harvest_reward_rate=settings.harvest_reward_rate,
-        fl_participation_bonus=settings.fl_participation_bonus,
-        marketplace_fee_percent=settings.marketplace_fee_percent,
-        epoch_hours=settings.reward_epoch_hours,
-        epoch_budget_tokens=settings.reward_epoch_budget_tokens,
-    )
-
-
-def payments_of(settings: Settings) -> "PaymentPolicy":
-    """How payments for services are tried, by the settings."""
-    from domain.sagas.pay_for_service import PaymentPolicy
-
-    retries = settings.max_payment_retries if settings.retry_failed_payments else 0
-    return PaymentPolicy(settings.payment_timeout_seconds * 1_000, retries)
 
 
 @contextmanager

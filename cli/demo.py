@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console as Screen
 
-from cli.compose import policy_of
+from cli.assembly import policy_of
 from cli.console import Console, VillageError
 from cli.demo_beside import scenes, token_of
 from cli.demo_check import Found, Outcome, examine

@@ -144,6 +144,12 @@ def router(ctx: ApiContext) -> APIRouter:
     routes = APIRouter(prefix="/v1/harvest", route_class=GatedRoute, tags=["harvest"])
     store = HarvestStore(ctx.database, ctx.village.harvest)
 
+    _owners(routes, ctx, store)
+    _devices(routes, ctx, store)
+    return routes
+
+
+def _owners(routes: APIRouter, ctx: ApiContext, store: HarvestStore) -> None:
     @routes.post("/set_harvest_policy")
     @allow("operator", "member")
     async def set_harvest_policy(request: Request, caller: Caller, body: SetPolicy) -> Response:
@@ -152,6 +158,22 @@ def router(ctx: ApiContext) -> APIRouter:
         policy = body.policy.value(ctx.settings)
         return await run_command(ctx, request, command, device_id=body.device_id, owner_id=caller.owner, policy=policy)
 
+    @routes.post("/request_stop")
+    @allow("operator", "member")
+    async def request_stop(request: Request, caller: Caller, body: RequestStop) -> Response:
+        """Ask a device to end its session. Members ask their own."""
+        scope = await command_scope(ctx, request, actor=caller.actor, key_required=False)
+
+        def stop() -> Any:
+            with within(scope):
+                return store.request_stop(
+                    session_id=body.session_id, owner_id=caller.owner, reason=body.reason, now=scope.now
+                )
+
+        return answer((await ctx.in_command_thread(stop)).answer())
+
+
+def _devices(routes: APIRouter, ctx: ApiContext, store: HarvestStore) -> None:
     @routes.post("/start_harvest_session")
     @allow("device")
     async def start_harvest_session(request: Request, caller: Caller, body: StartSession) -> Response:
@@ -185,25 +207,9 @@ def router(ctx: ApiContext) -> APIRouter:
 
         return answer((await ctx.in_command_thread(stop)).answer())
 
-    @routes.post("/request_stop")
-    @allow("operator", "member")
-    async def request_stop(request: Request, caller: Caller, body: RequestStop) -> Response:
-        """Ask a device to end its session. Members ask their own."""
-        scope = await command_scope(ctx, request, actor=caller.actor, key_required=False)
-
-        def stop() -> Any:
-            with within(scope):
-                return store.request_stop(
-                    session_id=body.session_id, owner_id=caller.owner, reason=body.reason, now=scope.now
-                )
-
-        return answer((await ctx.in_command_thread(stop)).answer())
-
     @routes.post("/answer_audit")
     @allow("device")
     async def answer_audit(request: Request, caller: Caller, body: AnswerAudit) -> Response:
         """What the known job gives."""
         command = ctx.village.harvest.answer_audit
         return await run_command(ctx, request, command, device_id=caller.device_id, **body.model_dump())
-
-    return routes

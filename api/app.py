@@ -38,6 +38,8 @@ import anyio.lowlevel
 import structlog
 from fastapi import APIRouter, FastAPI, Response
 
+from infrastructure.metrics import LEFT_OUT
+
 from . import dashboard
 from . import log as event_log
 from .edge import graphql_server, health, login, problems
@@ -110,6 +112,7 @@ def _started(ctx: ApiContext, contexts: Sequence[ModuleType]) -> list[tuple[Modu
         except Exception as error:
             log.exception("a context is left out", context=module.__name__, error=type(error).__name__)
             ctx.left_out.append(module.__name__.rpartition(".")[2])
+            LEFT_OUT.labels(ctx.left_out[-1], "api").set(1)
     return started
 
 

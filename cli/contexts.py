@@ -187,6 +187,7 @@ def clocks(made: "Parts") -> "list[Runner]":
     Raises psycopg.Error, LogUnavailable or LogOverloaded: what all need is away, so that the process is to try again.
     """
     from domain.kernel.errors import LogOverloaded, LogUnavailable
+    from infrastructure.metrics import LEFT_OUT
 
     found = []
     for name, context in running(made.settings).items():
@@ -197,16 +198,20 @@ def clocks(made: "Parts") -> "list[Runner]":
                 raise
             except Exception as error:
                 log.exception("a context runs without its clock", context=name, error=type(error).__name__)
+                LEFT_OUT.labels(name, "clock").set(1)
     return found
 
 
 def modules(package: str, names: Iterable[str]) -> tuple[list[ModuleType], list[str]]:
     """The modules of these contexts in a package, and the contexts whose import failed: it stops no other."""
+    from infrastructure.metrics import LEFT_OUT
+
     found, left_out = [], []
     for name in names:
         try:
             found.append(importlib.import_module(f"{package}.{name}"))
         except Exception as error:
             log.exception("a context is left out", context=name, package=package, error=type(error).__name__)
+            LEFT_OUT.labels(name, package).set(1)
             left_out.append(name)
     return found, left_out

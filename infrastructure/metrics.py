@@ -10,7 +10,7 @@ from wsgiref.simple_server import WSGIServer
 
 import psutil
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
 from .embedded.place import write_private
 
@@ -33,6 +33,12 @@ CONSUMER_FAILURES = Counter(
     "village_consumer_failures",
     "Times a consumer failed and was held back.",
     ["consumer"],
+    registry=REGISTRY,
+)
+LEFT_OUT = Gauge(
+    "village_contexts_left_out",
+    "Contexts that this process runs without, because their part of it could not start.",
+    ["context", "part"],
     registry=REGISTRY,
 )
 

@@ -25,6 +25,7 @@ from domain.tokenomics.service import TokenomicsService
 from infrastructure.database import Database
 from infrastructure.event_store import open_event_log
 from infrastructure.keys import load_keys
+from infrastructure.metrics import REGISTRY
 from infrastructure.settings import Settings
 from projections.catalogue import BY_CONTEXT, READ_MODELS
 from projections.device_registry import Devices
@@ -111,6 +112,11 @@ def without_marketplace(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(parent, name.partition(".")[2], raising=False)
 
 
+def left_out_of(part: str) -> float | None:
+    """Whether the metrics say that a part of this process runs without the market."""
+    return REGISTRY.get_sample_value("village_contexts_left_out", {"context": "marketplace", "part": part})
+
+
 def test_a_context_that_fails_to_start_stops_no_other(
     database_url: str, tmp_path: Path, without_marketplace: None
 ) -> None:
@@ -120,6 +126,8 @@ def test_a_context_that_fails_to_start_stops_no_other(
         headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "one"}
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()["left_out"]) == (200, ["marketplace"])
+        assert 'village_contexts_left_out{context="marketplace"' in client.get("/metrics", headers=headers).text
+        assert left_out_of("api") == 1
         owner = {"owner_id": str(uuid4())}
         assert client.post("/v1/tokenomics/open_wallet", json=owner, headers=headers).status_code == 200
         assert client.post("/v1/marketplace/withdraw_offering", json={}, headers=headers).status_code == 404
@@ -128,6 +136,7 @@ def test_a_context_that_fails_to_start_stops_no_other(
         assert "offerings" not in {field["name"] for field in fields}
     with parts(settings, "tests") as made:
         clocks = contexts.clocks(made)
+    assert left_out_of("clock") == 1
     assert len(clocks) == sum(len(one.clocks) for one in contexts.running(settings).values()) - 1
 
 

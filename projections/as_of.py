@@ -13,7 +13,7 @@ from domain.kernel.errors import PositionAhead
 from domain.kernel.evolve import rehydrate
 from infrastructure.event_store.reader import MAX_STREAM_FACTS, LogReader, Record
 
-from .fold import Fold, touched_by
+from .fold import Fold
 from .monitoring import ControlRow, Controls
 from .rows import Key, ReadModel, Row
 
@@ -60,7 +60,7 @@ def row_at(
     _check(connection, position)
     records = _of_streams(connection, streams, position)
     facts = [record.fact() for record in records if record.topic in model.topics]
-    fold = Fold(model, {}, skipped=_skipped(connection, model)).add(touched_by(model, facts, key.__eq__))
+    fold = Fold(model, skipped=_skipped(connection, model)).add(facts, key.__eq__)
     row: R | None = fold.rows.get(key)
     return row
 
@@ -105,13 +105,13 @@ def _folded(
     most: int,
 ) -> dict[Key, R | None]:
     _check(connection, position)
-    fold = Fold(model, {}, skipped=_skipped(connection, model))
+    fold = Fold(model, skipped=_skipped(connection, model))
     folded = 0
     for records in LogReader(connection).of_topics(model.topics, position):
         folded += len(records)
         if folded > most:
             raise TooFarToFold(f"more than {most} facts")
-        fold.add(touched_by(model, [record.fact() for record in records], takes))
+        fold.add([record.fact() for record in records], takes)
     return fold.rows
 
 

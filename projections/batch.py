@@ -9,7 +9,7 @@ from domain.kernel.fact import Fact
 from infrastructure.event_store.reader import LogReader
 
 from . import letters
-from .fold import Fold, Letter, load, store, touched_by
+from .fold import Cell, Fold, Letter, Load, load, store
 from .rows import Key
 from .slots import Slot, advance
 
@@ -31,8 +31,7 @@ class Pending:
     def __init__(self, slot: Slot) -> None:
         self.slot = slot
         self.end = slot.position
-        self.fold = Fold(slot.model, {}, set(slot.held))
-        self._before: dict[Key, Any] = {}
+        self.fold = Fold(slot.model, set(slot.held))
 
     def is_of(self, slot: Slot) -> bool:
         """Whether it goes on from where the slot is, under the same lease."""
@@ -40,7 +39,7 @@ class Pending:
 
     def is_full(self, most: int) -> bool:
         """Whether it should be written now: it spans so many facts, or holds as many rows as memory is for."""
-        return self.end - self.slot.position >= most or len(self.fold.rows) >= MAX_ROWS
+        return self.end - self.slot.position >= most or len(self.fold.cells) >= MAX_ROWS
 
     def add(
         self,
@@ -51,15 +50,9 @@ class Pending:
         takes: Callable[[Key], bool] | None = None,
     ) -> "Pending":
         """Fold facts, in order, after all that were added before."""
-        slot, rows = self.slot, self.fold.rows
-        touched = touched_by(slot.model, facts, takes or slot.takes)
-        begins = slot.model.beginnings
-        unknown = [key for key, own in touched.items() if own[0].topic not in begins and key not in rows]
-        loaded = load(connection, slot.model, unknown, slot.table)
-        self._before.update(loaded)
-        rows.update(loaded)
+        slot = self.slot
         self.fold.skipped = skipped
-        self.fold.add(touched)
+        self.fold.add(facts, takes or slot.takes, _loader(connection, slot))
         self.end = end
         return self
 
@@ -80,7 +73,7 @@ class Pending:
 
     def store(self, connection: psycopg.Connection[Any]) -> None:
         """Write the rows only."""
-        store(connection, self.slot.model, self._before, self.fold.rows, self.slot.table)
+        store(connection, self.slot.model, self.fold.cells.values(), self.slot.table)
 
 
 def apply(
@@ -146,18 +139,19 @@ def _one_by_one(
     takes: Callable[[Key], bool] | None,
 ) -> Fold:
     """The same batch a fact and a row at a time, to find the fact whose row cannot be stored."""
-    model = slot.model
-    rows = load(connection, model, list(touched_by(model, facts, takes)), slot.table)
-    whole = Fold(model, rows, set(slot.held), skipped)
-    for fact in facts:
-        for key in touched_by(model, [fact], takes):
-            was = rows[key]
-            whole.add({key: [fact]})
-            try:
-                with connection.transaction():
-                    store(connection, model, {key: was}, {key: rows[key]}, slot.table)
-            except NOT_STORABLE as error:
-                rows[key] = was
-                whole.held.add(key)
-                whole.letters.append(Letter.of(fact, key, error))
-    return whole
+    fold = Fold(slot.model, set(slot.held), skipped)
+    for cell, fact in fold.touch(facts, takes, _loader(connection, slot)):
+        was = cell.row
+        fold.turn([(cell, fact)])
+        try:
+            with connection.transaction():
+                store(connection, slot.model, [Cell(cell.key, was, cell.row)], slot.table)
+        except NOT_STORABLE as error:
+            cell.row = was
+            fold.held.add(cell.key)
+            fold.letters.append(Letter.of(fact, cell.key, error))
+    return fold
+
+
+def _loader(connection: psycopg.Connection[Any], slot: Slot) -> Load:
+    return lambda cells: load(connection, slot.model, cells, slot.table)

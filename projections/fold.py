@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
-from threading import Lock
 from typing import Any, TypeVar
 
 import msgspec
 import psycopg
 from psycopg import sql
-from psycopg.types.json import set_json_dumps, set_json_loads
+from psycopg.types.json import set_json_loads
 
 from domain.kernel.fact import Fact
 
@@ -26,12 +25,21 @@ R = TypeVar("R", bound=Row)
 MAX_TRACEBACK = 4_000
 COPY_FROM = 50
 """How many new rows make it worth the two round trips of a COPY."""
-_lock = Lock()
-_suspended: list[bool] = []
-"""Whether garbage was collected before, for each that is in `uncollected` now: several threads may be."""
+COPY_ROWS = 5_000
+"""How many rows are made ready for COPY at once."""
+MAX_UNCOLLECTED = 100_000
 
-Touched = Mapping[Key, Sequence[Fact]]
-"""Facts by the row they touch, each row's in order."""
+
+class Cell(msgspec.Struct, gc=False):
+    """The place of one row: as it is stored, and as it has become. None is no row."""
+
+    key: Key
+    stored: Any = None
+    row: Any = None
+
+
+Load = Callable[[Sequence[Cell]], None]
+"""Looks up the stored rows of cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,49 +64,80 @@ class Letter:
 
 @dataclass(slots=True)
 class Fold:
-    """One pass over facts in order. Keys in `held` wait behind a letter; `skipped` facts are left out for good."""
+    """Passes over facts in order. Keys in `held` wait behind a letter; `skipped` facts are left out for good."""
 
     model: ReadModel[Any]
-    rows: dict[Key, Any]
     held: set[Key] = field(default_factory=set)
     skipped: frozenset[tuple[int, str]] = frozenset()
     letters: list[Letter] = field(default_factory=list)
+    cells: dict[Key, Cell] = field(default_factory=dict)
 
-    def add(self, touched: Touched) -> "Fold":
-        """Fold facts into the rows they touch; a failure holds back its row only."""
-        evolve, rows, held = self.model.evolve, self.rows, self.held
-        for key, facts in touched.items():
-            waiting = iter(self._not_skipped(key, facts) if self.skipped else facts)
-            if not (held and key in held):
-                row = rows.get(key)
-                try:
-                    for fact in waiting:
-                        row = evolve(row, fact, key)
-                except Exception as error:
-                    held.add(key)
-                    self.letters.append(Letter.of(fact, key, error))
-                rows[key] = row
-            for fact in waiting:
-                self.letters.append(Letter(fact.position, key))
+    @property
+    def rows(self) -> dict[Key, Any]:
+        """The rows by key; None where a row has ended or never began."""
+        return {key: cell.row for key, cell in self.cells.items()}
+
+    def add(
+        self, facts: Iterable[Fact], takes: Callable[[Key], bool] | None = None, load: Load | None = None
+    ) -> "Fold":
+        """Fold facts into the rows they touch, of the keys that `takes` wants."""
+        self.turn(self.touch(facts, takes, load))
         return self
 
-    def _not_skipped(self, key: Key, facts: Sequence[Fact]) -> list[Fact]:
-        text = self.model.key_text(key)
-        return [fact for fact in facts if (fact.position, text) not in self.skipped]
+    def touch(
+        self, facts: Iterable[Fact], takes: Callable[[Key], bool] | None = None, load: Load | None = None
+    ) -> list[tuple[Cell, Fact]]:
+        """Each fact with each cell it touches. Cells that were not known are made; `load` sees those no fact begins.
+
+        When a key cannot be told or a row not be loaded, no cell is left that was made here.
+        """
+        cells, keys, begins = self.cells, self.model.keys, self.model.beginnings
+        touched: list[tuple[Cell, Fact]] = []
+        made: list[Cell] = []
+        unknown: list[Cell] = []
+        try:
+            for fact in facts:
+                for key in keys(fact):
+                    cell = cells.get(key)
+                    if cell is None:
+                        if takes is not None and not takes(key):
+                            continue
+                        cell = cells[key] = Cell(key)
+                        (made if fact.topic in begins else unknown).append(cell)
+                    touched.append((cell, fact))
+            if load is not None and unknown:
+                load(unknown)
+        except BaseException:
+            for cell in (*made, *unknown):
+                del cells[cell.key]
+            raise
+        return touched
+
+    def turn(self, touched: Iterable[tuple[Cell, Fact]]) -> None:
+        """Evolve the rows; a failure holds back its row only."""
+        evolve, held, skipped = self.model.evolve, self.held, self.skipped
+        for cell, fact in touched:
+            if skipped and (fact.position, self.model.key_text(cell.key)) in skipped:
+                continue
+            if held and cell.key in held:
+                self.letters.append(Letter(fact.position, cell.key))
+                continue
+            try:
+                cell.row = evolve(cell.row, fact, cell.key)
+            except Exception as error:
+                held.add(cell.key)
+                self.letters.append(Letter.of(fact, cell.key, error))
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """No garbage collection meanwhile: a batch makes no cycles, and looking for some took half of its time."""
-    with _lock:
-        _suspended.append(gc.isenabled())
-        gc.disable()
+def seldom_collected() -> Iterator[None]:
+    """Garbage is looked for after 100,000 new objects: folding makes no cycles, and looking took half of its time."""
+    before = gc.get_threshold()
+    gc.set_threshold(MAX_UNCOLLECTED, *before[1:])
     try:
         yield
     finally:
-        with _lock:
-            if _suspended.pop():
-                gc.enable()
+        gc.set_threshold(*before)
 
 
 def by_topic(facts: Iterable[Fact]) -> dict[str, list[Fact]]:
@@ -116,51 +155,33 @@ def of_topics(facts: Mapping[str, list[Fact]], topics: Collection[str], after: i
     return own if not own or own[0].position > after else [fact for fact in own if fact.position > after]
 
 
-def touched_by(
-    model: ReadModel[Any], facts: Iterable[Fact], takes: Callable[[Key], bool] | None = None
-) -> dict[Key, list[Fact]]:
-    """Which rows the facts touch; only the keys that `takes` wants."""
-    touched: dict[Key, list[Fact]] = defaultdict(list)
-    keys = model.keys
-    for fact in facts:
-        for key in keys(fact):
-            touched[key].append(fact)
-    return touched if takes is None else {key: found for key, found in touched.items() if takes(key)}
-
-
 def load(
-    connection: psycopg.Connection[Any], model: ReadModel[R], keys: Sequence[Key], table: str | None = None
-) -> dict[Key, R | None]:
-    """The present rows of these keys; absent ones are None."""
-    rows: dict[Key, R | None] = dict.fromkeys(keys)
-    if not keys:
-        return rows
+    connection: psycopg.Connection[Any], model: ReadModel[R], cells: Sequence[Cell], table: str | None = None
+) -> None:
+    """Fill cells with the rows that are stored; where none is they stay as they are."""
+    found = {cell.key: cell for cell in cells}
     with connection.cursor(binary=True) as cursor:
         set_json_loads(msgspec.json.decode, cursor)
-        cursor.execute(_statement(model.select_by_keys, table), model.key_arrays(keys), prepare=True)
+        cursor.execute(_statement(model.select_by_keys, table), model.key_arrays(list(found)), prepare=True)
         for row in map(model.read, cursor.fetchall()):
-            rows[model.key_of(row)] = row
-    return rows
+            cell = found[model.key_of(row)]
+            cell.stored = cell.row = row
 
 
 def store(
-    connection: psycopg.Connection[Any],
-    model: ReadModel[R],
-    before: Mapping[Key, R | None],
-    after: Mapping[Key, R | None],
-    table: str | None = None,
+    connection: psycopg.Connection[Any], model: ReadModel[R], cells: Iterable[Cell], table: str | None = None
 ) -> None:
-    """Write the rows that are new or changed and delete those that ended. What `before` does not tell is no row."""
+    """Write the rows that are new or changed and delete those that ended."""
     new, changed, ended = list[R](), list[R](), list[Key]()
-    if not before:
-        new, after = [row for row in after.values() if row is not None], {}
-    for key, row in after.items():
-        was = before.get(key)
-        if row is not None and was is None:
+    for cell in cells:
+        row, stored = cell.row, cell.stored
+        if row is stored:
+            continue
+        if stored is None:
             new.append(row)
-        elif row is None and was is not None:
-            ended.append(key)
-        elif row is not None and row is not was:
+        elif row is None:
+            ended.append(cell.key)
+        else:
             changed.append(row)
     if len(new) >= COPY_FROM:
         _copy(connection, model, new, table)
@@ -173,12 +194,11 @@ def store(
 
 
 def _copy(connection: psycopg.Connection[Any], model: ReadModel[R], rows: Sequence[R], table: str | None) -> None:
-    with connection.cursor() as cursor:
-        set_json_dumps(msgspec.json.encode, cursor)
-        with cursor.copy(_statement(model.copy, table)) as copy:
-            copy.set_types(model.types)
-            for row in map(msgspec.structs.astuple, rows):
-                copy.write_row(row)
+    with connection.cursor() as cursor, cursor.copy(_statement(model.copy, table)) as copy:
+        copy.set_types(model.copied_types)
+        for start in range(0, len(rows), COPY_ROWS):
+            for record in model.copied(rows[start : start + COPY_ROWS]):
+                copy.write_row(record)
 
 
 @lru_cache(1_024)

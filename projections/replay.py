@@ -9,7 +9,7 @@ import psycopg
 from domain.kernel.fact import Fact
 from infrastructure.event_store.reader import LogReader
 
-from .fold import Fold, touched_by
+from .fold import Fold
 from .monitoring import ControlRow, Controls
 from .rows import Key, ReadModel, Row
 
@@ -78,12 +78,12 @@ class _PartFold:
         self.model = model
         self.end = end
         self._part = part
-        self._fold = Fold(model, {}, skipped=frozenset(control.skipped if control else ()))
+        self._fold = Fold(model, skipped=frozenset(control.skipped if control else ()))
 
     def add(self, facts: Sequence[Fact]) -> None:
         own = [fact for fact in facts if fact.position <= self.end and fact.topic in self.model.topics]
         takes = None if self.model.partitions == 1 else lambda key: self.model.partition_of(key) == self._part
-        self._fold.add(touched_by(self.model, own, takes))
+        self._fold.add(own, takes)
 
     def rows(self) -> Iterable[tuple[Key, Any]]:
         return self._fold.rows.items()

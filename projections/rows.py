@@ -3,7 +3,7 @@
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Generic, TypeVar
@@ -33,6 +33,11 @@ _COLUMN_TYPES = {
     UUID: "uuid",
     datetime: "timestamptz",
 }
+_COPIED_AS = {"uuid": "bytea", "jsonb": "bytea", "timestamptz": "bigint"}
+_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_JSONB_1 = b"\x01"
+"""The version before the text of a jsonb in the binary form."""
 
 
 class ReadModel(ABC, Generic[R]):
@@ -178,6 +183,16 @@ class ReadModel(ABC, Generic[R]):
             table=_table(into or self.table), columns=_names(self.columns)
         )
 
+    @cached_property
+    def copied_types(self) -> tuple[str, ...]:
+        """The types under which `copied` gives the columns: COPY takes the bytes of a uuid or jsonb as they are."""
+        return tuple(_COPIED_AS.get(kind, kind) for kind in self.types)
+
+    def copied(self, rows: Sequence[R]) -> Iterable[tuple[Any, ...]]:
+        """Rows as COPY takes them. By column, for a dumper that is called value by value costs four times as much."""
+        columns = zip(*map(msgspec.structs.astuple, rows), strict=True)
+        return zip(*map(_copied, self.types, columns), strict=True)
+
     def delete_by_keys(self, from_table: str | None = None) -> sql.Composed:
         """DELETE of the rows whose keys are given as one array per key column."""
         arrays = sql.SQL(", ").join(sql.SQL("%b::{}[]").format(sql.SQL(self._type_of(name))) for name in self.key)
@@ -209,6 +224,16 @@ def _column_type(hint: Any) -> str:
     if typing.get_origin(hint) in (typing.Union, UnionType):
         (hint,) = [argument for argument in typing.get_args(hint) if argument is not NoneType]
     return _COLUMN_TYPES.get(typing.get_origin(hint) or hint, "jsonb")
+
+
+def _copied(kind: str, column: Sequence[Any]) -> Sequence[Any]:
+    if kind == "uuid":
+        return [None if value is None else value.int.to_bytes(16, "big") for value in column]
+    if kind == "timestamptz":
+        return [None if value is None else (value - _POSTGRES_EPOCH) // _MICROSECOND for value in column]
+    if kind == "jsonb":
+        return [None if value is None else _JSONB_1 + msgspec.json.encode(value) for value in column]
+    return column
 
 
 def _names(columns: Iterable[str]) -> sql.Composed:

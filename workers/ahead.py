@@ -9,10 +9,10 @@ import psycopg
 
 from domain.kernel.fact import Fact
 from infrastructure.event_store.reader import LogReader
-from projections.fold import by_topic, uncollected
+from projections.fold import by_topic
 
 MAX_AHEAD = 2
-"""Batches read ahead and not yet asked for: one of the live scan, one of the rebuilds."""
+"""Batches read ahead and not yet asked for: one of the live scan, one of careful rebuilds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,17 @@ class Chapter:
     end: int
     is_full: bool
     facts: dict[str, list[Fact]]
+
+
+def read(connection: psycopg.Connection[Any], topics: Collection[str], position: int, limit: int) -> Chapter:
+    """Up to `limit` rows after a position, whole commands only.
+
+    Raises:
+        psycopg.Error: the log could not be read.
+        UnreadableEvent: a wanted fact does not fit its class.
+    """
+    batch = LogReader(connection).after(position, limit)
+    return Chapter(batch.end, len(batch.records) >= limit, by_topic(batch.facts(topics)))
 
 
 class ReadAhead:
@@ -38,12 +49,7 @@ class ReadAhead:
         self._ahead: dict[tuple[int, int], Future[Chapter]] = {}
 
     def after(self, position: int, limit: int) -> Chapter:
-        """Up to `limit` rows after a position, whole commands only.
-
-        Raises:
-            psycopg.Error: the log could not be read.
-            UnreadableEvent: a wanted fact does not fit its class.
-        """
+        """As `read`, and then begins to read what follows."""
         chapter = (self._ahead.pop((position, limit), None) or self._begin(position, limit)).result()
         if chapter.is_full:
             if len(self._ahead) == MAX_AHEAD:
@@ -62,12 +68,10 @@ class ReadAhead:
     def _begin(self, position: int, limit: int) -> Future[Chapter]:
         return self._thread.submit(self._read, position, limit)
 
-    @uncollected()
     def _read(self, position: int, limit: int) -> Chapter:
         if self._connection is None or self._connection.closed:
             self._connection = self._connect()
-        batch = LogReader(self._connection).after(position, limit)
-        return Chapter(batch.end, len(batch.records) >= limit, by_topic(batch.facts(self._topics)))
+        return read(self._connection, self._topics, position, limit)
 
 
 def _one_thread() -> ThreadPoolExecutor:

@@ -97,16 +97,16 @@ class Codec:
 
     def event(self, stream: UUID, version: int, state: bytes, recorded_at: datetime) -> Any:
         """The domain event a row of the log holds; its `timestamp` is the envelope's `recorded_at`."""
-        fields = self.decode(state)
-        event = object.__new__(self.kind)
-        values = event.__dict__
-        for name in self.names:
-            values[name] = getattr(fields, name)
+        values = msgspec.structs.asdict(self.decode(state))
+        if self.version > 1:
+            del values["class_version"]
         values["originator_id"] = stream
         values["originator_version"] = version
         values["timestamp"] = recorded_at
         if self.opens:
             values["originator_topic"] = self.originator_topic
+        event = object.__new__(self.kind)
+        object.__setattr__(event, "__dict__", values)
         return event
 
     def _upcast(self, values: dict[str, Any], found: int) -> Any:

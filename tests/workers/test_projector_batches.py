@@ -41,7 +41,7 @@ def log(database_url: str, database: Database) -> Iterator[EventLog]:
 @pytest.fixture
 def small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rebuild reads seven facts at a time, and is never so near to the head that the swap folds them."""
-    monkeypatch.setattr("workers.projector.MAX_READ", 7)
+    monkeypatch.setattr("workers.projector.REBUILD_READ", 7)
     monkeypatch.setattr("projections.rebuild.MAX_LAST_FACTS", 0)
 
 

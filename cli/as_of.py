@@ -12,9 +12,10 @@ import typer
 
 from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
+from cli.parser import parser
 from infrastructure.settings import Settings
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = parser()
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 WHEN = "A position of the log, or a time with its offset (2026-01-31T12:00:00Z)."

@@ -15,12 +15,13 @@ from rich.progress import Progress
 
 from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
+from cli.parser import parser
 from infrastructure.settings import Settings
 
 if TYPE_CHECKING:
     from projections.explain import Link
 
-app = typer.Typer(help="Check the log and what follows from it.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = parser("Check the log and what follows from it.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Keys = Annotated[
@@ -47,7 +48,7 @@ def verify(verifiers: Keys = None, json_output: Json = False) -> None:
         typer.echo(msgspec.json.encode({**msgspec.structs.asdict(verdict), "honest": verdict.honest}).decode())
     elif verdict.honest:
         typer.echo(
-            f"Honest: {verdict.facts} facts, {verdict.sealed} of them sealed by {verdict.checkpoints} checkpoints."
+            f"Honest: {verdict.facts} facts, {verdict.sealed} of them sealed; checkpoints: {verdict.checkpoints}."
         )
     else:
         typer.echo(f"The first lie is at position {verdict.first_lie}: {verdict.reason}.")

@@ -12,9 +12,10 @@ from rich.table import Table
 
 from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
+from cli.parser import parser
 from infrastructure.settings import Settings
 
-app = typer.Typer(help="See the bus.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = parser("See the bus.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MAX_LETTERS = 1_000

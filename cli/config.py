@@ -7,9 +7,10 @@ import typer
 
 from cli.contexts import chosen
 from cli.errors import told_plainly
-from infrastructure.settings import PREFIX, Settings, shown, warnings
+from cli.parser import parser
+from infrastructure.settings import NOT_YET, PREFIX, UNUSED, Settings, shown, warnings
 
-app = typer.Typer(help="Show or check the settings (VILLAGE_* variables).", no_args_is_help=True)
+app = parser("Show or check the settings (VILLAGE_* variables).")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -25,7 +26,8 @@ def show(json_output: Json = False) -> None:
         return
     for name, value in values.items():
         text = "" if value is None else ",".join(value) if isinstance(value, tuple) else str(value)
-        source = "set" if name in settings.model_fields_set else "default"
+        unread = name in UNUSED or name in NOT_YET
+        source = "unused" if unread else "set" if name in settings.model_fields_set else "default"
         typer.echo(f"{PREFIX + name.upper():<38} {source:<8} {text}")
     tell_warnings()
 

@@ -11,11 +11,12 @@ import typer
 
 from cli.compose import running_database_url
 from cli.errors import CommandFailed, told_plainly
+from cli.parser import parser
 from infrastructure.database import head, migrate, revision
 from infrastructure.embedded.postgres import EmbeddedPostgres
 from infrastructure.settings import Settings
 
-app = typer.Typer(help="Migrate, back up and restore the database.", no_args_is_help=True)
+app = parser("Migrate, back up and restore the database.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -25,10 +25,11 @@ from cli.demo_run import LAYERS, Agents, Plan, Run, running_agents
 from cli.demo_view import open_view, print_outcome
 from cli.device import configure_logging
 from cli.errors import told_plainly
+from cli.parser import parser
 from cli.up import Supervisor, login_url, stop_on_signals
 from infrastructure.settings import Settings
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = parser()
 
 LOG_WIDTH = 120
 SECONDS_PER_ROUND = 30.0

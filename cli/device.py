@@ -12,6 +12,7 @@ import msgspec
 import structlog
 import typer
 
+from cli.parser import parser
 from domain.device_registry.evidence import METHODS
 from domain.harvest.policy import PolicyInvalid, checked
 from domain.harvest.sample import SAMPLE_EVERY
@@ -26,7 +27,7 @@ from workers.device_agent.host import HostedDevice, run_devices
 from workers.device_agent.sensors import TraceSensors
 from workers.device_agent.state import DeviceState, StateInUse
 
-app = typer.Typer(help="Run a volunteer device.", no_args_is_help=True)
+app = parser("Run a volunteer device.")
 
 DEVICE_FILE = "device.json"
 

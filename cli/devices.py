@@ -10,9 +10,10 @@ import typer
 from cli.as_of import Json, past
 from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
+from cli.parser import parser
 from infrastructure.settings import Settings
 
-app = typer.Typer(help="Decide over the devices of the village.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = parser("Decide over the devices of the village.")
 
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is recorded.")]
 

@@ -8,9 +8,10 @@ import typer
 
 from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
+from cli.parser import parser
 from infrastructure.settings import Settings
 
-app = typer.Typer(help="See and deal with what is wrong.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = parser("See and deal with what is wrong.")
 
 MAX_LISTED = 1_000
 _COLUMNS = ("incident_id", "rule", "subject", "number", "severity", "state", "summary", "value", "opened_at")

@@ -8,9 +8,10 @@ import typer
 
 from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
+from cli.parser import parser
 from infrastructure.settings import Settings
 
-app = typer.Typer(help="Check the market.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = parser("Check the market.")
 
 
 @app.callback()

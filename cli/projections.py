@@ -13,9 +13,10 @@ from rich.table import Table
 
 from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
+from cli.parser import parser
 from infrastructure.settings import Settings
 
-app = typer.Typer(help="See and operate the read models.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = parser("See and operate the read models.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="Name of a read model (see `list`).")]

@@ -12,9 +12,10 @@ import typer
 
 from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
+from cli.parser import parser
 from infrastructure.settings import Settings
 
-app = typer.Typer(help="See and operate the sagas.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = parser("See and operate the sagas.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Action = Literal["retry", "compensate", "abandon"]

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from cli.errors import CommandFailed, told_plainly
+from cli.parser import parser
 from infrastructure.settings import Settings
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = parser()
 
 
 @app.command()

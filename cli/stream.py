@@ -8,8 +8,9 @@ import typer
 
 from cli.as_of import WHEN, Json, past, tell
 from cli.errors import told_plainly
+from cli.parser import parser
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app = parser()
 
 
 @app.command()

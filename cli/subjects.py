@@ -11,16 +11,13 @@ import typer
 
 from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
+from cli.parser import parser
 from infrastructure.settings import Settings
 
 if TYPE_CHECKING:
     from infrastructure.subject_keys import KeyState
 
-app = typer.Typer(
-    help="Erase people, and operate the keys their texts are sealed under.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = parser("Erase people, and operate the keys their texts are sealed under.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MAX_LISTED = 1_000

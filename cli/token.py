@@ -9,9 +9,10 @@ import typer
 
 from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
+from cli.parser import parser
 from infrastructure.settings import Settings
 
-app = typer.Typer(help="Give people and programs access.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = parser("Give people and programs access.")
 
 Role = Literal["operator", "member"]
 RoleOption = Annotated[Role, typer.Option("--role", help="operator: everything; member: what an owner owns.")]

@@ -7,8 +7,9 @@ import typer
 
 from cli.as_of import Json, past, tell
 from cli.errors import CommandFailed, told_plainly
+from cli.parser import parser
 
-app = typer.Typer(help="See what wallets have.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = parser("See what wallets have.")
 
 AsOf = Annotated[str | None, typer.Option("--as-of", help="A position, or a time with its offset; by default now.")]
 Last = Annotated[int, typer.Option("--last", min=1, max=10_000, help="How many entries, from the newest back.")]

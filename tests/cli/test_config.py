@@ -14,6 +14,8 @@ def test_every_setting_is_listed_and_secrets_are_hidden(tmp_path: Path) -> None:
     done = village("config", "show", env=env)
     assert done.returncode == 0
     assert "VILLAGE_MAX_PARTICIPANTS_PER_ROUND" in done.stdout
+    sources = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()}
+    assert (sources["VILLAGE_REDIS_URL"], sources["VILLAGE_HARVEST_REWARD_RATE"]) == ("unused", "default")
     assert "sesame" not in done.stdout + done.stderr
     assert "VILLAGE_HARVEST_REWARD_RAT is unknown" in done.stderr
     assert "VILLAGE_REDIS_URL is accepted and unused" in done.stderr

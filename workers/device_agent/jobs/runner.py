@@ -80,15 +80,23 @@ class Jobs:
             sandbox.close()
 
     async def _watched(self, order: JobOrder, sandbox: Sandbox) -> Ending | None:
-        reported = time.monotonic()
-        while (ending := sandbox.poll()) is None:
-            sandbox.rest(resting=not self._may_work())
-            await asyncio.sleep(_WATCH_S)
-            if time.monotonic() - reported >= REPORT_S:
-                if not await self._report(order, sandbox.used_ms):
-                    return None
-                reported = time.monotonic()
-        return ending
+        """Reports go beside the watch: a village that does not answer must not keep the job from standing still."""
+        reported, report = time.monotonic(), None
+        try:
+            while (ending := sandbox.poll()) is None:
+                sandbox.rest(resting=not self._may_work())
+                await asyncio.sleep(_WATCH_S)
+                if report is not None and report.done():
+                    if not report.result():
+                        return None
+                    reported, report = time.monotonic(), None
+                if report is None and time.monotonic() - reported >= REPORT_S:
+                    report = asyncio.create_task(self._report(order, sandbox.used_ms))
+            return ending
+        finally:
+            if report is not None:
+                report.cancel()
+                await asyncio.wait([report])
 
     async def _report(self, order: JobOrder, used_ms: int) -> bool:
         """Say what the job has used; whether it is still wanted."""

@@ -49,6 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Works with `--no-loadscope-reorder`; the order of a module's own tests stays.
     """
+    unlike = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    assert not unlike, f"named after an address, which differs in each process: {unlike}"
     booting = {item.nodeid.partition("::")[0] for item in items if item.get_closest_marker("slow")}
 
     def rank(item: pytest.Item) -> int:

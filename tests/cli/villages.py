@@ -24,7 +24,7 @@ def environment(home: Path, **settings: str) -> dict[str, str]:
     return {**kept, "VILLAGE_HOME": str(home), "VILLAGE_API_PORT": "0", **named}
 
 
-def eventually(what: Callable[[], bool], seconds: float = 30) -> bool:
+def eventually(what: Callable[[], bool], seconds: float = 60) -> bool:
     """Whether it comes true in time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

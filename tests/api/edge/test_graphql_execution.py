@@ -106,7 +106,6 @@ def _answer(executor: type[StrawberryGraphQLCoreExecutionContext], make: Callabl
         {"sizes": [1, "x", None]},
         {"grid": [[1], None]},
     ],
-    ids=repr,
 )
 def test_every_value_is_answered_or_refused_as_the_general_way_does(odd: dict[str, Any]) -> None:
     def make() -> Thing:

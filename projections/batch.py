@@ -71,6 +71,15 @@ class Pending:
         self.slot.held = self.fold.held
         return self.fold.letters
 
+    def follower(self) -> "Pending":
+        """What goes on from here once this is written. It knows the rows that were loaded and changed: facts come back
+        to them, and seldom to those that were new."""
+        after = Pending(self.slot)
+        kept = [cell for cell in self.fold.cells.values() if cell.stored is not None and cell.row is not None]
+        if len(kept) <= MAX_ROWS // 2:
+            after.fold.cells = {cell.key: Cell(cell.key, cell.row, cell.row) for cell in kept}
+        return after
+
     def store(self, connection: psycopg.Connection[Any]) -> None:
         """Write the rows only."""
         store(connection, self.slot.model, self.fold.cells.values(), self.slot.table)

@@ -15,6 +15,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 from psycopg.types.json import set_json_loads
+from psycopg.types.string import BytesBinaryDumper
 
 from domain.kernel.fact import Fact
 
@@ -194,11 +195,13 @@ def store(
 
 
 def _copy(connection: psycopg.Connection[Any], model: ReadModel[R], rows: Sequence[R], table: str | None) -> None:
-    with connection.cursor() as cursor, cursor.copy(_statement(model.copy, table)) as copy:
-        copy.set_types(model.copied_types)
-        for start in range(0, len(rows), COPY_ROWS):
-            for record in model.copied(rows[start : start + COPY_ROWS]):
-                copy.write_row(record)
+    with connection.cursor() as cursor:
+        cursor.adapters.register_dumper(bytes, BytesBinaryDumper)
+        with cursor.copy(_statement(model.copy, table)) as copy:
+            copy.set_types(model.copied_types)
+            for start in range(0, len(rows), COPY_ROWS):
+                for record in model.copied(rows[start : start + COPY_ROWS]):
+                    copy.write_row(record)
 
 
 @lru_cache(1_024)

@@ -187,6 +187,7 @@ class Projector:
             del self._pending[slot.name]
             try:
                 _tell(slot, one.write(self._open()))
+                self._pending[slot.name] = one.follower()
             except NOT_STORABLE:
                 self._careful[slot.name] = one.end
 

@@ -60,7 +60,7 @@ class Standing(Value, frozen=True):
     def after(self, *, good: bool, weight_bp: int, rule_version: int) -> "Standing":
         """The standing after one more piece of evidence, under the rule of this number."""
         rule = RULES[rule_version]
-        kept_good, kept_bad = (kept * rule.decay_bp // 10_000 for kept in (self.good, self.bad))
+        kept_good, kept_bad = self.good * rule.decay_bp // 10_000, self.bad * rule.decay_bp // 10_000
         if good:
             return Standing(kept_good + _ONE * weight_bp // FULL_WEIGHT_BP, kept_bad)
         return Standing(kept_good, kept_bad + _ONE * weight_bp * rule.bad_bp // FULL_WEIGHT_BP**2)

@@ -13,12 +13,11 @@ from infrastructure.bus import Bus, Outcome, PayloadTooLarge
 from infrastructure.bus_status import RELAY
 from infrastructure.bus_stream import Limits, Tail
 from infrastructure.database import Database, Role
-from infrastructure.event_store.listener import Listener, Pacer
 from infrastructure.event_store.reader import LogReader
 from infrastructure.message import Message
 from projections.published import by_reference, messages_of
 
-from .pump import run_forever
+from .pump import follow_log
 
 BATCH = 1_000
 POLL_S = 0.25
@@ -88,14 +87,9 @@ class BusRelay:
 
     def run(self, stopping: threading.Event) -> None:
         """Relay until told to stop."""
-        listener = Listener(lambda: self._database.connect(Role.READER)).start()
-        pacer = Pacer(listener, POLL_S)
         try:
-            listener.wait_until_listening()
-            run_forever("bus relay", self.step, pacer, stopping)
+            follow_log("bus relay", self.step, lambda: self._database.connect(Role.READER), POLL_S, stopping)
         finally:
-            pacer.close()
-            listener.stop()
             self.close()
 
     def run_once(self) -> int:

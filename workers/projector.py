@@ -14,7 +14,6 @@ import structlog
 
 from infrastructure import traces
 from infrastructure.database import Database, Role
-from infrastructure.event_store.listener import Listener, Pacer
 from infrastructure.event_store.reader import LogReader
 from projections import rebuild
 from projections.batch import NOT_STORABLE, Pending, Skipped, apply, retry
@@ -25,7 +24,7 @@ from projections.rows import ReadModel
 from projections.slots import LEASE_S, CursorTaken, Lease, Slot
 
 from .ahead import Chapter, ReadAhead, read
-from .pump import Failures, run_forever
+from .pump import Failures, follow_log
 
 POLL_S = 0.25
 REFRESH_S = 1.0
@@ -82,15 +81,10 @@ class Projector:
     @seldom_collected()
     def run(self, stopping: threading.Event) -> None:
         """Project until told to stop; LISTENs before the first pull, polls as the floor."""
-        listener = Listener(lambda: self._database.connect(Role.PROJECTOR)).start()
-        pacer = Pacer(listener, POLL_S)
         try:
-            listener.wait_until_listening()
-            run_forever("projector", self.step, pacer, stopping)
+            follow_log("projector", self.step, lambda: self._database.connect(Role.PROJECTOR), POLL_S, stopping)
             self._give_back()
         finally:
-            pacer.close()
-            listener.stop()
             self.close()
 
     @seldom_collected()

@@ -5,9 +5,10 @@ import threading
 import time
 from collections.abc import Callable
 
+import psycopg
 import structlog
 
-from infrastructure.event_store.listener import Pacer
+from infrastructure.event_store.listener import Listener, Pacer
 from infrastructure.metrics import CONSUMER_FAILURES
 from infrastructure.operations import record_error
 
@@ -48,6 +49,24 @@ class Failures:
     def names(self) -> list[str]:
         """What is failing at present."""
         return sorted(self._held)
+
+
+def follow_log(
+    name: str,
+    step: Callable[[], bool],
+    connect: Callable[[], psycopg.Connection[object]],
+    poll_s: float,
+    stopping: threading.Event,
+) -> None:
+    """`run_forever` for a consumer of the log: LISTENs before the first step, polls as the floor."""
+    listener = Listener(connect).start()
+    pacer = Pacer(listener, poll_s)
+    try:
+        listener.wait_until_listening()
+        run_forever(name, step, pacer, stopping)
+    finally:
+        pacer.close()
+        listener.stop()
 
 
 def run_forever(name: str, step: Callable[[], bool], pacer: Pacer, stopping: threading.Event) -> None:

@@ -13,11 +13,10 @@ from domain.kernel.saga import saga_name
 from domain.kernel.scope import CommandScope
 from infrastructure import traces
 from infrastructure.database import Database, Role
-from infrastructure.event_store.listener import Listener, Pacer
 from infrastructure.event_store.reader import Batch, LogReader
 from infrastructure.operations import tracked
 
-from .pump import Failures, run_forever
+from .pump import Failures, follow_log
 
 POLL_S = 0.25
 MAX_FACTS = 256
@@ -74,14 +73,9 @@ class SagaRunner:
 
     def run(self, stopping: threading.Event) -> None:
         """Run sagas until told to stop."""
-        listener = Listener(lambda: self._database.connect(Role.READER)).start()
-        pacer = Pacer(listener, POLL_S)
         try:
-            listener.wait_until_listening()
-            run_forever("saga runner", self.step, pacer, stopping)
+            follow_log("saga runner", self.step, lambda: self._database.connect(Role.READER), POLL_S, stopping)
         finally:
-            pacer.close()
-            listener.stop()
             self.close()
 
     def run_once(self) -> int:

@@ -17,9 +17,8 @@ from domain.kernel import CursorMove, EventLog, Fact, Receipt, derive, new_scope
 from domain.kernel.errors import CursorMoved
 from infrastructure.blobs import BlobNotFound, BlobStore
 from infrastructure.database import Database, Role
-from infrastructure.event_store.listener import Listener, Pacer
 from infrastructure.event_store.reader import LogReader
-from workers.pump import run_forever
+from workers.pump import follow_log
 
 from .fold import UNREADABLE, RoundFold, UpdateUnreadable
 
@@ -60,14 +59,9 @@ class Aggregator:
     def run(self, stopping: threading.Event) -> None:
         """Aggregate until told to stop."""
         self._blobs.sweep()
-        listener = Listener(lambda: self._database.connect(Role.READER)).start()
-        pacer = Pacer(listener, POLL_S)
         try:
-            listener.wait_until_listening()
-            run_forever(NAME, self.step, pacer, stopping)
+            follow_log(NAME, self.step, lambda: self._database.connect(Role.READER), POLL_S, stopping)
         finally:
-            pacer.close()
-            listener.stop()
             self.close()
 
     def run_once(self) -> None:

@@ -331,3 +331,5 @@ def test_who_measures_again_shows_what_that_refuted_and_who_does_not_is_unmeasur
     with within(new_scope("test", now=at[3])):
         service.miss_remeasurement(device_id=device_id)
     assert (row().remeasure_until, row().matrix_mflops, row().benchmark) == (None, None, {})
+    with database.connect(Role.READER) as connection:
+        assert compare(connection, [MODEL]).differences == []

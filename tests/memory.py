@@ -121,7 +121,7 @@ class MemoryRecorder(ProcessRecorder):
         streams = {append.stream for append in write.appends}.union(write.reads)
         now = self.clock()
         return LogState(
-            began_at=len(self._facts), position=len(self._facts), recorded_at=now, locked_at=0.0,
+            began_at=len(self._facts), position=len(self._facts), recorded_at=now,
             streams={stream: Stream(version) for stream, version in self.versions_of(list(streams)).items()},
             cursors=self.cursors, given=dict(self._answers), standing={}, retried=False,
             topics_since=lambda stream, after: [append.topic for _, append in self._streams.get(stream, ())[after:]],

@@ -42,7 +42,6 @@ class LogState:
     began_at: int
     position: int
     recorded_at: datetime
-    locked_at: float
     streams: dict[UUID, Stream]
     """Every stream that the writes append to or have read."""
     cursors: dict[tuple[str, int], int]

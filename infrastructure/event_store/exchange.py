@@ -28,6 +28,11 @@ class Answer:
         reading.set_pgresult(self.result)
         return reading.load_rows(0, self.result.ntuples, tuple)
 
+    @property
+    def count(self) -> int:
+        """How many rows it has touched."""
+        return 0 if self.result is None else self.result.command_tuples or 0
+
 
 class Exchange:
     """One pipeline (libpq's) of prepared statements: `ask` each, then `end`.

@@ -1,8 +1,7 @@
 """One flush: the transaction that gives versions and positions to a group of commands."""
 
-import time
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -14,8 +13,9 @@ from domain.kernel.scope import CommandScope
 from domain.kernel.write import Append, Write, Written
 
 from .arrays import bigint, bigints, byteas, instant, texts, uuids, uuids_of_bytes
-from .decide import Accepted, LogState, Stream, decide, key_of
+from .decide import Accepted, Key, LogState, Stream, decide, key_of
 from .exchange import Answer, Exchange
+from .known import NOTHING_YET, Known
 
 T = TypeVar("T")
 CHANNEL = "village_log"
@@ -28,8 +28,8 @@ _NIL = UUID(int=0)
 
 # Whatever the database's default is: a snapshot taken before the lock would not show what was written meanwhile.
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-_LOCK = "SELECT pg_advisory_xact_lock($1)"
-_HEAD = "SELECT position, recorded_at FROM log.events ORDER BY position DESC LIMIT 1"
+_LOCK = "SELECT pg_advisory_xact_lock($1), extract(epoch FROM clock_timestamp() - statement_timestamp())::float8"
+_HEAD = "SELECT position, recorded_at, event_id FROM log.events ORDER BY position DESC LIMIT 1"
 VERSIONS = (
     "SELECT s, coalesce((SELECT version FROM log.events WHERE stream = s ORDER BY version DESC LIMIT 1), 0) "
     "FROM unnest({}::uuid[]) AS s"
@@ -63,19 +63,35 @@ _MOVE = (
 )
 _NOTIFY = "SELECT pg_notify($1, $2)"
 
+# The same, of a flush that was decided on a guess: where the log is not as guessed, nothing is written.
+_NEWEST_IS = " WHERE $%d::uuid = (SELECT event_id FROM log.events ORDER BY position DESC LIMIT 1)"
+_INSERT_GUESSED = (
+    f"{_INSERT}{_NEWEST_IS % 12} AND NOT EXISTS (SELECT FROM unnest($13::uuid[], $14::bigint[]) AS guessed (s, v)"
+    " WHERE v <> coalesce((SELECT version FROM log.events WHERE stream = s ORDER BY version DESC LIMIT 1), 0))"
+    " AND NOT EXISTS (SELECT FROM unnest($15::text[], $16::text[], $17::text[]) AS asked (a, m, k)"
+    " WHERE (SELECT true FROM log.commands WHERE actor = a AND method = m AND key = k LIMIT 1))"
+)
+_REMEMBER_GUESSED = _REMEMBER + _NEWEST_IS % 8
+_AS_BEFORE = (uuids([]), bigints([]), texts([]), texts([]), texts([]))
+
 
 class Flush:
     """Decides a group of writes in order of arrival under the log's lock.
 
-    What the decisions need is read in one round trip, decided in Python, and written in another: the INSERT cannot
-    conflict, so a conflict fails only its own command. `run` may be called again after a lost connection.
+    Mostly in one round trip: what the decisions need is known since the last flush of this process, and the INSERT
+    checks that it is still so. Else it is read in one round trip, decided in Python, and written in another. Either
+    way the INSERT cannot conflict, so a conflict fails only its own command. `run` may be called again after a lost
+    connection.
     """
 
-    def __init__(self, writes: list[Write], clock: Clock, began_at: int | None = None) -> None:
+    def __init__(
+        self, writes: list[Write], clock: Clock, began_at: int | None = None, known: Known | None = None
+    ) -> None:
         self.writes = writes
         self.clock = clock
         self.lock_wait_s = 0.0
         self.began_at = began_at  # the head that a commit of unknown fate would stand above
+        self.known = Known() if known is None else known
 
     def run(self, connection: psycopg.Connection[Any]) -> list[Written | Exception]:
         """The outcome of each write, in order. Nothing stands unless this returns.
@@ -83,79 +99,142 @@ class Flush:
         Raises:
             psycopg.Error: the transaction failed as a whole; after a lost connection its commit may stand.
         """
-        started = time.perf_counter()
-        state = self._read(connection)
-        self.lock_wait_s = state.locked_at - started
-        now = max(self.clock(), state.recorded_at)
+        if self.began_at is None and (written := self._on_a_guess(connection)) is not None:
+            return written
+        state, newest = self._read(connection)
         outcomes = [decide(write, state) for write in self.writes]
         self.began_at = state.began_at if self.began_at is None else self.began_at
+        self._write(Exchange(connection), state, [found for found in outcomes if isinstance(found, Accepted)], newest)
+        return [outcome.written if isinstance(outcome, Accepted) else outcome for outcome in outcomes]
+
+    def _on_a_guess(self, connection: psycopg.Connection[Any]) -> list[Written | Exception] | None:
+        """Decide before the lock is taken. None when that was in vain: nothing is written, and all is to be read."""
+        state = self.known.guess(self.writes, partial(_topics_since, connection))
+        if state is None:
+            return None
+        outcomes = [decide(write, state) for write in self.writes]
         accepted = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
+        if len(accepted) < len(outcomes) or state.position == state.began_at:
+            return None  # a refusal is decided on what is read
+        self.began_at = state.began_at
         writing = Exchange(connection)
-        _append(writing, accepted, state.began_at, instant(now))
-        _remember(writing, accepted, instant(now))
+        writing.ask(_BEGIN)
+        lock = writing.ask(_LOCK, bigint(LOG_LOCK))
+        if not self._write(writing, state, accepted, self.known.newest, guessed=True):
+            self.began_at = None
+            self.known.doubt()
+            return None
+        self.lock_wait_s = lock.rows()[0][1]
+        return [outcome.written for outcome in accepted]
+
+    def _write(
+        self,
+        writing: Exchange,
+        state: LogState,
+        accepted: list[Accepted],
+        newest: bytes | None,
+        guessed: bool = False,
+    ) -> bool:
+        """Whether it was written: what is guessed may be wrong."""
+        now = max(self.clock(), state.recorded_at)
+        guess = _guess_of(state, newest, self._keys) if guessed else ()
+        inserted = _append(writing, accepted, state.began_at, instant(now), guess)
+        newest = next((append.event_id for outcome in reversed(accepted) for append in outcome.appends[-1:]), newest)
+        _remember(writing, accepted, instant(now), newest if guessed else None)
         _move(writing, accepted, instant(now))
         writing.ask("COMMIT")
         writing.end()
-        return [outcome.written if isinstance(outcome, Accepted) else outcome for outcome in outcomes]
+        if guessed and not inserted.count:
+            return False
+        self.known.learn(state, newest, now)
+        return True
 
-    def _read(self, connection: psycopg.Connection[Any]) -> LogState:
+    @property
+    def _keys(self) -> list[Key]:
+        return [key_of(write) for write in self.writes if write.scope.idempotency_key is not None]
+
+    def _read(self, connection: psycopg.Connection[Any]) -> tuple[LogState, bytes | None]:
+        """The log under its lock, and the id of its newest fact."""
         streams = {append.stream for write in self.writes for append in write.appends}.union(
             *(write.reads for write in self.writes)
         )
         names = {move.name for write in self.writes for move in write.cursors}
-        keys = [key_of(write) for write in self.writes if write.scope.idempotency_key is not None]
+        keys = self._keys
         reading = Exchange(connection)
         reading.ask(_BEGIN)
-        reading.ask(_LOCK, bigint(LOG_LOCK))
+        lock = reading.ask(_LOCK, bigint(LOG_LOCK))
         head = reading.ask(_HEAD)
         versions = reading.ask(_VERSIONS, uuids(streams)) if streams else Answer()
         cursors = reading.ask(_CURSORS, texts(names)) if names else Answer()
-        given = reading.ask(_GIVEN, *map(texts, zip(*keys, strict=True))) if keys else Answer()
+        given = reading.ask(_GIVEN, *_columns(keys)) if keys else Answer()
         standing = Answer() if self.began_at is None else reading.ask(_STANDING, bigint(self.began_at))
         reading.end()
-        locked_at = time.perf_counter()
-        position, recorded_at = next(iter(head.rows()), (0, datetime.fromisoformat("1970-01-01T00:00:00+00:00")))
-
-        def topics_since(stream: UUID, version: int) -> list[str]:
-            asking = Exchange(connection)
-            topics = asking.ask(_TOPICS_SINCE, uuids([stream]), bigint(version))
-            asking.end()
-            return [topic for (topic,) in topics.rows()]
-
-        return LogState(
+        self.lock_wait_s = lock.rows()[0][1]
+        position, recorded_at, newest = next(iter(head.rows()), (0, NOTHING_YET, None))
+        state = LogState(
             began_at=position,
             position=position,
             recorded_at=recorded_at,
-            locked_at=locked_at,
             streams={stream: Stream(version) for stream, version in versions.rows()},
             cursors={(name, partition): at for name, partition, at in cursors.rows()},
             given={(a, m, k): (h, answer) for a, m, k, h, answer in given.rows()},
             standing={event_id.bytes: (at, version) for event_id, at, version in standing.rows()},
             retried=self.began_at is not None,
-            topics_since=topics_since,
+            topics_since=partial(_topics_since, connection),
         )
+        return state, newest and newest.bytes
 
 
-def _append(writing: Exchange, accepted: list[Accepted], base: int, now: bytes) -> None:
-    """Insert in parts: while the server inserts one, the next is packed."""
+def _topics_since(connection: psycopg.Connection[Any], stream: UUID, version: int) -> list[str]:
+    asking = Exchange(connection)
+    topics = asking.ask(_TOPICS_SINCE, uuids([stream]), bigint(version))
+    asking.end()
+    return [topic for (topic,) in topics.rows()]
+
+
+def _guess_of(state: LogState, newest: bytes | None, keys: Sequence[Key]) -> tuple[bytes, ...]:
+    """What the INSERT checks: the newest fact, the version of each stream, and that no key was answered."""
+    assert newest is not None
+    versions = [found.stored for found in state.streams.values()]
+    return (newest, uuids(state.streams), bigints(versions), *_columns(keys))
+
+
+def _columns(keys: Sequence[Key]) -> tuple[bytes, ...]:
+    return tuple(texts(key[part] for key in keys) for part in range(3))
+
+
+def _append(writing: Exchange, accepted: list[Accepted], base: int, now: bytes, guess: tuple[bytes, ...]) -> Answer:
+    """Insert in parts: while the server inserts one, the next is packed. Answers what became of the first."""
     appends = [append for outcome in accepted for append in outcome.appends]
     versions = [version for outcome in accepted for version in outcome.versions]
     scopes = [append.scope or outcome.write.scope for outcome in accepted for append in outcome.appends]
+    inserted = Answer()
     for first in range(0, len(appends), INSERTED_AT_ONCE):
         part = slice(first, first + INSERTED_AT_ONCE)
-        _insert(writing, appends[part], versions[part], scopes[part], base + first, now)
+        answer = _insert(writing, appends[part], versions[part], scopes[part], base + first, now, guess)
         writing.send()
+        if not first:
+            inserted = answer
+        if guess:
+            guess = (appends[part][-1].event_id, *_AS_BEFORE)
     if appends:
         writing.ask(_NOTIFY, CHANNEL.encode(), b"%d" % (base + len(appends)))
+    return inserted
 
 
 def _insert(
-    writing: Exchange, appends: list[Append], versions: list[int], scopes: list[CommandScope], base: int, now: bytes
-) -> None:
+    writing: Exchange,
+    appends: list[Append],
+    versions: list[int],
+    scopes: list[CommandScope],
+    base: int,
+    now: bytes,
+    guess: tuple[bytes, ...],
+) -> Answer:
     streams, lengths = _runs(append.stream for append in appends)
     given, times = _runs(scopes)
-    writing.ask(
-        _INSERT,
+    return writing.ask(
+        _INSERT_GUESSED if guess else _INSERT,
         bigint(base),
         now,
         uuids(streams, lengths),
@@ -167,20 +246,23 @@ def _insert(
         uuids([scope.correlation_id for scope in given], times),
         uuids([scope.causation_id or _NIL for scope in given], times),
         texts([scope.actor for scope in given], times),
+        *guess,
     )
 
 
-def _remember(writing: Exchange, accepted: list[Accepted], now: bytes) -> None:
+def _remember(writing: Exchange, accepted: list[Accepted], now: bytes, guessed: bytes | None) -> None:
+    """Keep the answers to idempotency keys; what was guessed, only behind its own newest fact."""
     keyed = [outcome for outcome in accepted if outcome.write.scope.idempotency_key is not None]
     if keyed:
         receipts = [outcome.written.receipt for outcome in keyed]
         writing.ask(
-            _REMEMBER,
+            _REMEMBER if guessed is None else _REMEMBER_GUESSED,
             now,
-            *map(texts, zip(*(key_of(outcome.write) for outcome in keyed), strict=True)),
+            *_columns([key_of(outcome.write) for outcome in keyed]),
             byteas(outcome.write.scope.body_hash for outcome in keyed),
             byteas(map(msgspec.json.encode, receipts)),
             bigints(receipt.position for receipt in receipts),
+            *(() if guessed is None else (guessed,)),
         )
 
 

@@ -22,6 +22,7 @@ from infrastructure.database import Database, Pool, Role
 
 from .decide import given_answer
 from .flush import VERSIONS, Flush
+from .known import Known
 from .waiting import Waiting
 
 MAX_WAITING = 10_000
@@ -47,6 +48,7 @@ class PostgresRecorder(ProcessRecorder):
         self._database = database
         self._waiting: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._connection: psycopg.Connection[Any] | None = None
+        self._known = Known()
         self._closed = threading.Event()
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._write_forever, name="log-writer", daemon=True)
@@ -257,7 +259,7 @@ class PostgresRecorder(ProcessRecorder):
 
     def _answer(self, group: list[Waiting], began_at: int | None = None) -> None:
         """Flush a group; when one of it cannot even be tried, flush each on its own, so only that one fails."""
-        flush = Flush([waiting.write for waiting in group], self.clock, began_at)
+        flush = Flush([waiting.write for waiting in group], self.clock, began_at, self._known)
         try:
             outcomes = self._flush(flush)
         except _CONNECTION_LOST as error:

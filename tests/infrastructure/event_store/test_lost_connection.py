@@ -44,18 +44,18 @@ def distant(proxy: CuttingProxy, database_url: str) -> Iterator[EventLog]:
 
 
 class Group:
-    """Commands of several kinds that run at once, and what each was told."""
+    """Commands of several kinds that run at once, and what each was told; one may move a cursor."""
 
-    def __init__(self, ledger: Ledger, stream: UUID) -> None:
+    def __init__(self, ledger: Ledger, stream: UUID, step: bool = True) -> None:
         self.ledger, self.stream = ledger, stream
+        self.works = [self._deposit, self._withdraw, self._keyed, *([self._step] if step else [])]
         self.told: dict[UUID, Any] = {}
         self.cursor = 0
 
     def run(self) -> dict[UUID, Any]:
         """Run one of each at once; answers by command id."""
         self.told = {}
-        works = [self._deposit, self._withdraw, self._keyed, self._step]
-        threads = [threading.Thread(target=self._tell, args=(work,)) for work in works]
+        threads = [threading.Thread(target=self._tell, args=(work,)) for work in self.works]
         for thread in threads:
             thread.start()
         join(threads)
@@ -85,14 +85,14 @@ class Group:
         return answer
 
 
-EVENTS_OF_A_GROUP = 5
-
-
+@pytest.mark.parametrize(
+    ("step", "events_of_a_group", "fineness"), [(True, 5, 16), (False, 4, 10)], ids=["read first", "decided on a guess"]
+)
 def test_a_flush_cut_at_any_byte_in_either_direction_is_written_once_and_answered_right(
-    proxy: CuttingProxy, distant: EventLog, database_url: str
+    proxy: CuttingProxy, distant: EventLog, database_url: str, step: bool, events_of_a_group: int, fineness: int
 ) -> None:
     ledger = Ledger(distant)
-    group = Group(ledger, opened(ledger, balance=1_000))
+    group = Group(ledger, opened(ledger, balance=1_000), step)
     needed: list[tuple[int, int]] = []
     for _ in range(4):
         before = dict(proxy.counted)
@@ -100,14 +100,14 @@ def test_a_flush_cut_at_any_byte_in_either_direction_is_written_once_and_answere
         needed.append((proxy.counted["up"] - before["up"], proxy.counted["down"] - before["down"]))
     # A group is one flush or two, as the threads come: the points are spread over the least that a run needs.
     up, down = min(needed)
-    expected = 2 + 4 * EVENTS_OF_A_GROUP
-    points: list[tuple[Direction, int]] = [("up", up * part // 16) for part in range(17)]
+    expected = 2 + 4 * events_of_a_group
+    points: list[tuple[Direction, int]] = [("up", up * part // fineness) for part in range(fineness + 1)]
     points += [("down", down * part // 10) for part in range(11)]
     for direction, after in points:
         proxy.arm(direction, after)
         told = group.run()
         proxy.disarm()
-        expected += EVENTS_OF_A_GROUP
+        expected += events_of_a_group
         assert not [answer for answer in told.values() if isinstance(answer, Exception)], (direction, after)
         found = records(database_url)
         assert len(found) == expected, (direction, after)

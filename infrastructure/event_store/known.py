@@ -1,0 +1,74 @@
+"""What a writer knows of the log since its last flush: mostly enough to decide the next before it takes the lock."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from domain.kernel.write import Write
+
+from .decide import LogState, Stream
+
+MAX_STREAMS = 16_384
+NOTHING_YET = datetime(1970, 1, 1, tzinfo=UTC)
+"""What a log without facts has for the instant of its newest one."""
+
+
+class Known:
+    """The log as the last flush of this writer left it: a guess, for other processes append to it too.
+
+    Whatever is decided on it is written only where the log agrees. It is asked only while nobody else appends.
+    """
+
+    def __init__(self) -> None:
+        self.newest: bytes | None = None
+        """The id of the newest fact."""
+        self._position = 0
+        self._recorded_at = NOTHING_YET
+        self._versions: OrderedDict[int, int] = OrderedDict()
+        self._alone = False
+
+    def guess(self, writes: Sequence[Write], topics_since: Callable[[UUID, int], list[str]]) -> LogState | None:
+        """What these writes would most likely read under the lock; None when that is better read."""
+        if not self._alone or self.newest is None or any(write.cursors for write in writes):
+            return None
+        streams: dict[UUID, Stream] = {}
+        for write in writes:
+            for stream in (*write.reads, *(append.stream for append in write.appends)):
+                if stream not in streams:
+                    version = self._versions.get(stream.int, write.reads.get(stream))
+                    if version is None:
+                        return None
+                    streams[stream] = Stream(version)
+        return LogState(
+            began_at=self._position,
+            position=self._position,
+            recorded_at=self._recorded_at,
+            streams=streams,
+            cursors={},
+            given={},
+            standing={},
+            retried=False,
+            topics_since=topics_since,
+        )
+
+    def learn(self, state: LogState, newest: bytes | None, recorded_at: datetime) -> None:
+        """Remember the log as a flush has left it, and whether anybody had appended since the one before."""
+        self._alone = state.began_at == self._position
+        if not self._alone:
+            self._versions.clear()
+        self.newest, self._position, self._recorded_at = newest, state.position, recorded_at
+        for stream, found in state.streams.items():
+            self._versions[stream.int] = found.version
+            self._versions.move_to_end(stream.int)
+        while len(self._versions) > MAX_STREAMS:
+            self._versions.popitem(last=False)
+
+    def doubt(self) -> None:
+        """Guess no more until two flushes in a row have found nothing between them."""
+        self._alone = False
+
+    @property
+    def streams(self) -> int:
+        """Of how many streams the version is known."""
+        return len(self._versions)

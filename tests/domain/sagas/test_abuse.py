@@ -7,9 +7,10 @@ import pytest
 
 from domain.marketplace.dealing import Dealing, is_wash
 from domain.marketplace.terms import SelfDealing
+from domain.sagas.pay_for_service import FULL_WEIGHT_GRAINS
 from domain.sagas.process import ENDED
 from tests.devices import enrol
-from tests.trading import HOUR, PRICE
+from tests.trading import HOUR_MS, PRICE
 
 from .paying import FUNDS, NO_SLA, TEN_MINUTES, Market
 
@@ -137,11 +138,29 @@ def test_each_trade_of_the_same_two_weighs_less(market: Market) -> None:
     market.offering_id = market.offer(sla=NO_SLA)
     gains, before = [], 2_000
     for _ in range(3):
-        contract_id = market.running(duration_ms=int(HOUR.total_seconds() * 1_000))
-        market.work(contract_id, int(HOUR.total_seconds() * 1_000))
+        contract_id = market.running(duration_ms=HOUR_MS)
+        market.work(contract_id, HOUR_MS)
         market.stage.until_quiet()
         after = market.reputation_bp() or 0
         gains.append(after - before)
         before = after
     assert gains == sorted(gains, reverse=True)
     assert gains[0] > gains[1] > gains[2] > 0
+
+
+def test_many_new_customers_that_share_a_payment_move_a_name_no_further_than_one_that_pays_it_all(
+    market: Market,
+) -> None:
+    scores, ms = [], FULL_WEIGHT_GRAINS * HOUR_MS // PRICE
+    for customers in (10, 1):
+        device_id = market.device_id = enrol(market.registry, owner_id=market.provider_id, now=market.now)
+        market.offering_id = market.offer(sla=NO_SLA, device_id=device_id)
+        before = market.balances()["fees"]
+        for _ in range(customers):
+            contract_id = market.running(customer_id=market.given(PRICE), duration_ms=ms // customers)
+            market.work(contract_id, ms // customers)
+            market.stage.until_quiet()
+        assert market.balances()["fees"] - before == FULL_WEIGHT_GRAINS // 50  # what a name costs who pays himself
+        scores.append(market.reputation_bp() or 0)
+    many, one = scores
+    assert 2_000 < many <= one

@@ -1,5 +1,6 @@
 """A job's process computes within its limits, cut off from the network, and is ended with a reason beyond them."""
 
+import os
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ import pytest
 from domain.federated_learning.manifest import mlp_manifest
 from domain.marketplace.work import JobLimits, JobSpec
 from workers.device_agent.data import mnist_split, samples_blob
+from workers.device_agent.jobs import landlock
+from workers.device_agent.jobs.confinement import enforced
 from workers.device_agent.jobs.sandbox import Ending, Sandbox
 from workers.models import initial_weights, save_weights
 
@@ -106,12 +109,25 @@ def test_a_job_beyond_its_memory_is_ended(tmp_path: Path) -> None:
 
 
 INSIDE = """
-import os, sys
+import os, sys, pathlib
 sys.path[:] = sys.argv[1:]
-from workers.device_agent.jobs.confinement import confine
-confine(cpu_ms=60000, memory_mb=512, parent=os.getppid())
+from workers.device_agent.jobs import landlock
+from workers.device_agent.jobs.confinement import confine, enforced
+landlock.version = lambda offered=landlock.version(): min(offered, {most})
+confine(cpu_ms=60000, memory_mb=512, parent=os.getppid(), folder=pathlib.Path.cwd())
 {what}
 """
+ANY = 99
+landlocked = pytest.mark.skipif(landlock.version() == 0, reason="this kernel has no Landlock")
+
+
+def confined(folder: Path, what: str, most: int = ANY) -> str:
+    """What a confined process ended with: the name of an error, or nothing. `most` is the newest Landlock it knows."""
+    code = [sys.executable, "-c", INSIDE.format(what=what, most=most), str(ROOT), *sys.path]
+    told = subprocess.run(code, cwd=folder, capture_output=True, text=True, check=False)
+    error = told.stderr.strip().rpartition("\n")[2].partition(":")[0]
+    assert (told.returncode != 0) == bool(error), told.stderr
+    return error
 
 
 @pytest.mark.parametrize(
@@ -127,9 +143,31 @@ confine(cpu_ms=60000, memory_mb=512, parent=os.getppid())
     ],
 )
 def test_a_confined_process_reaches_nobody(tmp_path: Path, what: str, refused: str) -> None:
-    code = [sys.executable, "-c", INSIDE.format(what=what), str(ROOT), *sys.path]
-    told = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (told.returncode != 0, told.stderr.strip().rpartition("\n")[2].partition(":")[0]) == (bool(refused), refused)
+    assert confined(tmp_path, what) == refused
+
+
+@landlocked
+@pytest.mark.parametrize("most", range(1, 8))
+def test_a_confined_process_has_its_folder_and_no_other_file(tmp_path: Path, most: int) -> None:
+    folder, key = tmp_path / "job", tmp_path / "device.key"
+    folder.mkdir()
+    key.write_text("secret")
+    mine = "open('r', 'w').write('mine'); open('r', 'a').write('!'); assert open('r').read() == 'mine!'; os.remove('r')"
+    assert confined(folder, mine, most) == ""
+    refused = [f"open({str(key)!r})", f"open({str(key)!r}, 'a')", f"os.listdir({str(tmp_path)!r})"]
+    refused += [f"open({str(tmp_path / 'new')!r}, 'w')", "open('/etc/passwd')", f"open('/proc/{os.getpid()}/environ')"]
+    tries = "".join(f"\ntry: {one}\nexcept PermissionError: pass\nelse: sys.exit(3)" for one in refused)
+    assert confined(folder, tries, most) == ""
+    assert key.read_text() == "secret"
+
+
+def test_without_landlock_a_job_runs_and_that_is_told(tmp_path: Path) -> None:
+    assert confined(tmp_path, "assert 'no Landlock' in enforced()['files']; open('/etc/passwd')", most=0) == ""
+
+
+@landlocked
+def test_with_landlock_that_is_told() -> None:
+    assert enforced()["files"] == f"landlock {landlock.version()}"
 
 
 def test_a_job_dies_with_the_process_that_started_it(tmp_path: Path) -> None:

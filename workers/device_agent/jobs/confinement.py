@@ -1,8 +1,8 @@
-"""What a process gives up before it works for somebody else: network, children, other processes, new privileges.
+"""What a process gives up before it works for somebody else: network, files, children, other processes, privileges.
 
 Linux only: limits by setrlimit, no new privileges (prctl), a network namespace of its own where the kernel allows one,
-and a seccomp filter (seccomp(2), filter mode) on the machines whose numbers are known. It keeps its user, so a file
-that the device may read it may read too; it just cannot tell anybody.
+a seccomp filter (seccomp(2), filter mode) on the machines whose numbers are known, and Landlock where the kernel offers
+it. Where it does not, the process may read what its user may; it just cannot tell anybody.
 """
 
 import ctypes
@@ -12,6 +12,9 @@ import resource
 import signal
 import struct
 import sys
+from pathlib import Path
+
+from workers.device_agent.jobs import landlock
 
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_THREAD = 0x10000000, 0x40000000, 0x00010000
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_FILTER = 1, 22, 38, 2
@@ -27,16 +30,35 @@ _MACHINES = {
                                        270, 271, 280, 281, 424, 425, 438)),
 }  # fmt: skip
 OPEN_FILES, FILE_BYTES = 256, 1 << 20
+_SYSTEM = [
+    Path(path)
+    for path in (
+        "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/proc/cpuinfo", "/proc/meminfo",
+        "/sys/devices/system/cpu", "/dev/null", "/dev/urandom", "/dev/zero",
+    )
+]  # fmt: skip
+"""What libraries read."""
 
 
 class Unconfined(Exception):
     """This machine cannot keep a job from the network."""
 
 
-def confine(*, cpu_ms: int, memory_mb: int, parent: int) -> None:
+def enforced() -> dict[str, str]:
+    """By what a job is kept within its limits here, and what it may still reach."""
+    files = landlock.version()
+    return {
+        "limits": "setrlimit",
+        "calls": "seccomp" if platform.machine() in _MACHINES else "unfiltered",
+        "files": f"landlock {files}" if files else "readable as by the device: this kernel has no Landlock",
+    }
+
+
+def confine(*, cpu_ms: int, memory_mb: int, parent: int, folder: Path) -> None:
     """Give all of it up, for good, while this process still has one thread.
 
     Args:
+        folder: where it may write; besides it reads Python, its libraries and the system's.
         parent: the process this one ends with.
 
     Raises:
@@ -62,6 +84,11 @@ def confine(*, cpu_ms: int, memory_mb: int, parent: int) -> None:
         resource.setrlimit(kind, fits)
     alone = libc.unshare(_CLONE_NEWNET) == 0 or libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0
     _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
+    python = {*filter(None, sys.path), sys.prefix, sys.base_prefix}
+    try:
+        landlock.restrict(folder, [*map(Path, python), *_SYSTEM])
+    except OSError as error:
+        raise Unconfined(str(error)) from error
     if not (_filter(libc) or alone):
         raise Unconfined("neither a network namespace nor a filter of system calls")
 

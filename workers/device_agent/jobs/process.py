@@ -27,7 +27,7 @@ def main(parent: int) -> None:
 
 def _run(spec: JobSpec, folder: Path, parent: int) -> int:
     try:
-        confine(cpu_ms=spec.limits.cpu_ms, memory_mb=spec.limits.memory_mb, parent=parent)
+        confine(cpu_ms=spec.limits.cpu_ms, memory_mb=spec.limits.memory_mb, parent=parent, folder=folder)
         result = TYPES[spec.job_type](spec.parameters, folder)
         (folder / RESULT).write_bytes(msgspec.json.encode(result, order="sorted"))
     except Unconfined:

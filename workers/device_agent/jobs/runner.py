@@ -16,6 +16,7 @@ from domain.marketplace.job import FAILED, SUCCEEDED
 from domain.marketplace.work import JobOrder, opened_order
 from workers.device_agent.assignment import MAX_MODEL_BYTES
 from workers.device_agent.client import ApiRefused, VillageClient
+from workers.device_agent.jobs.confinement import enforced
 from workers.device_agent.jobs.sandbox import Ending, Sandbox
 from workers.device_agent.state import DeviceState, write_private
 
@@ -46,6 +47,7 @@ class Jobs:
         self._folder = state.folder / "jobs"
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700)
+        log.info("jobs are confined", **enforced())
 
     async def work(self, wait_ms: int) -> bool:
         """Do the next job; answers whether there was one. Raises ApiUnavailable, ApiRefused, OrderForged."""

@@ -87,7 +87,7 @@ def create_app(ctx: ApiContext, contexts: Sequence[ModuleType] = ()) -> FastAPI:
     app.add_middleware(Envelope)
     problems.install(app)
     served = _started(ctx, contexts)
-    schema = build_schema([event_log, *(module for module, _ in served)])
+    schema = build_schema((event_log, *(module for module, _ in served)))
     parts = [graphql_server.router(ctx, feed, schema), *(routes for _, routes in served if routes)]
     for part in (*parts, health.router(ctx), login.router(ctx, tokens), dashboard.router()):
         app.router.routes += part.routes  # a router that is included is searched twice for each request

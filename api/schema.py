@@ -1,6 +1,6 @@
 """The GraphQL schema: the queries and subscriptions of every context, merged."""
 
-from collections.abc import Sequence
+from functools import cache
 from types import ModuleType
 
 from strawberry.schema import Schema
@@ -9,8 +9,12 @@ from strawberry.tools import merge_types
 from .edge.graphql_server import schema_of
 
 
-def build_schema(contexts: Sequence[ModuleType]) -> Schema:
-    """Merge the `Query` and `Subscription` types of these modules; a module may lack either."""
+@cache
+def build_schema(contexts: tuple[ModuleType, ...]) -> Schema:
+    """Merge the `Query` and `Subscription` types of these modules; a module may lack either.
+
+    It belongs to no app: those of one process share it.
+    """
     queries = tuple(module.Query for module in contexts if hasattr(module, "Query"))
     subscriptions = tuple(module.Subscription for module in contexts if hasattr(module, "Subscription"))
     return schema_of(merge_types("Query", queries), merge_types("Subscription", subscriptions))

@@ -84,7 +84,7 @@ def test_no_file_of_the_page_names_another_host_or_needs_an_inline_script() -> N
 
 def test_every_document_of_the_page_is_valid_against_the_schema() -> None:
     contexts = [api.device_registry, api.federated_learning, api.harvest, api.marketplace, api.tokenomics]
-    schema = graphql.build_schema(print_schema(build_schema([api.log, *contexts])))
+    schema = graphql.build_schema(print_schema(build_schema((api.log, *contexts))))
     documents = re.findall(r"`((?:query|subscription) .*?)`;", (FOLDER / "documents.js").read_text(), re.S)
     assert len(documents) == 12
     for document in documents:

@@ -149,6 +149,7 @@ def _show_rebuild(connection: Any, name: str) -> None:
             elif time.monotonic() > start_by:
                 raise CommandFailed("No projector has begun: is one running? (`village projections list`)")
             time.sleep(POLL_S)
+    raise CommandFailed(f"It still rebuilds {name}: `village projections list` tells how far it is")
 
 
 def _is_obeyed(connection: Any, name: str) -> bool:

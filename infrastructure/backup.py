@@ -165,21 +165,26 @@ def _write_tables(url: str, now: str, archive: tarfile.TarFile, tables: dict[str
         row = connection.execute("SELECT coalesce(max(position), 0) FROM log.events").fetchone()
         assert row is not None
         for table, query in tables.items():
-            with tempfile.TemporaryFile() as spool:
-                with connection.cursor() as cursor:
-                    named = cursor.execute(f"{query} LIMIT 0".encode()).description or []
-                    columns[table] = [column.name for column in named]
-                    with cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT BINARY)".encode()) as copy:
-                        for chunk in copy:
-                            spool.write(chunk)
-                            progress(table, spool.tell())
-                    rows[table] = cursor.rowcount
-                _add(archive, table, spool)
+            columns[table], rows[table] = _write_table(connection, archive, table, query, progress)
     manifest = Manifest(FORMAT, now, int(row[0]), rows, columns)
     with tempfile.TemporaryFile() as spool:
         spool.write(json.dumps(msgspec.to_builtins(manifest)).encode())
         _add(archive, "manifest.json", spool)
     return manifest
+
+
+def _write_table(
+    connection: psycopg.Connection[Any], archive: tarfile.TarFile, table: str, query: str, progress: Progress
+) -> tuple[list[str], int]:
+    """The names of its columns, and how many rows were written."""
+    with tempfile.TemporaryFile() as spool, connection.cursor() as cursor:
+        named = cursor.execute(f"{query} LIMIT 0".encode()).description or []
+        with cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT BINARY)".encode()) as copy:
+            for chunk in copy:
+                spool.write(chunk)
+                progress(table, spool.tell())
+        _add(archive, table, spool)
+        return [column.name for column in named], cursor.rowcount
 
 
 def _add(archive: tarfile.TarFile, name: str, spool: Any) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import re
+import shutil
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 20
 """The piece in which blobs are read and answered, in bytes; a multiple of every tensor element."""
 QUEUED_PIECES = 4
+RESERVED_BYTES = 500_000_000
+"""What no upload may take of a local disk, in bytes."""
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,6 +50,12 @@ class BlobTooLarge(Refusal):
     """A blob is no longer than announced and no larger than the village allows."""
 
     status = 413
+
+
+class BlobStoreFull(Refusal):
+    """An upload leaves the disk RESERVED_BYTES, which the log needs more."""
+
+    status = 503
 
 
 class BlobStoreUnavailable(Refusal):
@@ -100,9 +109,11 @@ class BlobStore:
     async def put(self, blob_hash: str, body: AsyncIterable[bytes], *, size: int, limit: int) -> None:
         """Store a body of `size` bytes as it arrives. `limit` is the largest size allowed, in bytes.
 
-        Raises BlobTooLarge, BlobTruncated or BlobHashMismatch; then nothing is stored.
+        Raises BlobTooLarge, BlobStoreFull, BlobTruncated or BlobHashMismatch; then nothing is stored.
         """
         path, check = _path(blob_hash), _admit(blob_hash, size, limit)
+        if self._root is not None and shutil.disk_usage(self._root).free - size < RESERVED_BYTES:
+            raise BlobStoreFull(f"{size} bytes more")
 
         async def verified() -> AsyncIterator[bytes]:
             async for piece in body:

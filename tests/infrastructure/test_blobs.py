@@ -3,17 +3,20 @@
 import asyncio
 import hashlib
 import resource
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from infrastructure import blobs
 from infrastructure.blobs import (
     BlobHashInvalid,
     BlobHashMismatch,
     BlobNotFound,
     BlobStore,
+    BlobStoreFull,
     BlobStoreUnavailable,
     BlobTooLarge,
     BlobTruncated,
@@ -50,6 +53,17 @@ def put(store: BlobStore, blob_hash: str, data: bytes, *, size: int | None = Non
 
 async def collect(store: BlobStore, blob_hash: str) -> bytes:
     return b"".join([piece async for piece in store.stream(blob_hash)])
+
+
+def test_an_upload_leaves_the_log_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, free = BlobStore.open(None, home=tmp_path), shutil.disk_usage(tmp_path).free
+    monkeypatch.setattr(blobs, "RESERVED_BYTES", 2 * free)
+    with pytest.raises(BlobStoreFull):
+        put(store, HASH, DATA)
+    assert not store.exists(HASH)
+    monkeypatch.setattr(blobs, "RESERVED_BYTES", 0)
+    put(store, HASH, DATA)
+    assert store.exists(HASH)
 
 
 def test_a_blob_is_read_back_whole_streamed_and_in_ranges(store: BlobStore) -> None:

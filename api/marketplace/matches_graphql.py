@@ -192,4 +192,4 @@ def _why(ranked: list[Scored], rejected: int) -> str:
     if not ranked:
         return f"none of {rejected} open offerings meets every constraint"
     why = _why_there(ranked[0], ranked[0])
-    return f"{len(ranked)} offerings meet every constraint, {rejected} do not; the winner has {why}"
+    return f"offerings that meet every constraint: {len(ranked)}, that do not: {rejected}; the winner has {why}"

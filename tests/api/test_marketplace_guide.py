@@ -53,7 +53,13 @@ def test_the_python_of_the_guide_sells_buys_delivers_and_settles(stall: Stall, u
     finally:
         reader.kill()
     assert reader.wait() == 0, printed.read_text()
-    state, amounts = printed.read_text().splitlines()
+    why, state, amounts, flagged, changes = printed.read_text().splitlines()
+    assert why.startswith("offerings that meet every constraint: 1, that do not: 0")
+    assert flagged == "0 pairs of owners are flagged"
+    assert changes.split() == [
+        "ServiceContractCreated", "Reserved", "Activated", "UsageReported", "Completed", "SlaWindowEvaluated",
+        "Settled",
+    ]  # fmt: skip
     agreed, credited, charged, fee, earned = map(int, amounts.split())
     assert (state, agreed) == ("active", 1_666_666)
     usage = agreed * 1_000 // 60_000

@@ -51,7 +51,9 @@ def test_a_customer_reads_why_an_offering_won_and_why_the_others_did_not(stall: 
     first, second = seen["candidates"]
     assert ((first["rank"], first["offeringId"]), (second["rank"], second["offeringId"])) == ((1, cheap), (2, dear))
     assert "below the winner's" in second["explain"]
-    assert seen["explain"].startswith("2 offerings meet every constraint, 1 do not")
+    assert seen["explain"].startswith(
+        "offerings that meet every constraint: 2, that do not: 1; the winner has the highest score"
+    )
     assert stall.office.ask(MATCHES, stall.customer, offering=str(uuid4()))["matches"]["edges"] == []
     assert stall.office.ask(MATCHES, stall.provider)["matches"]["edges"] == []
     assert stall.office.ask(MATCH, stall.provider, id=receipt["id"])["match"] is None

@@ -94,7 +94,7 @@ stretches = st.tuples(st.just({}) | values, st.integers(1, 80), st.sampled_from(
 
 
 @st.composite
-def traces(draw: st.DrawFn) -> list[Sample]:
+def generated(draw: st.DrawFn) -> list[Sample]:
     """Stretches of being fine and not."""
     samples: list[Sample] = []
     at = 0
@@ -103,6 +103,15 @@ def traces(draw: st.DrawFn) -> list[Sample]:
             at += pause
             samples.append(a_sample(len(samples) + 1, at, **changes))
     return samples
+
+
+recorded = st.sampled_from(sorted(file.stem for file in TRACES.glob("*.csv"))).map(trace)
+"""What real devices and people do: the traces of the files."""
+
+
+def traces() -> st.SearchStrategy[list[Sample]]:
+    """Generated ones mostly, recorded ones too."""
+    return st.one_of(generated(), generated(), recorded)
 
 
 @st.composite

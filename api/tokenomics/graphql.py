@@ -222,7 +222,7 @@ class Query(StatementQuery):
         at_least: Position | None = None,
         as_of: AsOf | None = None,
     ) -> Connection[RewardClaim]:
-        """Reward claims from the newest back, of a device, of a round or session, pending or posted."""
+        """Reward claims from the newest back, of a device, of a round or session, pending, posted or void."""
         conditions = [
             *equals("device_id", device_id), *equals("activity_id", activity_id), *equals("state", state),
         ]  # fmt: skip

@@ -110,11 +110,11 @@ def decide(policy: HarvestPolicy, watch: Watch, sample: Sample) -> Transition | 
 def _change(policy: HarvestPolicy, watch: Watch, sample: Sample) -> tuple[str, Reading] | None:
     now, trip = sample.sampled_at, against(policy, sample)
     if watch.status not in ACTIVE:
-        rested = watch.unclear_at is None or now - watch.unclear_at >= MIN_PAUSE
+        rested = not _silent(watch, now) and (watch.unclear_at is None or now - watch.unclear_at >= MIN_PAUSE)
         clear = watch.status in (ADMITTED, PAUSED) and rested and clear_of(policy, sample) is None
         return (RUNNING, Reading("clear", "all")) if clear else None
     assert watch.last_at is not None
-    if now - watch.last_at > SILENCE:
+    if _silent(watch, now):
         return PAUSED, Reading(SILENT, "samples", (now - watch.last_at).total_seconds(), SILENCE.total_seconds())
     if trip is not None:
         unsure = watch.good_at is None or now - watch.good_at >= CONFIRM
@@ -124,6 +124,11 @@ def _change(policy: HarvestPolicy, watch: Watch, sample: Sample) -> tuple[str, R
         return (THROTTLED, _warmest(policy, sample)) if duty < BASIS else None
     cooled = watch.reduced_at is None or now - watch.reduced_at >= MIN_THROTTLE
     return (RUNNING, Reading("clear", "temperature")) if duty == BASIS and cooled else None
+
+
+def _silent(watch: Watch, now: datetime) -> bool:
+    """Whether nothing was heard for too long before: whatever it did then, it has to be clear from now on."""
+    return watch.last_at is not None and now - watch.last_at > SILENCE
 
 
 def against(policy: HarvestPolicy, sample: Sample) -> Reading | None:
@@ -225,14 +230,13 @@ def _after(policy: HarvestPolicy, watch: Watch, sample: Sample, found: Transitio
     now, trip, duty = sample.sampled_at, against(policy, sample), duty_bp(policy, sample)
     kept = [at for at in watch.changes if now - at < FLAPPING_WITHIN]
     starts = watch.status == ADMITTED
-    silent = found is not None and found.reading.kind == SILENT
     return msgspec.structs.replace(
         watch,
         status=found.to if found else watch.status,
         sequence=sample.sequence,
         last_at=now,
         good_at=now if trip is None else watch.good_at,
-        unclear_at=now if silent or clear_of(policy, sample) is not None else watch.unclear_at,
+        unclear_at=now if _silent(watch, now) or clear_of(policy, sample) is not None else watch.unclear_at,
         reduced_at=now if duty < BASIS else watch.reduced_at,
         bad=0 if trip is None else watch.bad + 1,
         duty_bp=duty,

@@ -204,6 +204,18 @@ def test_a_stricter_policy_runs_at_no_moment_when_a_laxer_one_pauses(
         assert strict.duty_ms <= lax.duty_ms
 
 
+@pytest.mark.parametrize("gap_s", [31, 400])
+def test_a_device_that_was_silent_while_it_paused_has_to_be_clear_for_five_minutes_from_then(gap_s: int) -> None:
+    hot = [a_sample(2, battery_temp=61.0)]
+    returned = [a_sample(number, 10 + gap_s + 5 * number) for number in range(3, 70)]
+    _, (resumed, _) = [
+        (sample.sampled_at, found)
+        for sample, _, found in folded(USUAL, [a_sample(1), *hot, *returned])
+        if found is not None and found.to == RUNNING
+    ]
+    assert resumed - returned[0].sampled_at == MIN_PAUSE
+
+
 @SOME
 @given(policies(), traces(), st.integers(0, 2**32))
 def test_deciding_again_decides_the_same(policy: HarvestPolicy, samples: list[Sample], cut: int) -> None:

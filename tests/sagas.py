@@ -18,8 +18,9 @@ from domain.kernel.errors import LogUnavailable
 from domain.kernel.mapper import codec_of
 from domain.kernel.unit import Recordable
 from domain.kernel.write import Write, Written
-from domain.sagas.deadline import Deadlines
+from domain.sagas.deadline import Deadline, Deadlines
 from domain.sagas.operations import SagaOperations
+from domain.sagas.plan import Plan
 from domain.sagas.process import COMPENSATE, PARKED, RETRY, Process
 from infrastructure.database import Database, Role
 from infrastructure.event_store import LogReader, open_event_log
@@ -374,6 +375,20 @@ class Stage:
         """An operator decides over a parked process, and the sagas go on."""
         operations: SagaOperations = self.village.sagas
         self.ask(operations.resolve_process, process_id=process_id, action=action, reason="the test asks")
+        self.run()
+
+    def stand_still(self, process_id: UUID) -> None:
+        """The village does nothing for longer than a process has, and hears first that its time is over."""
+        runner = self.runner()
+        runner.step()
+        runner.close()
+        self.projector.run_once()
+        self.world.now = self.world.log.load(Process, process_id).due_at
+        self.clock.tick()
+        over = Plan.timeout_token(process_id)
+        for fact in self.facts():
+            if isinstance(fact.event, Deadline.Elapsed) and fact.event.token == over:
+                self.deliver(fact)
         self.run()
 
     def settle_parked(self, *process_ids: UUID) -> None:

@@ -109,7 +109,7 @@ class Plan(ABC):
         if process.status in ENDED or process.status == PARKED:
             return
         match fact.event:
-            case Deadline.Elapsed(token=token) if token == self._timeout_token(process.id):
+            case Deadline.Elapsed(token=token) if token == self.timeout_token(process.id):
                 if process.version == 1:
                     return  # it came before the beginning that it is recorded after, and will come again
                 self._time_out(process)
@@ -127,7 +127,7 @@ class Plan(ABC):
         if subject is None or log.find(Process, process_id) is not None:
             return
         due_at = self.due_at(fact)
-        self._set_deadline(self._timeout_token(process_id), process_id, due_at)
+        self._set_deadline(self.timeout_token(process_id), process_id, due_at)
         log.record(
             Process(
                 process_id=process_id,
@@ -234,7 +234,9 @@ class Plan(ABC):
     def _set_deadline(self, token: UUID, process_id: UUID, due_at: datetime) -> None:
         self._deadlines.set_deadline(token=token, saga_id=process_id, kind=self._deadline_kind, due_at=due_at)
 
-    def _timeout_token(self, process_id: UUID) -> UUID:
+    @staticmethod
+    def timeout_token(process_id: UUID) -> UUID:
+        """The token of the deadline of a whole process."""
         return derive("sagas.Process.timeout", process_id)
 
     @property

@@ -1,7 +1,7 @@
 """A village in which devices lend themselves, and are to be paid for it."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from domain.device_registry.service import DeviceRegistryService
@@ -10,6 +10,7 @@ from domain.harvest.policy import HarvestPolicy
 from domain.harvest.service import HarvestService
 from domain.harvest.session import HarvestSession
 from domain.sagas.deadline import Deadlines
+from domain.sagas.operations import SagaOperations
 from domain.sagas.process import Process
 from domain.sagas.reward_harvest import RewardHarvest, process_id_of
 from domain.sagas.village import Village
@@ -26,10 +27,11 @@ class Harvesting(Books):
         self.registry = DeviceRegistryService(self.log)
         self.owners: dict[UUID, UUID] = {}
         self.harvest = HarvestService(self.log, lambda device_id: self.owners.get(device_id))
-        deadlines, unused = Deadlines(self.log), None
-        none: Any = unused
-        village = Village(self.log, self.registry, self.service, none, none, deadlines, none, none, none, self.harvest)
-        self.stage = self.staged([RewardHarvest(deadlines)], village)
+        deadlines, none = Deadlines(self.log), cast(Any, None)
+        plans = [RewardHarvest(deadlines)]
+        sagas = SagaOperations(self.log, plans)
+        village = Village(self.log, self.registry, self.service, none, none, deadlines, none, sagas, none, self.harvest)
+        self.stage = self.staged(plans, village)
 
     def close(self) -> None:
         self.stage.close()

@@ -13,7 +13,6 @@ from domain.harvest.service import HarvestService
 from domain.harvest.session import HarvestSession
 from domain.kernel import derive
 from domain.marketplace.states import ACTIVE
-from domain.sagas.deadline import Deadline
 from domain.sagas.operations import SagaOperations
 from domain.sagas.process import COMPENSATE, PARKED, RETRY, Process
 from domain.sagas.reward_harvest import RewardHarvest
@@ -97,19 +96,6 @@ class Suspending(Market):
         """The device is active and sells again."""
         self.ask(self.registry.reinstate_device, device_id=self.device_id, reason="a drill")
         self.offering_id = self.offer()
-
-    def stand_still(self, process_id: UUID) -> None:
-        """The village does nothing for longer than the process has, and hears of that first."""
-        runner = self.stage.runner()
-        runner.step()
-        runner.close()
-        self.stage.projector.run_once()
-        self.now = self.suspension(process_id).due_at
-        self.stage.clock.tick()
-        for fact in self.stage.facts():
-            if isinstance(fact.event, Deadline.Elapsed) and fact.event.saga_id == process_id:
-                self.stage.deliver(fact)
-        self.stage.run()
 
     def activated(self, **changes: Any) -> UUID:
         """A contract that runs, without the process that pays for it."""

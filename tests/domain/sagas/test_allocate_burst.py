@@ -225,3 +225,10 @@ def test_facts_in_any_order_and_number_give_all_or_nothing(bursting: Bursting, o
 @given(broken=faults, funds=rich_or_poor)
 def test_whatever_fails_a_burst_is_all_or_nothing(bursting: Bursting, broken: Faults, funds: int) -> None:
     bursting.stage.strike(lambda: asked(bursting, funds), broken)
+
+
+def test_a_whole_history_of_bursts_delivered_again_records_nothing_new(bursting: Bursting) -> None:
+    bursting.burst()
+    bursting.burst(nodes=2, customer_id=bursting.given(PRICE // 2))
+    bursting.stage.until_quiet()
+    bursting.stage.adds_nothing()

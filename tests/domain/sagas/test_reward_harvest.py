@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -14,13 +15,14 @@ from domain.harvest import audit
 from domain.harvest.device import HarvestDevice
 from domain.harvest.session import HarvestSession
 from domain.kernel.tokens import tokens
-from domain.sagas.process import COMPENSATED, COMPLETED, PARKED
+from domain.sagas.process import COMPENSATE, COMPENSATED, COMPLETED, PARKED, RETRY, PivotPassed
 from domain.tokenomics.accounts import wallet_id_of
 from domain.tokenomics.pricing import Policy
+from domain.tokenomics.reward_epoch import epoch_number
 from domain.tokenomics.wallet import Wallet
 from infrastructure.database import Database
 from tests.economy import assert_sound
-from tests.sagas import DEATHS, Oracle, deliveries, stormy
+from tests.sagas import DEATHS, Faults, Oracle, deliveries, faults, stormy
 
 from .harvesting import Harvesting, MemoryHarvesting, StoredHarvesting
 
@@ -112,6 +114,46 @@ def test_a_claim_that_no_budget_pays_is_paid_by_a_later_epoch() -> None:
     poor.close()
 
 
+def test_a_claim_that_no_epoch_pays_parks_its_process_and_an_operator_s_retry_pays_it() -> None:
+    poor = MemoryHarvesting(policy=replace(Policy(), epoch_budget_grains=tokens(1) - 1))
+    owner = uuid4()
+    session_id = poor.session(poor.device(owner), minutes=6)
+    poor.stage.until_quiet()
+    process = poor.process(session_id)
+    assert (process.status, process.reason) == (PARKED, "epoch_budget_exhausted")
+    with pytest.raises(PivotPassed):
+        poor.stage.resolve(process.id, COMPENSATE)
+    poor.now += timedelta(days=1)
+    number = epoch_number(poor.now, poor.service.policy.epoch_ms)
+    poor.stage.ask(poor.service.open_epoch, number=number, budget_grains=tokens(1))
+    poor.stage.resolve(process.id, RETRY)
+    assert (poor.process(session_id).status, poor.wallet(owner).available) == (COMPLETED, tokens(1))
+    poor.close()
+
+
+def test_a_village_that_stood_still_for_a_month_pays_once_an_operator_lets_it(harvest: Harvesting) -> None:
+    owner = uuid4()
+    session_id = harvest.session(harvest.device(owner), minutes=6, answer=None)
+    harvest.stage.run()
+    harvest.answer(session_id)
+    harvest.stage.stand_still(harvest.process(session_id).id)
+    assert (harvest.process(session_id).status, harvest.process(session_id).reason) == (PARKED, "timed_out")
+    harvest.stage.resolve(harvest.process(session_id).id, RETRY)
+    harvest.stage.until_quiet()
+    assert (harvest.process(session_id).status, harvest.wallet(owner).available) == (COMPLETED, tokens(1))
+
+
+def test_a_session_that_an_operator_gives_up_is_paid_nothing(harvest: Harvesting) -> None:
+    session_id = harvest.session(harvest.device(uuid4()), minutes=6, answer=None)
+    harvest.stage.run()
+    harvest.answer(session_id)
+    harvest.stage.stand_still(harvest.process(session_id).id)
+    harvest.stage.resolve(harvest.process(session_id).id, COMPENSATE)
+    harvest.stage.until_quiet()
+    assert harvest.process(session_id).status == COMPENSATED
+    assert not [fact for fact in harvest.facts() if fact.topic.startswith("tokenomics.RewardClaim")]
+
+
 # Crashes, repeats and reorders.
 
 
@@ -142,3 +184,9 @@ def test_a_crash_at_any_write_pays_once(stored_harvest: Harvesting) -> None:
 @given(deliveries)
 def test_facts_in_any_order_and_number_pay_once(harvest: Harvesting, order: list[int]) -> None:
     harvest.stage.storm(lambda: begun(harvest), order)
+
+
+@stormy
+@given(broken=faults)
+def test_whatever_fails_it_is_paid_once(harvest: Harvesting, broken: Faults) -> None:
+    harvest.stage.strike(lambda: begun(harvest), broken)

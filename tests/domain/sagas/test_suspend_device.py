@@ -315,7 +315,7 @@ def test_an_index_that_stays_behind_parks_the_process_and_a_retry_ends_it(stored
 
 def test_a_village_that_stood_still_for_a_day_parks_what_nobody_did(village: Suspending) -> None:
     process_id = village.suspend()
-    village.stand_still(process_id)
+    village.stage.stand_still(process_id)
     assert village.standing(process_id) == (PARKED, "timed_out")
     village.stage.resolve(process_id, COMPENSATE)
     assert village.suspension(process_id).status == COMPENSATED

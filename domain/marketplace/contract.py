@@ -10,7 +10,7 @@ from domain.kernel import Aggregate, Created, Instant, event
 
 from . import states
 from .delivery import check_usage, outgoing_ms, window_ms
-from .settlement import NOTHING, Paid, check_open_to_dispute, due_of
+from .settlement import NOTHING, Paid, check_open_to_dispute, due_of, held_of
 from .sla import RULE, Measured, SlaTerms, checked_evidence, checked_measures, credit
 from .states import (
     ACTIVE,
@@ -290,8 +290,7 @@ class Contract(Aggregate):
             return
         if self.status not in ENDED:
             self._cancelled(reason=reason, ended_at=now)
-        released = 0 if self.hold_id is None else self.terms.agreed_price
-        unpaid = msgspec.structs.asdict(msgspec.structs.replace(NOTHING, released_grains=released))
+        unpaid = msgspec.structs.asdict(msgspec.structs.replace(NOTHING, released_grains=held_of(self)))
         self._settled(usage_ms=0, usage_grains=0, credit_grains=0, **unpaid)
 
     def _in(self, *allowed: str) -> None:

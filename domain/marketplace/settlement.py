@@ -51,6 +51,13 @@ def due_of(contract: "Contract") -> Due:
     return Due(payable_ms, usage, min(contract.credit_grains, usage), penalty)
 
 
+def held_of(contract: "Contract") -> int:
+    """What is held for a contract, in grains: its price, or what its provider kept in a hand-off."""
+    if contract.hold_id is None:
+        return 0
+    return contract.terms.agreed_price if contract.kept_ms is None else contract.terms.due(contract.kept_ms)
+
+
 def review_ends(contract: "Contract") -> datetime:
     """Until when an ended contract may be disputed and its windows judged."""
     assert contract.ended_at is not None

@@ -8,7 +8,7 @@ from uuid import UUID
 from domain.device_registry.device import Device
 from domain.kernel import Conflict, Fact, Refusal, derive, scope
 from domain.marketplace.contract import Contract
-from domain.marketplace.settlement import Paid, due_of, reviewed_until
+from domain.marketplace.settlement import Paid, due_of, held_of, reviewed_until
 from domain.marketplace.states import ACTIVE, BREACHED
 from domain.marketplace.terms import Terms
 from domain.tokenomics.accounts import FEES, INSURANCE
@@ -229,13 +229,13 @@ def _settle(process: Process, village: Village) -> None:
 
 
 def _paid(process: Process, village: Village, contract: Contract) -> Paid:
-    charged, terms = due_of(contract).charged_grains, contract.terms
+    charged, held = due_of(contract).charged_grains, held_of(contract)
     if charged == 0:
-        return Paid(None, 0, 0, 0, 0, terms.agreed_price)
-    transfer = village.log.load(Transfer, capture_id_of(terms.customer_id, _held(contract)))
+        return Paid(None, 0, 0, 0, 0, held)
+    transfer = village.log.load(Transfer, capture_id_of(contract.terms.customer_id, _held(contract)))
     legs = {leg.account: leg.grains for leg in transfer.legs}
     fee, penalty = legs.get(FEES, 0), legs.get(INSURANCE, 0)
-    return Paid(transfer.id, charged, fee, penalty, charged - fee - penalty, terms.agreed_price - charged)
+    return Paid(transfer.id, charged, fee, penalty, charged - fee - penalty, held - charged)
 
 
 def _weight_bp(village: Village, contract: Contract, charged_grains: int) -> int:

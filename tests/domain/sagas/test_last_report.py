@@ -38,7 +38,8 @@ def test_the_last_report_of_who_hands_off_counts_until_settlement_and_is_not_bou
     told(handing, contract_id, most)
     handing.work(heir.id, HOUR_MS - most)
     handing.stage.until_quiet()
-    assert handing.settled(contract_id).usage_ms == most
+    settled = handing.settled(contract_id)
+    assert (settled.usage_ms, settled.released_grains) == (most, 0)
     assert handing.balances()["customer"] == FUNDS - PRICE
     with pytest.raises(AlreadySettled):
         told(handing, contract_id, most)
@@ -80,4 +81,5 @@ def test_what_a_job_used_until_its_device_hears_of_the_hand_off_is_paid(handing:
     assert handing.contract(contract_id).used_ms == 4_000
     assert handing.contract(heir_of(contract_id)).terms.duration_ms == HOUR_MS - 4_000
     handing.stage.until_quiet()
-    assert handing.settled(contract_id).usage_ms == 4_000
+    settled = handing.settled(contract_id)
+    assert (settled.usage_ms, settled.released_grains) == (4_000, 0)

@@ -3,10 +3,12 @@
 from uuid import UUID, uuid4
 
 import pytest
+from hypothesis import given
 
 from domain.kernel import Refusal
 from domain.marketplace.hand_off import (
     ASKED,
+    DONE,
     IDLE,
     MAX_ASKED,
     HandOff,
@@ -19,7 +21,7 @@ from domain.marketplace.states import UsageBeyondContract, WrongParty
 from domain.sagas.process import ENDED
 from infrastructure.database import Database
 from projections.marketplace import Contracts
-from tests.sagas import DEATHS, Oracle
+from tests.sagas import DEATHS, Faults, Oracle, deliveries, faults, stormy
 from tests.trading import HOUR_MS, PRICE
 from workers.projector import Projector
 from workers.sla_monitor import MAX_GAP, SlaMonitor
@@ -197,13 +199,42 @@ def test_a_crash_at_any_write_moves_a_contract_whole_and_pays_each_part_once(han
     handing.assert_sound()
 
 
+def asked(handing: Handing) -> Oracle:
+    """A contract that was delivered for a minute is to be handed off; whatever comes of it, all of it ends once."""
+    handing.given(FUNDS, handing.customer_id)
+    contract_id = handing.bought()
+    before = handing.balances()["customer"]
+    handing.work(contract_id, MINUTE_MS)
+    handing.ask(handing.market.report_headroom, contract_id=contract_id, provider_id=None, headroom_ms=0)
+
+    def ended_once() -> None:
+        handing.stage.settle_parked()
+        parts = [contract_id, *filter(handing.names, [heir_of(contract_id)])]
+        assert [handing.names(one).count("Settled") for one in parts] == [1] * len(parts)
+        assert handing.balances()["customer"] == before - sum(handing.settled(one).charged_grains for one in parts)
+        assert handing.hand_off(contract_id).status == (DONE if parts[1:] else IDLE)
+        assert (handing.free(), handing.wallet(handing.customer_id).held) == ([1, 1, 1], 0)
+        handing.assert_sound()
+
+    return ended_once
+
+
+@stormy
+@given(order=deliveries)
+def test_facts_in_any_order_and_number_move_a_contract_once_or_not_at_all(handing: Handing, order: list[int]) -> None:
+    handing.stage.storm(lambda: asked(handing), order)
+
+
+@stormy
+@given(broken=faults)
+def test_whatever_fails_a_contract_is_moved_once_or_not_at_all(handing: Handing, broken: Faults) -> None:
+    handing.stage.strike(lambda: asked(handing), broken)
+
+
 def test_a_history_of_hand_offs_delivered_again_records_nothing_new(handing: Handing) -> None:
     contract_id = handing.bought()
     handing.tell(contract_id, 0)
     handing.stage.until_quiet()
-    head = handing.log.head()
-    handing.stage.begin_again()
-    handing.stage.run()
-    assert handing.log.head() == head
+    handing.stage.adds_nothing()
     with pytest.raises(Refusal):
         handing.tell(contract_id, 0)

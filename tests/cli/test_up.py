@@ -20,15 +20,8 @@ from tests.needs import POSTGRES_15
 
 pytestmark = pytest.mark.slow
 
-PARTS = [
-    "postgres",
-    "nats-server",
-    "main api",
-    "worker projector",
-    "worker saga-runner",
-    "worker aggregator",
-    "worker clock",
-]
+PROCESSES = ["main api", "worker projector", "worker saga-runner", "worker aggregator", "worker clock"]
+PARTS = ["postgres", "nats-server", *PROCESSES]
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +62,7 @@ def test_no_process_shows_a_password_on_its_command_line(shared: Running) -> Non
         assert "nats://" not in " ".join(process.cmdline())
 
 
-@pytest.mark.parametrize(
-    "part", ["main api", "worker projector", "worker saga-runner", "worker aggregator", "worker clock"]
-)
+@pytest.mark.parametrize("part", PROCESSES)
 def test_a_killed_process_is_started_again(shared: Running, part: str) -> None:
     shared.kill(part)
     assert eventually(shared.ready)
@@ -131,10 +122,11 @@ def is_on(bus: Bus, position: int) -> bool:
 
 
 def asked_to_stop_it_leaves_no_process_within_ten_seconds(up: Running, home: Path, number: signal.Signals) -> None:
+    assert eventually(lambda: len([*(home / "metrics").glob("*.json")]) == len(PROCESSES)), "all of it has started"
     tree = up.tree()
     up.process.send_signal(number)
     assert up.process.wait(10) == 0
-    assert all_gone(tree, 1)
+    assert all_gone(tree, 10)
     assert not [name for name in ("api.url", "nats.url") if (home / name).exists()]
 
 

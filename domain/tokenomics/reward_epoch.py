@@ -8,6 +8,8 @@ from domain.kernel.time import milliseconds
 from domain.kernel.tokens import positive
 
 UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_REMEMBERED = 1_000
+"""Reservations an epoch knows by their ids, the newest. Each is recorded with its transfer, which opens only once."""
 
 
 class EpochClosed(Refusal):
@@ -52,7 +54,7 @@ class RewardEpoch(Aggregate):
         self.starts_at = starts_at
         self.ends_at = ends_at
         self.reserved = 0
-        self.reservations: set[UUID] = set()
+        self.reservations: list[UUID] = []
         self.closed = False
 
     @staticmethod
@@ -86,7 +88,7 @@ class RewardEpoch(Aggregate):
     @event(BudgetReserved)
     def _reserved(self, reservation_id: UUID, grains: int) -> None:
         self.reserved += grains
-        self.reservations.add(reservation_id)
+        self.reservations = [*self.reservations[1 - MAX_REMEMBERED :], reservation_id]
 
     @event(Closed)
     def _closed(self, unspent: int) -> None:

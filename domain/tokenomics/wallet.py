@@ -19,6 +19,8 @@ from domain.kernel.tokens import positive
 
 MAX_HOLDS = 1_000
 """Open holds of one wallet."""
+MAX_REMEMBERED = 10_000
+"""Holds a wallet knows by their ids: those that are open, and those that ended, until their instants have come."""
 CONTRACT = "contract:"
 
 
@@ -59,7 +61,7 @@ class CaptureBeyondHold(Refusal):
 
 
 class TooManyHolds(Refusal):
-    """A wallet has at most 1,000 open holds."""
+    """A wallet has at most 1,000 open holds, and 10,000 whose instants have not come."""
 
 
 class HoldOfContract(Forbidden):
@@ -88,13 +90,18 @@ class WalletSnapshot(Snapshot, frozen=True):
     held: int
     remainder: int
     holds: dict[UUID, Hold]
-    ended: set[UUID]
+    ended: dict[UUID, datetime]
 
 
 class Wallet(Aggregate):
-    """Available is posted less held, and never below zero. Credits are facts that commute: they never refuse."""
+    """Available is posted less held, and never below zero. Credits are facts that commute: they never refuse.
 
-    snapshots = SnapshotPolicy(WalletSnapshot, every=100)
+    `ended` holds the instants at which holds would have expired. When there are too many, the one whose instant is
+    longest past is forgotten: made again it would be expired, to be ended it is unknown, and what captured it is a
+    transfer that the log opens only once.
+    """
+
+    snapshots = SnapshotPolicy(WalletSnapshot, every=100, version=2)
 
     class Opened(Created):
         wallet_id: UUID
@@ -144,7 +151,7 @@ class Wallet(Aggregate):
         self.held = 0
         self.remainder = 0
         self.holds: dict[UUID, Hold] = {}
-        self.ended: set[UUID] = set()
+        self.ended: dict[UUID, datetime] = {}
 
     @staticmethod
     def create_id(wallet_id: UUID) -> UUID:
@@ -169,6 +176,8 @@ class Wallet(Aggregate):
             raise HoldExpired(f"at {expires_at.isoformat()}")
         if len(self.holds) >= MAX_HOLDS:
             raise TooManyHolds(f"{len(self.holds)} open holds")
+        if len(self.holds) + len(self.ended) >= MAX_REMEMBERED and min(self.ended.values()) > now:
+            raise TooManyHolds(f"{MAX_REMEMBERED} holds whose instants have not come")
         self._free(grains, now)
         self._held(hold_id=hold_id, grains=grains, expires_at=expires_at, purpose=purpose)
 
@@ -249,6 +258,8 @@ class Wallet(Aggregate):
     def _held(self, hold_id: UUID, grains: int, expires_at: datetime, purpose: str) -> None:
         self.holds[hold_id] = Hold(grains, expires_at, purpose)
         self.held += grains
+        if len(self.holds) + len(self.ended) > MAX_REMEMBERED:
+            del self.ended[min(self.ended, key=self.ended.__getitem__)]
 
     @event(HoldCaptured)
     def _captured(self, hold_id: UUID, grains: int, released: int) -> None:
@@ -275,5 +286,6 @@ class Wallet(Aggregate):
         self.remainder = remainder
 
     def _end(self, hold_id: UUID) -> None:
-        self.held -= self.holds.pop(hold_id).grains
-        self.ended.add(hold_id)
+        held = self.holds.pop(hold_id)
+        self.held -= held.grains
+        self.ended[hold_id] = held.expires_at

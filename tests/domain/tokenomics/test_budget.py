@@ -69,6 +69,16 @@ def test_a_reservation_is_made_once_and_of_something() -> None:
         epoch.reserve(UUID(int=2), 0)
 
 
+def test_an_epoch_knows_its_newest_thousand_reservations() -> None:
+    epoch = some_epoch(2_000)
+    for number in range(1_002):
+        epoch.reserve(UUID(int=number), 1)
+    assert epoch.reservations == [UUID(int=number) for number in range(2, 1_002)]
+    with refuses(ReservationIdReused, epoch):
+        epoch.reserve(UUID(int=2), 1)
+    assert_replays(epoch)
+
+
 def test_a_closed_epoch_reserves_nothing_and_tells_what_it_did_not_spend() -> None:
     epoch = some_epoch(100)
     epoch.reserve(UUID(int=1), 30)

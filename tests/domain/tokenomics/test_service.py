@@ -79,7 +79,7 @@ def test_what_the_service_answers_and_is_asked_cannot_be_changed(answer: Any) ->
 
 @pytest.mark.parametrize(
     "value",
-    [Leg(ID, 1), Hold(1, NOW, "job"), WalletSnapshot(ID, ID, 0, 0, 0, {}, set())],
+    [Leg(ID, 1), Hold(1, NOW, "job"), WalletSnapshot(ID, ID, 0, 0, 0, {}, {})],
     ids=lambda value: type(value).__name__,
 )
 def test_values_of_events_and_snapshots_cannot_be_changed(value: Any) -> None:

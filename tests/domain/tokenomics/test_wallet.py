@@ -5,10 +5,11 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+import domain.tokenomics.wallet as rules
 from domain.kernel import Refusal, new_scope, within
 from domain.kernel.time import utc
 from domain.kernel.tokens import MAX_GRAINS, AmountNotPositive, AmountTooLarge
@@ -171,7 +172,7 @@ def test_the_id_of_an_open_hold_names_no_other() -> None:
 
 
 def test_a_wallet_has_at_most_a_thousand_open_holds() -> None:
-    assert MAX_HOLDS == 1_000
+    assert (MAX_HOLDS, rules.MAX_REMEMBERED) == (1_000, 10_000)
     wallet = some_wallet(MAX_HOLDS + 1)
     for _ in range(MAX_HOLDS):
         wallet.hold(uuid4(), 1, LATER, "job", NOW)
@@ -200,7 +201,7 @@ def test_a_hold_that_is_due_gives_way_to_a_payment_that_needs_it() -> None:
     assert wallet.held == 60, "a payment that does not need it leaves it alone"
     wallet.hold(UUID(int=5), 60, LATER + timedelta(hours=1), "next job", LATER)
     assert names_of(wallet)[-3:] == ["Debited", "HoldExpired", "FundsHeld"]
-    assert wallet.ended == {HOLD}
+    assert wallet.ended == {HOLD: LATER}
     assert_replays(wallet)
 
 
@@ -332,7 +333,7 @@ class WalletLife(RuleBasedStateMachine):
     @invariant()
     def every_hold_ends_at_most_once(self) -> None:
         assert set(self.wallet.holds) == set(self.open)
-        assert self.wallet.ended == set(self.ended)
+        assert set(self.wallet.ended) == set(self.ended)
         assert all(times == 1 for times in self.ended.values())
 
     def tried(self, command: Callable[[], None], allowed: bool) -> bool:
@@ -354,6 +355,58 @@ class WalletLife(RuleBasedStateMachine):
 
 TestWalletLife = WalletLife.TestCase
 TestWalletLife.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_wallet_full_of_holds_whose_instants_have_not_come_makes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MAX_REMEMBERED", 2)
+    wallet, soon = some_wallet(), NOW + timedelta(minutes=1)
+    for hold_id, expires_at in ((UUID(int=7), LATER), (UUID(int=8), soon)):
+        wallet.hold(hold_id, 1, expires_at, "job", NOW)
+        wallet.void(hold_id)
+    with refuses(TooManyHolds, wallet):
+        wallet.hold(UUID(int=9), 1, LATER, "job", soon - timedelta(microseconds=1))
+    wallet.hold(UUID(int=9), 1, LATER, "job", soon)
+    assert set(wallet.ended) == {UUID(int=7)}
+    assert_replays(wallet)
+
+
+@given(steps=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 3), st.sampled_from(["captured", "voided", "open"]))))
+def test_what_a_wallet_has_forgotten_is_still_refused_by_name(steps: list[tuple[int, int, str]]) -> None:
+    """Whatever was held and ended, sent again as it was, is refused; only what is past its instant is forgotten."""
+    with pytest.MonkeyPatch.context() as limited, within(new_scope("test", now=NOW)):
+        limited.setattr(rules, "MAX_REMEMBERED", 4)
+        limited.setattr(rules, "MAX_HOLDS", 3)
+        wallet, now, ended = some_wallet(1_000), NOW, dict[UUID, datetime]()
+        for number, (lasts, passes, how) in enumerate(steps):
+            hold_id, expires_at = UUID(int=number), now + timedelta(minutes=lasts)
+            try:
+                wallet.hold(hold_id, 1, expires_at, "job", now)
+            except TooManyHolds:
+                assert len(wallet.holds) == 3 or len(wallet.holds) + len(wallet.ended) == 4
+            else:
+                if how == "captured":
+                    wallet.capture(hold_id, 1, uuid4(), now)
+                elif how == "voided":
+                    wallet.void(hold_id)
+                if how != "open":
+                    ended[hold_id] = expires_at
+            now += timedelta(minutes=passes)
+            for due in [hold_id for hold_id, held in wallet.holds.items() if held.expires_at <= now]:
+                ended[due] = wallet.holds[due].expires_at
+                wallet.expire(due, now)
+            assert len(wallet.holds) + len(wallet.ended) <= 4
+            decided = len(wallet.pending_events)
+            for old, expired_at in ended.items():
+                assert old in wallet.ended or expired_at <= now
+                again, unknown = (HoldAlreadyEnded,) * 2 if old in wallet.ended else (HoldExpired, HoldUnknown)
+                with pytest.raises(again):
+                    wallet.hold(old, 1, expired_at, "job", now)
+                with pytest.raises(unknown):
+                    wallet.void(old)
+                with pytest.raises(unknown):
+                    wallet.capture(old, 1, uuid4(), now)
+            assert len(wallet.pending_events) == decided
+        assert_replays(wallet)
 
 
 def test_a_hold_for_a_contract_is_ended_by_that_contract_only_or_by_its_instant() -> None:

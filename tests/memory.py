@@ -122,7 +122,7 @@ class MemoryRecorder(ProcessRecorder):
         now = self.clock()
         return LogState(
             began_at=len(self._facts), position=len(self._facts), recorded_at=now,
-            streams={stream: Stream(version) for stream, version in self.versions_of(list(streams)).items()},
+            streams={stream.int: Stream(version) for stream, version in self.versions_of(list(streams)).items()},
             cursors=self.cursors, given=dict(self._answers), standing={}, retried=False,
             topics_since=lambda stream, after: [append.topic for _, append in self._streams.get(stream, ())[after:]],
         )  # fmt: skip

@@ -155,16 +155,18 @@ class Flush:
 
     def _read(self, connection: psycopg.Connection[Any]) -> tuple[LogState, bytes | None]:
         """The log under its lock, and the id of its newest fact."""
-        streams = {append.stream for write in self.writes for append in write.appends}.union(
-            *(write.reads for write in self.writes)
-        )
+        streams = {
+            stream.int: stream
+            for write in self.writes
+            for stream in (*write.reads, *(append.stream for append in write.appends))
+        }
         names = {move.name for write in self.writes for move in write.cursors}
         keys = self._keys
         reading = Exchange(connection)
         reading.ask(_BEGIN)
         lock = reading.ask(_LOCK, bigint(LOG_LOCK))
         head = reading.ask(_HEAD)
-        versions = reading.ask(_VERSIONS, uuids(streams)) if streams else Answer()
+        versions = reading.ask(_VERSIONS, uuids(streams.values())) if streams else Answer()
         cursors = reading.ask(_CURSORS, texts(names)) if names else Answer()
         given = reading.ask(_GIVEN, *_columns(keys)) if keys else Answer()
         standing = Answer() if self.began_at is None else reading.ask(_STANDING, bigint(self.began_at))
@@ -175,7 +177,7 @@ class Flush:
             began_at=position,
             position=position,
             recorded_at=recorded_at,
-            streams={stream: Stream(version) for stream, version in versions.rows()},
+            streams={stream.int: Stream(version) for stream, version in versions.rows()},
             cursors={(name, partition): at for name, partition, at in cursors.rows()},
             given={(a, m, k): (h, answer) for a, m, k, h, answer in given.rows()},
             standing={event_id.bytes: (at, version) for event_id, at, version in standing.rows()},
@@ -196,7 +198,8 @@ def _guess_of(state: LogState, newest: bytes | None, keys: Sequence[Key]) -> tup
     """What the INSERT checks: the newest fact, the version of each stream, and that no key was answered."""
     assert newest is not None
     versions = [found.stored for found in state.streams.values()]
-    return (newest, uuids(state.streams), bigints(versions), *_columns(keys))
+    streams = [number.to_bytes(16, "big") for number in state.streams]
+    return (newest, uuids_of_bytes(streams), bigints(versions), *_columns(keys))
 
 
 def _columns(keys: Sequence[Key]) -> tuple[bytes, ...]:

@@ -32,14 +32,14 @@ class Known:
         """What these writes would most likely read under the lock; None when that is better read."""
         if not self._alone or self.newest is None or any(write.cursors for write in writes):
             return None
-        streams: dict[UUID, Stream] = {}
+        streams: dict[int, Stream] = {}
         for write in writes:
-            for stream in (*write.reads, *(append.stream for append in write.appends)):
-                if stream not in streams:
-                    version = self._versions.get(stream.int, write.reads.get(stream))
-                    if version is None:
-                        return None
-                    streams[stream] = Stream(version)
+            read = {stream.int: version for stream, version in write.reads.items()}
+            for number in {*read, *(append.stream.int for append in write.appends)}.difference(streams):
+                version = self._versions.get(number, read.get(number))
+                if version is None:
+                    return None
+                streams[number] = Stream(version)
         return LogState(
             began_at=self._position,
             position=self._position,
@@ -58,9 +58,9 @@ class Known:
         if not self._alone:
             self._versions.clear()
         self.newest, self._position, self._recorded_at = newest, state.position, recorded_at
-        for stream, found in state.streams.items():
-            self._versions[stream.int] = found.version
-            self._versions.move_to_end(stream.int)
+        for number, found in state.streams.items():
+            self._versions[number] = found.version
+            self._versions.move_to_end(number)
         while len(self._versions) > MAX_STREAMS:
             self._versions.popitem(last=False)
 

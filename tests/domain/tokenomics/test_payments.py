@@ -1,12 +1,14 @@
 """Payments on a real log: once, in full, never beyond what is available."""
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from domain.kernel import AlreadyExists, Refusal
 from domain.kernel.errors import PositionAhead
@@ -14,11 +16,11 @@ from domain.kernel.personal import sealed_text
 from domain.kernel.tokens import MAX_GRAINS, AmountNotPositive, AmountTooLarge
 from domain.tokenomics.accounts import FEES, wallet_id_of
 from domain.tokenomics.legs import SelfPayment
-from domain.tokenomics.payments import PaymentCapability, PaymentKind
+from domain.tokenomics.payments import PaymentCapability, PaymentKind, WalletBalance
 from domain.tokenomics.service import TokenomicsService
 from domain.tokenomics.transfer import Transfer, TransferIdReused, TransferRejected
 from domain.tokenomics.wallet import HoldAlreadyEnded, InsufficientFunds, WalletUnknown
-from tests.economy import Books, assert_sound
+from tests.economy import Books, MemoryEconomy, assert_sound
 
 
 def test_a_payment_is_one_transaction_of_debit_transfer_and_credit(economy: Books) -> None:
@@ -226,6 +228,31 @@ def test_a_balance_of_the_past_is_what_it_was_then(economy: Books) -> None:
         economy.service.get_wallet_balance(owner_id=owner, as_of=unborn)
     with pytest.raises(PositionAhead):
         economy.service.get_wallet_balance(owner_id=owner, as_of=economy.log.head() + 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(steps=st.lists(st.tuples(st.sampled_from(["pay", "hold", "service_payment"]), st.integers(1, 60)), max_size=8))
+def test_a_balance_at_any_position_is_the_one_that_was_answered_then(steps: list[tuple[str, int]]) -> None:
+    economy = MemoryEconomy()
+    owners = economy.given(100), economy.given(50)
+
+    def balances(as_of: int | None = None) -> list[WalletBalance]:
+        return [economy.service.get_wallet_balance(owner_id=owner, as_of=as_of) for owner in owners]
+
+    seen = {economy.log.head(): balances()}
+    for number, (step, grains) in enumerate(steps):
+        payer, payee = owners if number % 2 else reversed(owners)
+        with suppress(InsufficientFunds), economy.acting():
+            if step == "hold":
+                economy.service.hold_funds(
+                    owner_id=payer, hold_id=uuid4(), grains=grains, expires_at=economy.now + timedelta(hours=1)
+                )
+            else:
+                economy.pay(payer, payee, grains, kind="service_payment" if step == "service_payment" else "payment")
+        seen[economy.log.head()] = balances()
+    assert {position: balances(position) for position in seen} == seen
+    assert all(balance.available >= 0 for found in seen.values() for balance in found)
+    assert_sound(economy.facts())
 
 
 def test_opening_a_wallet_twice_is_opening_it_once(economy: Books) -> None:

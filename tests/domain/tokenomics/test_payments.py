@@ -195,9 +195,9 @@ def test_a_capability_counts_what_is_held_until_it_is_due(economy: Books) -> Non
     payer = economy.given(1_000)
     with economy.acting():
         economy.service.hold_funds(
-            owner_id=payer, hold_id=uuid4(), grains=300, expires_at=economy.now + timedelta(hours=1), purpose="job"
+            owner_id=payer, hold_id=uuid4(), grains=600, expires_at=economy.now + timedelta(hours=1), purpose="job"
         )
-    for hours, available, held, shortfall in ((0, 700, 300, 200), (1, 1_000, 0, 0), (2, 1_000, 0, 0)):
+    for hours, available, held, shortfall in ((0, 400, 600, 500), (1, 1_000, 0, 0), (2, 1_000, 0, 0)):
         found = economy.service.verify_payment_capability(
             owner_id=payer, grains=900, now=economy.now + timedelta(hours=hours)
         )

@@ -410,14 +410,14 @@ def test_what_a_wallet_has_forgotten_is_still_refused_by_name(steps: list[tuple[
 
 
 def test_a_hold_for_a_contract_is_ended_by_that_contract_only_or_by_its_instant() -> None:
-    mine, other = uuid4(), uuid4()
+    mine = UUID(int=5)
 
     def for_contract() -> Wallet:
         wallet = some_wallet()
         wallet.hold(HOLD, 60, LATER, contract_purpose(mine), NOW)
         return wallet
 
-    for stranger in (None, other):
+    for stranger in (None, UUID(int=4), UUID(int=6)):
         wallet = for_contract()
         with refuses(HoldOfContract, wallet):
             wallet.capture(HOLD, 60, TRANSFER, NOW, stranger)

@@ -1,6 +1,7 @@
 """Real servers for the tests: one Postgres and one NATS a session, one database a test."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from itertools import count
@@ -31,6 +32,9 @@ LONGEST = (
 )
 
 TEMPLATE = "template_village"
+IN_MEMORY = Path("/dev/shm")
+ROOM = 8 * 2**30
+"""Three processes of tests have taken less than a half of it."""
 _numbers = count(1)
 
 # A property says what is true, not how fast: on a busy machine any example may take long.
@@ -62,8 +66,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def short_home() -> Iterator[Path]:
-    """A folder that an unprivileged account can pass through, which pytest's own is not when root runs it."""
-    with tempfile.TemporaryDirectory(prefix="village-tests-", ignore_cleanup_errors=True) as folder:
+    """A folder that an unprivileged account can pass through, which pytest's own is not when root runs it.
+
+    In memory where there is room: a database a test makes and deletes hundreds of files, which a disk remembers.
+    """
+    roomy = IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free >= ROOM
+    place = IN_MEMORY if roomy else None
+    with tempfile.TemporaryDirectory(prefix="village-tests-", dir=place, ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)
         yield Path(folder)
 

@@ -33,8 +33,8 @@ LONGEST = (
 
 TEMPLATE = "template_village"
 IN_MEMORY = Path("/dev/shm")
-ROOM = 8 * 2**30
-"""Three processes of tests have taken less than a half of it."""
+ROOM = 4 * 2**30
+"""All tests, in three processes, have taken less than a quarter of it at a time."""
 _numbers = count(1)
 
 # A property says what is true, not how fast: on a busy machine any example may take long.

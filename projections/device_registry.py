@@ -1,6 +1,6 @@
 """Read model of the device registry: every enrolled device, and the query for those that meet criteria."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
@@ -103,7 +103,7 @@ class Devices(ReadModel[DeviceRow]):
             return _enrolled(fact.event, fact.position)
         if row is None:
             return None
-        return msgspec.structs.replace(row, position=fact.position, **_changes(row, fact.event))
+        return msgspec.structs.replace(row, position=fact.position, **_CHANGES[type(fact.event)](row, fact.event))
 
 
 READ_MODELS = (Devices(),)
@@ -141,41 +141,7 @@ def _enrolled(event: Device.Enrolled, position: int) -> DeviceRow:
     )
 
 
-def _changes(row: DeviceRow, event: Any) -> dict[str, Any]:
-    match event:
-        case Device.CapabilitiesChanged():
-            return msgspec.structs.asdict(event.capabilities)
-        case Device.Benchmarked():
-            return _benchmarked(event)
-        case Device.EvidenceDropped():
-            return {"benchmark": {}, **_UNMEASURED}
-        case Remeasurement.Asked():
-            return {"remeasure_until": event.until, "remeasure_seed": event.seed or row.remeasure_seed}
-        case Remeasurement.Answered():
-            return {"remeasure_until": None, "disputes": msgspec.to_builtins(event.disputes)}
-        case Remeasurement.Missed():
-            return {"remeasure_until": None}
-        case Device.KeyRotated():
-            return {"ed25519_pub": event.ed25519_pub}
-        case Device.Suspended():
-            return {"status": SUSPENDED, "status_reason": event.reason}
-        case Device.Reinstated():
-            return {"status": ACTIVE, "status_reason": event.reason}
-        case Device.Retired():
-            return {"status": RETIRED, "status_reason": event.reason}
-        case Device.WentOnline():
-            return {"presence": ONLINE, "seen_at": event.seen_at}
-        case Device.WentDegraded():
-            return {"presence": DEGRADED, "seen_at": event.seen_at}
-        case Device.WentOffline():
-            return {"presence": OFFLINE, "seen_at": event.last_seen_at}
-        case Device.LatencyClassChanged():
-            return {"latency_ms": event.latency_ms}
-        case _:
-            return _weighed(row, event)
-
-
-def _benchmarked(event: Device.Benchmarked) -> dict[str, Any]:
+def _benchmarked(row: DeviceRow, event: Device.Benchmarked) -> dict[str, Any]:
     told = msgspec.to_builtins(event.evidence) | {"signature": event.signature}
     return {"benchmark": told, **_UNMEASURED, **event.evidence.quantities}
 
@@ -188,6 +154,33 @@ def _weighed(row: DeviceRow, event: Reputation.EvidenceRecorded) -> dict[str, An
         "evidence": row.evidence | {event.service: [standing.good, standing.bad]},
         "reputation": row.reputation | {event.service: standing.score_bp},
     }
+
+
+def _asked(row: DeviceRow, event: Remeasurement.Asked) -> dict[str, Any]:
+    return {"remeasure_until": event.until, "remeasure_seed": event.seed or row.remeasure_seed}
+
+
+_CHANGES: Mapping[type[Any], Callable[[DeviceRow, Any], dict[str, Any]]] = {
+    Device.CapabilitiesChanged: lambda row, event: msgspec.structs.asdict(event.capabilities),
+    Device.Benchmarked: _benchmarked,
+    Device.EvidenceDropped: lambda row, event: {"benchmark": {}, **_UNMEASURED},
+    Remeasurement.Asked: _asked,
+    Remeasurement.Answered: lambda row, event: {
+        "remeasure_until": None,
+        "disputes": msgspec.to_builtins(event.disputes),
+    },
+    Remeasurement.Missed: lambda row, event: {"remeasure_until": None},
+    Device.KeyRotated: lambda row, event: {"ed25519_pub": event.ed25519_pub},
+    Device.Suspended: lambda row, event: {"status": SUSPENDED, "status_reason": event.reason},
+    Device.Reinstated: lambda row, event: {"status": ACTIVE, "status_reason": event.reason},
+    Device.Retired: lambda row, event: {"status": RETIRED, "status_reason": event.reason},
+    Device.WentOnline: lambda row, event: {"presence": ONLINE, "seen_at": event.seen_at},
+    Device.WentDegraded: lambda row, event: {"presence": DEGRADED, "seen_at": event.seen_at},
+    Device.WentOffline: lambda row, event: {"presence": OFFLINE, "seen_at": event.last_seen_at},
+    Device.LatencyClassChanged: lambda row, event: {"latency_ms": event.latency_ms},
+    Reputation.EvidenceRecorded: _weighed,
+}
+"""What an event changes in a row. A table, for a device has many kinds of events and most are of the last."""
 
 
 class Survey(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """The log reader: facts in order of position, in batches that never end inside a command."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -63,11 +63,19 @@ class Record(_Row, Envelope):
         return fact
 
 
+class _Events(dict[str, Callable[[UUID, int, bytes, datetime], Any]]):
+    """How the events of each topic are decoded, looked up once a batch."""
+
+    def __missing__(self, topic: str) -> Callable[[UUID, int, bytes, datetime], Any]:
+        return self.setdefault(topic, codec_of(topic).event)
+
+
 def _decoded(records: Iterable[Record]) -> list[Fact]:
+    event = _Events()
     return [
         Fact(
             position, stream, version, topic,
-            codec_of(topic).event(stream, version, state, recorded_at),
+            event[topic](stream, version, state, recorded_at),
             ids, actor, recorded_at,
         )
         for position, stream, version, topic, state, ids, actor, recorded_at in records

@@ -71,8 +71,13 @@ def _devices_of(event: Any) -> Iterable[UUID]:
 def _participant_changes(event: Any) -> dict[str, Any]:
     match event:
         case TrainingRound.UpdateAccepted():
-            figures = {name: getattr(event, name) for name in ("examples", "train_ms", "norm", "blob_hash")}
-            return {"state": ACCEPTED, **figures}
+            return {
+                "state": ACCEPTED,
+                "examples": event.examples,
+                "train_ms": event.train_ms,
+                "norm": event.norm,
+                "blob_hash": event.blob_hash,
+            }
         case TrainingRound.UpdateRejected(reason=reason):
             return {"state": REJECTED, "reason": reason}
         case TrainingRound.ParticipantLeft(reason=reason):

@@ -15,14 +15,15 @@ from domain.kernel.write import Append, Write, Written
 from .arrays import bigint, bigints, byteas, instant, texts, uuids, uuids_of_bytes
 from .decide import Accepted, Key, LogState, Stream, decide, key_of
 from .exchange import Answer, Exchange
-from .known import NOTHING_YET, Known
+from .known import MAX_GUESSED, NOTHING_YET, Known
 
 T = TypeVar("T")
 CHANNEL = "village_log"
 LOG_LOCK = 4_151_948_265
 """Key of the advisory lock that orders all writers of one log (advisory locks are per database)."""
 
-INSERTED_AT_ONCE = 256
+INSERTED_AT_ONCE = MAX_GUESSED
+"""Facts of one INSERT: what is guessed is checked by the statement that writes it."""
 
 _NIL = UUID(int=0)
 
@@ -72,7 +73,6 @@ _INSERT_GUESSED = (
     " WHERE (SELECT true FROM log.commands WHERE actor = a AND method = m AND key = k LIMIT 1))"
 )
 _REMEMBER_GUESSED = _REMEMBER + _NEWEST_IS % 8
-_AS_BEFORE = (uuids([]), bigints([]), texts([]), texts([]), texts([]))
 
 
 class Flush:
@@ -218,8 +218,6 @@ def _append(writing: Exchange, accepted: list[Accepted], base: int, now: bytes, 
         writing.send()
         if not first:
             inserted = answer
-        if guess:
-            guess = (appends[part][-1].event_id, *_AS_BEFORE)
     if appends:
         writing.ask(_NOTIFY, CHANNEL.encode(), b"%d" % (base + len(appends)))
     return inserted

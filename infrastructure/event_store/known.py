@@ -10,6 +10,8 @@ from domain.kernel.write import Write
 from .decide import LogState, Stream
 
 MAX_STREAMS = 16_384
+MAX_GUESSED = 256
+"""Facts of a flush that is guessed; for more, what a round trip takes is little beside what they take."""
 NOTHING_YET = datetime(1970, 1, 1, tzinfo=UTC)
 """What a log without facts has for the instant of its newest one."""
 
@@ -31,6 +33,8 @@ class Known:
     def guess(self, writes: Sequence[Write], topics_since: Callable[[UUID, int], list[str]]) -> LogState | None:
         """What these writes would most likely read under the lock; None when that is better read."""
         if not self._alone or self.newest is None or any(write.cursors for write in writes):
+            return None
+        if sum(len(write.appends) for write in writes) > MAX_GUESSED:
             return None
         streams: dict[int, Stream] = {}
         for write in writes:
@@ -55,9 +59,12 @@ class Known:
     def learn(self, state: LogState, newest: bytes | None, recorded_at: datetime) -> None:
         """Remember the log as a flush has left it, and whether anybody had appended since the one before."""
         self._alone = state.began_at == self._position
-        if not self._alone:
+        is_large = state.position - state.began_at > MAX_GUESSED
+        if is_large or not self._alone:
             self._versions.clear()
         self.newest, self._position, self._recorded_at = newest, state.position, recorded_at
+        if is_large:
+            return
         for number, found in state.streams.items():
             self._versions[number] = found.version
             self._versions.move_to_end(number)

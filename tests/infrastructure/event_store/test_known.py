@@ -12,8 +12,8 @@ from domain.kernel import AlreadyExists, Conflict, CursorMove, new_scope
 from domain.kernel.errors import IdempotencyKeyReused
 from domain.kernel.write import Write, Written
 from infrastructure.database import Database, Role
-from infrastructure.event_store.flush import INSERTED_AT_ONCE, Flush
-from infrastructure.event_store.known import MAX_STREAMS, Known
+from infrastructure.event_store.flush import Flush
+from infrastructure.event_store.known import MAX_GUESSED, MAX_STREAMS, Known
 from tests.infrastructure.event_store.test_flush import DEPOSITED, OPENED, WITHDRAWN, append, flushed, kinds, write
 from tests.running import assert_sound, records
 
@@ -87,28 +87,29 @@ def test_what_another_process_has_appended_meanwhile_is_found(
     assert_sound(records(database_url))
 
 
-def test_a_guess_that_is_wrong_writes_no_part_of_a_large_flush(
+def test_a_guess_that_is_wrong_writes_nothing_of_the_largest_flush_that_is_guessed(
     writer: Writer, database: Database, database_url: str
 ) -> None:
     a = uuid4()
     writer.flush(opening(a))
-    flushed(database, write(a, *[(None, DEPOSITED)] * INSERTED_AT_ONCE))
-    many = write(a, *[(None, DEPOSITED)] * (2 * INSERTED_AT_ONCE))
+    flushed(database, write(a, *[(None, DEPOSITED)] * MAX_GUESSED))
+    many = write(a, *[(None, DEPOSITED)] * MAX_GUESSED)
     assert writer.guesses(many)
     (written,) = writer.flush(many)
-    first = 2 + INSERTED_AT_ONCE
-    assert written.versions == tuple(range(first, first + 2 * INSERTED_AT_ONCE))
-    (written,) = writer.flush(write(a, *[(None, DEPOSITED)] * (2 * INSERTED_AT_ONCE)))
-    assert written.versions[0] == first + 2 * INSERTED_AT_ONCE
+    first = 2 + MAX_GUESSED
+    assert written.versions == tuple(range(first, first + MAX_GUESSED))
     assert_sound(records(database_url))
 
 
-def test_a_large_flush_on_a_guess_that_holds_is_written_whole(writer: Writer, database_url: str) -> None:
+def test_a_larger_flush_is_read_first_and_forgets_what_was_known(writer: Writer, database_url: str) -> None:
     a = uuid4()
     writer.flush(opening(a))
-    many = write(a, *[(None, DEPOSITED)] * (2 * INSERTED_AT_ONCE + 1))
-    assert writer.guesses(many)
-    assert writer.flush(many)[0].versions == tuple(range(2, 2 * INSERTED_AT_ONCE + 3))
+    many = write(a, *[(None, DEPOSITED)] * (MAX_GUESSED + 1))
+    assert not writer.guesses(many)
+    assert writer.flush(many)[0].versions == tuple(range(2, MAX_GUESSED + 3))
+    assert not writer.guesses(write(a, (None, DEPOSITED)))
+    assert writer.flush(write(a, (None, DEPOSITED)))[0].versions == (MAX_GUESSED + 3,)
+    assert writer.guesses(write(a, (None, DEPOSITED)))
     assert_sound(records(database_url))
 
 

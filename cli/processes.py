@@ -115,5 +115,5 @@ def run_api(*, supervised: bool) -> None:
         ):
             log.info("listening", url=url, pid=os.getpid())
             gc.collect()
-            gc.freeze()  # to look through what lives as long as the process would hold requests up by 100 ms
+            gc.freeze()  # to look through what lives as long as the process would hold requests up
             serving.run(sockets=[listening])

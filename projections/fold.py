@@ -132,7 +132,7 @@ class Fold:
 
 @contextmanager
 def seldom_collected() -> Iterator[None]:
-    """Garbage is looked for after 100,000 new objects: folding makes no cycles, and looking took half of its time."""
+    """Garbage is looked for after 100,000 new objects: folding makes no cycles, and looking takes time."""
     before = gc.get_threshold()
     gc.set_threshold(MAX_UNCOLLECTED, *before[1:])
     try:

@@ -158,7 +158,7 @@ class Projector:
         if not self._pending:
             return worked
         start = min(one.end for one in self._pending.values())
-        # Here the work counts, not the wait: threads that share an interpreter take a tenth more of it.
+        # Here the work counts, not the wait: threads that share an interpreter take more of it.
         chapter = read(self._open(), self._wanted, start, min(REBUILD_READ, self._rebuild_batch))
         for one in list(self._pending.values()):
             with self._guarded(one.slot):

@@ -13,6 +13,8 @@ MAX_EPSILON_MICRO = 10**9
 MAX_DELTA_PICO = 10**10
 """One in a hundred."""
 MAX_RESERVATIONS = 1_000
+MAX_REMEMBERED = 1_000
+"""Reservations a budget knows by their ids after they have ended, the newest."""
 
 
 class PrivacyBudgetUnknown(NotFound):
@@ -59,8 +61,27 @@ class TooManyReservations(Refusal):
     """A budget has at most 1,000 open reservations."""
 
 
+class BudgetReservation(Aggregate):
+    """The name of a reservation: its stream opens once, so it names no other when the budget has forgotten it."""
+
+    class Named(Created):
+        budget_id: UUID
+        reservation_id: UUID
+
+    @event(Named)
+    def __init__(self, budget_id: UUID, reservation_id: UUID) -> None:
+        self.budget_id = budget_id
+
+    @staticmethod
+    def create_id(budget_id: UUID, reservation_id: UUID) -> UUID:
+        return derive("privacy.BudgetReservation", budget_id, reservation_id)
+
+
 class PrivacyBudget(Aggregate):
-    """Remaining is granted less reserved and spent, and never below zero. Exhausted is what has nothing to give."""
+    """Remaining is granted less reserved and spent, and never below zero. Exhausted is what has nothing to give.
+
+    `ended` are the newest reservations that are over; an older one is unknown to be ended, and its name is taken.
+    """
 
     class Granted(Created):
         subject_id: UUID
@@ -99,7 +120,7 @@ class PrivacyBudget(Aggregate):
         self.granted = epsilon_micro
         self.spent = 0
         self.open: dict[UUID, int] = {}
-        self.ended: set[UUID] = set()
+        self.ended: dict[UUID, None] = {}
         self.exhausted = False
 
     @staticmethod
@@ -201,7 +222,9 @@ class PrivacyBudget(Aggregate):
 
     def _end(self, reservation_id: UUID) -> None:
         del self.open[reservation_id]
-        self.ended.add(reservation_id)
+        if len(self.ended) >= MAX_REMEMBERED:
+            del self.ended[next(iter(self.ended))]
+        self.ended[reservation_id] = None
 
 
 def _epsilon(epsilon_micro: int) -> int:

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from domain.kernel import EventLog, Receipt, command
 
-from .budget import PrivacyBudget, PrivacyBudgetUnknown
+from .budget import BudgetReservation, BudgetReservationEnded, PrivacyBudget, PrivacyBudgetUnknown
 
 
 class Budgets:
@@ -34,7 +34,10 @@ class Budgets:
         PrivacyBudgetUnknown."""
         budget = self._budget(subject_id, purpose)
         budget.reserve(reservation_id, epsilon_micro)
-        return self.log.record(budget, remaining_micro=budget.remaining)
+        name = BudgetReservation(budget_id=budget.id, reservation_id=reservation_id)
+        if self.log.find(BudgetReservation, name.id, new=True) is not None:
+            raise BudgetReservationEnded(f"reservation {reservation_id}")
+        return self.log.record(budget, name, remaining_micro=budget.remaining)
 
     @command
     def commit_budget(self, *, subject_id: UUID, purpose: str, reservation_id: UUID, epsilon_micro: int) -> Receipt:

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.kernel import Refusal
+from domain.kernel import Refusal, new_scope, within
+from domain.kernel.time import utc
+from domain.privacy import budget as rules
 from domain.privacy.budget import (
     MAX_EPSILON_MICRO,
+    MAX_REMEMBERED,
     MAX_RESERVATIONS,
     BudgetReservationEnded,
     BudgetReservationReused,
@@ -22,7 +25,9 @@ from domain.privacy.budget import (
     PrivacyBudgetExceeded,
     TooManyReservations,
 )
+from domain.privacy.service import PrivacyService
 from tests.facts import assert_replays, names_of, refuses
+from tests.memory import MemoryRecorder, memory_log
 
 ONE, OTHER = UUID(int=1), UUID(int=2)
 
@@ -108,6 +113,19 @@ def test_reservations_are_bounded() -> None:
         budget.reserve(uuid4(), 1)
 
 
+def test_a_budget_knows_the_newest_thousand_of_its_reservations_that_are_over() -> None:
+    budget = granted(MAX_EPSILON_MICRO)
+    for number in range(MAX_REMEMBERED + 2):
+        budget.reserve(UUID(int=number), 1)
+        budget.release(UUID(int=number))
+    assert list(budget.ended) == [UUID(int=number) for number in range(2, MAX_REMEMBERED + 2)]
+    with refuses(BudgetReservationEnded, budget):
+        budget.release(UUID(int=2))
+    with refuses(BudgetReservationUnknown, budget):
+        budget.release(UUID(int=1))
+    assert_replays(budget)
+
+
 @pytest.mark.parametrize("epsilon", [0, -1, MAX_EPSILON_MICRO + 1, True, 1.5])
 def test_an_epsilon_that_is_none_is_refused(epsilon: Any) -> None:
     with pytest.raises(EpsilonInvalid):
@@ -158,6 +176,43 @@ def test_no_sequence_of_commands_spends_more_than_was_granted_or_ends_a_reservat
         assert budget.remaining >= 0
         assert budget.spent >= spent
         assert budget.granted == budget.remaining + budget.reserved + budget.spent
-        assert not set(budget.open) & budget.ended
+        assert not budget.open.keys() & budget.ended.keys()
         spent = budget.spent
     assert_replays(budget)
+
+
+@given(
+    deeds=st.lists(
+        st.tuples(st.sampled_from(["reserve", "commit", "release", "restart"]), st.integers(0, 2)),
+        min_size=15,
+        max_size=30,
+    )
+)
+def test_a_reservation_is_made_and_ends_once_however_long_ago_and_in_whatever_process_it_was(
+    deeds: list[tuple[str, int]],
+) -> None:
+    """The budget remembers one ended reservation; a process that restarts knows nothing but the log."""
+    log = memory_log(MemoryRecorder(lambda: utc(2026, 1, 1)))
+    service, subject_id, made, ended = PrivacyService(log), uuid4(), set[int](), set[int]()
+    with pytest.MonkeyPatch.context() as limited, within(new_scope("test")):
+        limited.setattr(rules, "MAX_REMEMBERED", 1)
+        named: dict[str, Any] = {"subject_id": subject_id, "purpose": "x"}
+        service.grant_budget(**named, epsilon_micro=100, delta_pico=1)
+        for deed, number in deeds:
+            one = named | {"reservation_id": UUID(int=number)}
+            if deed == "restart":
+                log.cache = type(log.cache)(4_096)
+            elif deed == "reserve" and number in made:
+                with pytest.raises(BudgetReservationEnded if number in ended else BudgetReservationReused):
+                    service.reserve_budget(**one, epsilon_micro=1)
+            elif deed == "reserve":
+                service.reserve_budget(**one, epsilon_micro=1)
+                made.add(number)
+            elif number in made - ended:
+                service.commit_budget(**one, epsilon_micro=1) if deed == "commit" else service.release_budget(**one)
+                ended.add(number)
+            else:
+                with pytest.raises((BudgetReservationEnded, BudgetReservationUnknown)):
+                    service.commit_budget(**one, epsilon_micro=1) if deed == "commit" else service.release_budget(**one)
+            budget = log.load(PrivacyBudget, PrivacyBudget.create_id(subject_id, "x"))
+            assert (set(budget.open), len(budget.ended)) == ({UUID(int=one) for one in made - ended}, len(ended) and 1)

@@ -1,5 +1,6 @@
-"""Sagas over GraphQL: how each stands, its timeline, and what it waits for. For operators."""
+"""Sagas over GraphQL: how each stands, its timeline, what it waits for, and their feed. For operators."""
 
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -10,6 +11,7 @@ import strawberry
 from api.edge.graphql import AsOf, Condition, Connection, Info, Listing, Position, equals, require
 from api.edge.past import NotOfThePast
 from api.log import Event, events_of
+from projections.as_of import row_at
 from projections.sagas import DeadlineRow, Deadlines, SagaRow, Sagas
 
 
@@ -108,3 +110,36 @@ class Query:
         if as_of is not None:
             return await PAST_SAGAS.one_at(info, saga_id, as_of)
         return await SAGAS.one(info, *equals("saga_id", saga_id), at_least=at_least)
+
+
+@strawberry.type
+class SagaChange:
+    """A fact of a saga by its name, its position, and the saga as it stands after it."""
+
+    position: Position
+    change: str
+    saga: Saga
+
+
+@strawberry.type
+class Subscription:
+    """Subscriptions of sagas."""
+
+    @strawberry.subscription
+    async def sagas(
+        self, info: Info, saga_id: UUID | None = None, after: Position | None = None
+    ) -> AsyncGenerator[SagaChange, None]:
+        """Every step of all sagas or of one, resuming after a position (by default: from now on)."""
+        principal, context, model = require(info, "operator"), info.context, Sagas()
+        streams = None if saga_id is None else frozenset({saga_id})
+
+        def after_it(stream: UUID, position: int) -> SagaRow | None:
+            with context.ctx.database.reader.connection() as connection:
+                return row_at(connection, model, stream, position)
+
+        follow = context.feed.follow(after, topics=model.topics, streams=streams, until=principal.expires_at)
+        async for record in follow:
+            row = await context.ctx.in_query_thread(partial(after_it, record.stream, record.position))
+            if row is not None:
+                change = record.topic.rpartition(".")[2]
+                yield SagaChange(position=Position(record.position), change=change, saga=Saga.of(row))

@@ -13,6 +13,7 @@ from api.edge.personal import PersonalText, personal_text
 from domain.kernel import Forbidden
 from domain.kernel.personal import SealedText
 from domain.tokenomics.accounts import SYSTEM_ACCOUNT_NAMES, wallet_id_of
+from domain.tokenomics.pricing import REWARD_DIVISOR
 from projections.rows import Row
 from projections.tokenomics import Accounts, DevicePayouts, Epochs, RewardClaims, Transfers, Wallets
 from projections.tokenomics.money import TransferRow
@@ -27,7 +28,8 @@ class FromRow:
     @classmethod
     def of(cls, row: Row) -> Self:
         columns = msgspec.structs.asdict(row)
-        return cls(**{field.name: columns[field.name] for field in cls.__strawberry_definition__.fields})  # type: ignore[attr-defined]
+        fields = cls.__strawberry_definition__.fields  # type: ignore[attr-defined]
+        return cls(**{field.name: columns[field.name] for field in fields if field.init})
 
 
 @strawberry.type
@@ -109,7 +111,10 @@ class Epoch(FromRow):
 
 @strawberry.type
 class RewardClaim(FromRow):
-    """What an activity has earned, with every input of the formula; pending until it is posted or void."""
+    """What an activity has earned, with every input of the formula; pending until it is posted or void.
+
+    `carry` is what was owed below one grain before, in parts of 1 / 360,000,000,000,000 grain.
+    """
 
     claim_id: UUID
     device_id: UUID
@@ -119,6 +124,8 @@ class RewardClaim(FromRow):
     verified_ms: Milliseconds
     quality_bp: int
     multiplier_bp: int
+    rate_grains_per_hour: Grains
+    carry: Grains
     rule_version: str
     grains: Grains
     state: str
@@ -126,6 +133,15 @@ class RewardClaim(FromRow):
     epoch_id: UUID | None
     accrued_at: datetime
     posted_at: datetime | None
+
+    @strawberry.field
+    def explain(self) -> str:
+        """The reward reckoned up, so that anybody can do it again."""
+        return (
+            f"{self.rule_version}: ({self.verified_ms} ms * {self.rate_grains_per_hour} grains an hour"
+            f" * {self.quality_bp} bp of quality * {self.multiplier_bp} bp for {self.activity_type}"
+            f" + {self.carry} carried) / {REWARD_DIVISOR} = {self.grains} grains, rounded down"
+        )
 
 
 @strawberry.type

@@ -97,3 +97,39 @@ def test_sagas_are_answered_as_they_were_with_the_steps_they_had_then(office: Of
         assert office.ask(query, id=process_id, at={"position": position}) == saga
     waits = "query($id: UUID!, $at: AsOf) { saga(sagaId: $id, asOf: $at) { deadlines { kind } } }"
     assert office.code(waits, id=process_id, at={"position": seen[0][0]}) == "not_of_the_past"
+
+
+FEED = """subscription($id: UUID, $after: Position) { sagas(sagaId: $id, after: $after) {
+    position change saga { sagaId kind state step reason steps } } }"""
+
+
+def told(office: Office, owner: UUID | None = None, *, count: int = 1, **asked: Any) -> list[dict[str, Any]]:
+    """The first messages of the feed."""
+    headers = office.headers(owner)
+    with office.client.websocket_connect("/graphql", ["graphql-transport-ws"], headers=headers) as socket:
+        socket.send_json({"type": "connection_init", "payload": {"Authorization": headers["Authorization"]}})
+        assert socket.receive_json()["type"] == "connection_ack"
+        socket.send_json({"id": "1", "type": "subscribe", "payload": {"query": FEED, "variables": asked}})
+        return [socket.receive_json()["payload"] for _ in range(count)]
+
+
+def test_the_feed_tells_every_step_of_sagas_and_goes_on_where_it_was_cut_off(office: Office) -> None:
+    first, second = parked(office), parked(office)
+    office.post("sagas/resolve_process", decision(first, "abandon"))
+    found = [one["data"]["sagas"] for one in told(office, count=7, after=0)]
+    assert [(one["saga"]["sagaId"], one["change"], one["saga"]["state"]) for one in found] == [
+        (first, "Began", "running"), (first, "StepDone", "running"), (first, "Parked", "parked"),
+        (second, "Began", "running"), (second, "StepDone", "running"), (second, "Parked", "parked"),
+        (first, "Resolved", "compensated"),
+    ]  # fmt: skip
+    assert (found[2]["saga"]["kind"], found[2]["saga"]["reason"]) == ("delivery", "not_mended")
+    assert [one["saga"]["steps"] for one in found] == [1, 2, 3, 1, 2, 3, 4]
+    (resumed,) = told(office, after=found[5]["position"])
+    assert resumed["data"]["sagas"] == found[6]
+    of_one = told(office, count=4, after=0, id=first)
+    assert [one["data"]["sagas"] for one in of_one] == [*found[:3], found[6]]
+
+
+def test_the_feed_of_sagas_is_for_operators(office: Office) -> None:
+    parked(office)
+    assert "forbidden" in str(told(office, uuid4(), after=0))

@@ -1,5 +1,6 @@
 """Tokenomics as clients see it: real uvicorn, real Postgres, commands by REST and reads by GraphQL."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -277,6 +278,24 @@ def test_an_operator_posts_what_is_pending_and_the_reads_follow(counter: Counter
         "issuedGrains": "100000000000000000", "totalGrains": "100000000000000000", "driftGrains": "0",
         "conserved": True,
     }  # fmt: skip
+
+
+def test_a_payout_is_explained_to_its_owner_so_that_it_can_be_reckoned_again(counter: Counter) -> None:
+    mine, theirs = counter.economy.given(10), counter.economy.given(20)
+    for _ in range(2):
+        counter.economy.accrue(owner_id=mine, verified_ms=1_000_001, quality_bp=7_777)
+    counter.economy.accrue(owner_id=theirs, verified_ms=1_000_001, quality_bp=7_777)
+    query = """{ rewardClaims(first: 10) { edges { node {
+        explain verifiedMs ruleVersion grains carry rateGrainsPerHour } } } }"""
+    nodes = [edge["node"] for edge in counter.ask(query, owner=mine)["data"]["rewardClaims"]["edges"]]
+    claims = [node for node in nodes if node["verifiedMs"] == 1_000_001]
+    assert len(claims) == 2, "nobody else's"
+    for claim in claims:
+        numbers = [int(number) for number in re.findall(r"\d+", claim["explain"].removeprefix(claim["ruleVersion"]))]
+        ms, rate, quality, multiplier, carry, divisor, grains = numbers
+        assert (ms, quality, str(rate), str(carry)) == (1_000_001, 7_777, claim["rateGrainsPerHour"], claim["carry"])
+        assert (ms * rate * quality * multiplier + carry) // divisor == grains == int(claim["grains"])
+    assert {claim["carry"] == "0" for claim in claims} == {True, False}, "the second takes up what the first left"
 
 
 def test_an_epoch_of_the_past_or_far_future_or_beyond_the_supply_is_refused(counter: Counter) -> None:

@@ -1,6 +1,6 @@
 """As-of: any row, any read model and any aggregate as it was at a past position or time, by the same fold."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -74,6 +74,33 @@ def rows_at(
         PositionAhead: the log has not come so far. TooFarToFold.
     """
     return {key: row for key, row in _folded(connection, model, position, None, most).items() if row is not None}
+
+
+def rows_of(
+    connection: psycopg.Connection[Any],
+    model: ReadModel[R],
+    streams: Collection[UUID],
+    position: int,
+    *,
+    most: int = MAX_FACTS,
+) -> dict[Key, R]:
+    """The rows that these streams make, by key, as they were after the fact at `position`.
+
+    What other streams tell of the same rows is left out.
+
+    Raises:
+        PositionAhead: the log has not come so far. TooFarToFold.
+    """
+    _check(connection, position)
+    fold = Fold(model, skipped=_skipped(connection, model))
+    reader, after, folded = LogReader(connection), 0, 0
+    while records := reader.of_streams(streams, after=after, until=position):
+        folded += len(records)
+        if folded > most:
+            raise TooFarToFold(f"more than {most} facts")
+        fold.add([record.fact() for record in records if record.topic in model.topics])
+        after = records[-1].position
+    return {key: row for key, row in fold.rows.items() if row is not None}
 
 
 def aggregate_at(connection: psycopg.Connection[Any], kind: type[A], stream: UUID, position: int) -> A:

@@ -8,15 +8,26 @@ import psycopg
 from psycopg import sql
 
 from domain.kernel import NotFound
-from domain.marketplace.matching import MAX_CANDIDATES, Candidate, Decision, Snapshot, match, ruleset_hash
+from domain.marketplace.matching import (
+    MAX_CANDIDATES,
+    RULES,
+    Candidate,
+    Decision,
+    KnownDevice,
+    Snapshot,
+    match,
+    ruleset_hash,
+)
 from domain.marketplace.request import ServiceRequest
 from infrastructure.database import Database
 from infrastructure.event_store.reader import LogReader
 
+from . import offered_devices
 from .as_of import rows_at
 from .marketplace import OPEN, OfferingRow, Offerings
 
 _OPEN = sql.SQL(" WHERE state = %(open)s ORDER BY offering_id LIMIT %(limit)s")
+NOTHING_KNOWN = KnownDevice()
 _POSITION = "SELECT coalesce(min(position), 0) FROM engine.cursors WHERE name = 'offerings'"
 
 
@@ -40,24 +51,27 @@ class MatchVerdict(msgspec.Struct, frozen=True):
 
 
 class OfferingIndex:
-    """Answers the open offerings from the read model; the query port of `match_service_request`."""
+    """Answers the open offerings from the read models; the query port of `match_service_request`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._model = Offerings()
 
     def open_offerings(self, *, limit: int) -> Snapshot:
-        """At most `limit` open offerings by rising id, and the position they were known at, from one snapshot."""
+        """At most `limit` open offerings by rising id, what is known of their devices, and the positions of both."""
         with self._database.reader.connection() as connection, connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             ((position,),) = connection.execute(_POSITION).fetchall()
-            query = self._model.select() + _OPEN
-            records = connection.execute(query, {"open": OPEN, "limit": limit}).fetchall()
-        return Snapshot([candidate_of(self._model.read(record)) for record in records], int(position))
+            records = connection.execute(self._model.select() + _OPEN, {"open": OPEN, "limit": limit}).fetchall()
+            rows = [self._model.read(record) for record in records]
+            devices = offered_devices.known(connection, {row.device_id for row in rows})
+            known_at = offered_devices.positions(connection)
+        candidates = [candidate_of(row, devices.get(row.device_id, NOTHING_KNOWN)) for row in rows]
+        return Snapshot(candidates, int(position), known_at)
 
 
 def verify_match(connection: psycopg.Connection[Any], request_id: UUID) -> MatchVerdict:
-    """Decide a request again, from the log alone.
+    """Decide a request again, from the log alone, by the rules it was decided by.
 
     Raises:
         MatchUnknown. PositionAhead, TooFarToFold.
@@ -66,16 +80,24 @@ def verify_match(connection: psycopg.Connection[Any], request_id: UUID) -> Match
     decided = next((fact for fact in facts if isinstance(fact, ServiceRequest.MatchDecided)), None)
     if decided is None:
         raise MatchUnknown(str(request_id))
-    rows = rows_at(connection, Offerings(), decided.snapshot_position)
-    candidates = [candidate_of(row) for _, row in sorted(rows.items()) if row.state == OPEN][:MAX_CANDIDATES]
-    again = match(decided.wish, decided.customer_id, decided.asked_at, candidates)
+    again = match(decided.wish, decided.customer_id, decided.asked_at, _candidates(connection, decided))
     recorded = Decision(decided.candidates, decided.rejected, decided.winner)
-    same_rules = ruleset_hash(decided.wish) == decided.ruleset_hash
+    same_rules = decided.rules in RULES and ruleset_hash(decided.wish, decided.rules) == decided.ruleset_hash
     return MatchVerdict(request_id, decided.snapshot_position, same_rules, again == recorded, recorded, again)
 
 
-def candidate_of(row: OfferingRow) -> Candidate:
-    """What matching knows of an offering."""
+def _candidates(connection: psycopg.Connection[Any], decided: ServiceRequest.MatchDecided) -> list[Candidate]:
+    """The open offerings as they were, and their devices if the rules looked at these."""
+    rows = rows_at(connection, Offerings(), decided.snapshot_position)
+    offered = [row for _, row in sorted(rows.items()) if row.state == OPEN][:MAX_CANDIDATES]
+    if decided.rules < 2:
+        return [candidate_of(row) for row in offered]
+    devices = offered_devices.known_at(connection, {row.device_id for row in offered}, decided.known_at)
+    return [candidate_of(row, devices.get(row.device_id, NOTHING_KNOWN)) for row in offered]
+
+
+def candidate_of(row: OfferingRow, device: KnownDevice | None = None) -> Candidate:
+    """What matching knows of an offering and its device."""
     return Candidate(
         offering_id=row.offering_id,
         provider_id=row.provider_id,
@@ -88,4 +110,5 @@ def candidate_of(row: OfferingRow) -> Candidate:
         price_grains_per_hour=row.price_grains_per_hour,
         uptime_bp=row.sla["uptime_bp"],
         valid_until=row.valid_until,
+        device=device,
     )

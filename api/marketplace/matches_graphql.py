@@ -8,7 +8,7 @@ import msgspec
 import strawberry
 
 from api.edge.graphql import AsOf, Condition, Connection, Grains, Info, Listing, Milliseconds, Position, equals, require
-from domain.marketplace.matching import Scored
+from domain.marketplace.matching import MEASURED, Scored
 from projections.marketplace import DealingRow, Dealings, Matches, MatchRow
 
 _WHY_NOT = {
@@ -19,6 +19,9 @@ _WHY_NOT = {
     "min_ram_mb": "has too little memory",
     "min_cpu_cores": "has too few cores",
     "min_compute_score": "computes too slowly",
+    "min_matrix_mflops": "has measured too few products of matrices, or none",
+    "min_memory_mb_s": "has measured too little throughput of memory, or none",
+    "min_disk_mb_s": "has measured too little throughput of its disk, or none",
     "min_uptime_bp": "promises too little",
     "units": "has too few units free",
     "max_price": "costs more than wished",
@@ -27,7 +30,10 @@ _WHY_NOT = {
 
 @strawberry.type
 class MatchCandidate:
-    """An offering that meets every constraint. Its score is what it saves and promises, weighted."""
+    """An offering that meets every constraint. Its score is what it saves and promises, weighted.
+
+    The last three are what its device had measured of itself, in MFLOP/s and MB/s; null is nothing.
+    """
 
     rank: int
     offering_id: UUID
@@ -36,6 +42,9 @@ class MatchCandidate:
     uptime: int
     price_grains: Grains
     explain: str
+    matrix_mflops: int | None
+    memory_mb_s: int | None
+    disk_mb_s: int | None
 
 
 @strawberry.type
@@ -49,7 +58,10 @@ class MatchRejection:
 
 @strawberry.type
 class Match:
-    """A receipt: what was wished, the best 20 offerings in order, and why the others do not serve."""
+    """A receipt: what was wished, the best 20 offerings in order, and why the others do not serve.
+
+    Offerings are as at `snapshotPosition`, devices as at `devicesPosition`: null where the rules did not look at them.
+    """
 
     request_id: UUID
     customer_id: UUID
@@ -66,6 +78,8 @@ class Match:
     snapshot_position: Position
     asked_at: datetime
     position: Position
+    rules: int
+    devices_position: Position | None
 
     @classmethod
     def of(cls, row: MatchRow) -> "Match":
@@ -89,7 +103,13 @@ class Match:
             snapshot_position=Position(row.snapshot_position),
             asked_at=row.asked_at,
             position=Position(row.position),
+            rules=row.rules,
+            devices_position=_position(row.known_at.get("devices")),
         )
+
+
+def _position(known: int | None) -> Position | None:
+    return None if known is None else Position(known)
 
 
 @strawberry.type
@@ -177,6 +197,7 @@ def _candidate(rank: int, one: Scored, ranked: list[Scored]) -> MatchCandidate:
         uptime=one.uptime,
         price_grains=Grains(one.price_grains),
         explain=_why_there(one, ranked[0]),
+        **{name: one.measured.get(name) for name in MEASURED},
     )
 
 

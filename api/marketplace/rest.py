@@ -85,7 +85,10 @@ class ProposeContract(Body):
 
 
 class WishBody(Body):
-    """What is looked for. Bounds of zero ask for nothing; `owner_id` is for operators."""
+    """What is looked for. Bounds of zero ask for nothing; `owner_id` is for operators.
+
+    `min_matrix_mflops`, `min_memory_mb_s` and `min_disk_mb_s` are about what the device has measured of itself.
+    """
 
     service_type: Name
     units: Count
@@ -96,6 +99,9 @@ class WishBody(Body):
     min_ram_mb: Count = 0
     min_cpu_cores: Count = 0
     min_compute_score: Count = 0
+    min_matrix_mflops: Count = 0
+    min_memory_mb_s: Count = 0
+    min_disk_mb_s: Count = 0
     min_uptime_bp: Count = 0
     price_weight: Count = 1
     uptime_weight: Count = 1

@@ -1,11 +1,11 @@
 """A burst: the same work on several devices at once, all of them or none."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from domain.kernel import Aggregate, Created, NotFound, Refusal, Value, derive, event
 
-from .matching import Wish
+from .matching import UNASKED, Wish
 
 REQUESTED, ALLOCATED, REFUSED = "requested", "allocated", "refused"
 MAX_NODES = 20
@@ -52,10 +52,16 @@ class Burst(Aggregate):
     """Requested, then allocated on all its devices or refused."""
 
     class Requested(Created):
+        class_version = 2
         burst_id: UUID
         customer_id: UUID
         request: BurstRequest
         nodes: list[BurstNode]
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """What devices have measured was not asked before."""
+            state["request"]["wish"] |= UNASKED
 
     class Allocated(Aggregate.Event):
         closes = True

@@ -17,10 +17,20 @@ from .offering import SERVICE_TYPES
 from .sla import BASIS
 from .terms import MAX_TERM, MS_PER_HOUR
 
-RULES = (
-    "marketplace.matching/1: all constraints met; score = price_weight x saved bp of max_price"
-    " + uptime_weight x promised bp; highest score, then lowest price, then lowest id"
+_ORDER = (
+    "score = price_weight x saved bp of max_price + uptime_weight x promised bp;"
+    " highest score, then lowest price, then lowest id"
 )
+RULES = {
+    1: f"marketplace.matching/1: all constraints met; {_ORDER}",
+    2: f"marketplace.matching/2: all constraints met, also by what the device has measured of itself; {_ORDER}",
+}
+RULESET = 2
+"""The rules of a decision that is made now; those before stay, so that old receipts can be decided again."""
+MEASURED = ("matrix_mflops", "memory_mb_s", "disk_mb_s")
+"""What a device can have measured of itself, and a wish ask for (since rules 2)."""
+UNASKED = {f"min_{name}": 0 for name in MEASURED}
+"""What a wish asks of it that was made before."""
 MAX_CANDIDATES = 10_000
 MAX_SHOWN = 20
 MAX_WEIGHT = 100
@@ -31,7 +41,10 @@ class WishInvalid(Refusal):
 
 
 class Wish(Value, frozen=True):
-    """What a customer looks for. Zero and None ask for nothing; weights say how much a saving and a promise count."""
+    """What a customer looks for. Zero and None ask for nothing; weights say how much a saving and a promise count.
+
+    The last three are about what the device has measured of itself: one that brings no such evidence does not serve.
+    """
 
     service_type: str
     units: int
@@ -45,10 +58,26 @@ class Wish(Value, frozen=True):
     min_uptime_bp: int = 0
     price_weight: int = 1
     uptime_weight: int = 1
+    min_matrix_mflops: int = 0
+    min_memory_mb_s: int = 0
+    min_disk_mb_s: int = 0
+
+
+class KnownDevice(Value, frozen=True):
+    """What is known of the device of an offering: what it has measured of itself, 0 where nothing."""
+
+    matrix_mflops: int = 0
+    memory_mb_s: int = 0
+    disk_mb_s: int = 0
+
+    @property
+    def measured(self) -> dict[str, int]:
+        """What it has measured, by quantity."""
+        return {name: value for name in MEASURED if (value := getattr(self, name))}
 
 
 class Candidate(Value, frozen=True):
-    """What is known of an open offering at the snapshot."""
+    """What is known of an open offering at the snapshot. `device` is None under rules that did not look at it."""
 
     offering_id: UUID
     provider_id: UUID
@@ -61,16 +90,18 @@ class Candidate(Value, frozen=True):
     price_grains_per_hour: int
     uptime_bp: int
     valid_until: datetime
+    device: KnownDevice | None = None
 
 
 class Scored(Value, frozen=True):
-    """An offering that meets all constraints, with the parts of its score and its price in grains."""
+    """An offering that meets all constraints, the parts of its score, its price in grains, and what was measured."""
 
     offering_id: UUID
     score: int
     saving: int
     uptime: int
     price_grains: int
+    measured: dict[str, int] = {}
 
 
 class Decision(Value, frozen=True):
@@ -82,10 +113,11 @@ class Decision(Value, frozen=True):
 
 
 class Snapshot(Value, frozen=True):
-    """The open offerings at a position."""
+    """The open offerings at a position; `known_at` says up to which positions others had told what, by read model."""
 
     candidates: list[Candidate]
     position: int
+    known_at: dict[str, int] = {}
 
 
 class OfferingDirectory(Protocol):
@@ -103,7 +135,8 @@ def checked(wish: Wish, now: datetime) -> Wish:
     fits = 1 <= wish.duration_ms <= milliseconds(now, wish.deadline_at)
     if wish.units < 1 or wish.deadline_at > now + MAX_TERM or not fits:
         raise WishInvalid(f"{wish.units} units, {wish.duration_ms} ms by {wish.deadline_at.isoformat()}")
-    if min(wish.min_ram_mb, wish.min_cpu_cores, wish.min_compute_score, wish.min_uptime_bp) < 0:
+    bounds = (wish.min_ram_mb, wish.min_cpu_cores, wish.min_compute_score, wish.min_uptime_bp)
+    if min(*bounds, *(_least(wish, name) for name in MEASURED)) < 0:
         raise WishInvalid("a bound is zero or more")
     if not all(0 <= weight <= MAX_WEIGHT for weight in (wish.price_weight, wish.uptime_weight)):
         raise WishInvalid(f"a weight is 0 to {MAX_WEIGHT}")
@@ -125,10 +158,18 @@ def match(wish: Wish, customer_id: UUID, asked_at: datetime, candidates: Iterabl
     return Decision(scored[:MAX_SHOWN], dict(sorted(rejected.items())), winner)
 
 
-def ruleset_hash(wish: Wish) -> str:
-    """The SHA-256 of the rules a decision followed."""
-    parts: Sequence[object] = (RULES, msgspec.to_builtins(wish))
+def ruleset_hash(wish: Wish, rules: int = RULESET) -> str:
+    """The SHA-256 of the rules a decision followed. Bounds that the rules did not know are no part of it."""
+    asked = msgspec.to_builtins(wish)
+    if rules < 2:
+        asked = {name: value for name, value in asked.items() if name not in UNASKED}
+    parts: Sequence[object] = (RULES[rules], asked)
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+
+
+def _least(wish: Wish, quantity: str) -> int:
+    least: int = getattr(wish, f"min_{quantity}")
+    return least
 
 
 def _price(wish: Wish, candidate: Candidate) -> int:
@@ -137,6 +178,7 @@ def _price(wish: Wish, candidate: Candidate) -> int:
 
 def _rejected_by(wish: Wish, customer_id: UUID, asked_at: datetime, candidate: Candidate) -> str | None:
     """The first constraint that is not met."""
+    measured = _measured(candidate)
     met = {
         "service_type": candidate.service_type == wish.service_type,
         "self_dealing": candidate.provider_id != customer_id,
@@ -145,6 +187,7 @@ def _rejected_by(wish: Wish, customer_id: UUID, asked_at: datetime, candidate: C
         "min_ram_mb": candidate.ram_mb >= wish.min_ram_mb,
         "min_cpu_cores": candidate.cpu_cores >= wish.min_cpu_cores,
         "min_compute_score": candidate.compute_score >= wish.min_compute_score,
+        **{f"min_{name}": measured.get(name, 0) >= _least(wish, name) for name in MEASURED},
         "min_uptime_bp": candidate.uptime_bp >= wish.min_uptime_bp,
         "units": candidate.free >= wish.units,
         "max_price": 0 < _price(wish, candidate) <= min(wish.max_price_grains, MAX_GRAINS),
@@ -156,4 +199,8 @@ def _scored(wish: Wish, candidate: Candidate) -> Scored:
     price = _price(wish, candidate)
     saving = wish.price_weight * ((wish.max_price_grains - price) * BASIS // wish.max_price_grains)
     uptime = wish.uptime_weight * candidate.uptime_bp
-    return Scored(candidate.offering_id, saving + uptime, saving, uptime, price)
+    return Scored(candidate.offering_id, saving + uptime, saving, uptime, price, _measured(candidate))
+
+
+def _measured(candidate: Candidate) -> dict[str, int]:
+    return {} if candidate.device is None else candidate.device.measured

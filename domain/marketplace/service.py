@@ -53,6 +53,7 @@ class MarketplaceService(HandOffs):
         return self.log.record(
             decided,
             snapshot_position=decided.snapshot_position,
+            known_at=decided.known_at,
             ruleset_hash=decided.ruleset_hash,
             **msgspec.to_builtins(decided.decision),
         )

@@ -14,7 +14,10 @@ from projections.rows import Key, ReadModel, Row
 
 
 class MatchRow(Row, frozen=True):
-    """A receipt: what was wished, the best 20 with the parts of their scores, and how many others failed at what."""
+    """A receipt: what was wished, the best 20 with the parts of their scores, and how many others failed at what.
+
+    `known_at` is how far what is known of devices had come, by read model.
+    """
 
     request_id: UUID
     customer_id: UUID
@@ -26,11 +29,14 @@ class MatchRow(Row, frozen=True):
     snapshot_position: int
     asked_at: datetime
     position: int
+    rules: int
+    known_at: dict[str, int]
 
 
 class Matches(ReadModel[MatchRow]):
     """Receipts by request."""
 
+    version = 2
     name = "matches"
     table = "read.matches"
     row = MatchRow
@@ -55,6 +61,8 @@ class Matches(ReadModel[MatchRow]):
             snapshot_position=made.snapshot_position,
             asked_at=made.asked_at,
             position=fact.position,
+            rules=made.rules,
+            known_at=made.known_at,
         )
 
 

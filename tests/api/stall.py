@@ -13,10 +13,11 @@ import pytest
 from api import marketplace
 from api.app import create_app
 from api.server import listen, server
+from domain.device_registry.evidence import Evidence, Measurement
 from domain.kernel import new_scope, within
 from infrastructure.database import Database
 from tests.api.office import Office, open_office
-from tests.devices import enrol
+from tests.devices import Applicant, enrol, some_capabilities
 from tests.economy import fund
 from tests.trading import HOUR, PRICE
 
@@ -36,7 +37,10 @@ class Stall:
         self.provider, self.customer = uuid4(), uuid4()
         with within(new_scope("test")):
             fund(office.village.tokenomics, self.customer, FUNDS)
-        self.device_id = enrol(office.village.device_registry, owner_id=self.provider, now=datetime.now(UTC))
+        self.device = Applicant()
+        self.device_id = enrol(
+            office.village.device_registry, self.device, owner_id=self.provider, now=datetime.now(UTC)
+        )
 
     def offer(self, owner: UUID | None = None, **changes: Any) -> Any:
         """Publish an offering at ten grains a millisecond."""
@@ -57,6 +61,15 @@ class Stall:
         answer = self.offer()
         assert answer.status_code == 200, answer.text
         return str(answer.json()["id"])
+
+    def measures(self, *results: tuple[str, int, int]) -> None:
+        """The device brings evidence of methods, versions and values."""
+        told = Evidence(4, 4_096, [Measurement(*result, datetime.now(UTC)) for result in results])
+        signature = self.device.signed(told)
+        with within(new_scope("test")):
+            self.office.village.device_registry.update_capabilities(
+                device_id=self.device_id, capabilities=some_capabilities(), evidence=told, signature=signature
+            )
 
     def proposal(self, offering_id: str, **changes: Any) -> dict[str, Any]:
         """A body that asks for a millisecond of one unit."""

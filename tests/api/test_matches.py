@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from cli import market
 from domain.kernel import new_scope, within
+from domain.marketplace.matching import ruleset_hash
 from domain.marketplace.request import ServiceRequest
 from projections.matching import MatchUnknown, MatchVerdict, verify_match
 from tests.api.stall import Stall, later, stall
@@ -91,6 +92,52 @@ def test_a_request_is_matched_by_a_receipt_that_can_be_decided_again_whatever_ha
         assert str(decided.decided_again.winner) == receipt["winner"]
 
 
+MEASURED = """query($id: UUID!) { match(requestId: $id) {
+    winner rules devicesPosition candidates { matrixMflops memoryMbS diskMbS } rejected { reason explain }
+} }"""
+
+
+def test_what_a_device_has_measured_can_be_asked_for_and_each_receipt_keeps_to_what_was_known_then(
+    stall: Stall,
+) -> None:
+    offered, asked = stall.offered(), {"min_matrix_mflops": 20_000, "min_memory_mb_s": 4_000}
+    unknown = matched(stall, **asked)
+    stall.measures(("matmul-f32", 1, 25_000), ("memory-copy", 1, 5_000))
+    served = matched(stall, **asked)
+    stall.measures(("matmul-f32", 1, 12_000), ("memory-copy", 1, 5_000))
+    refuted = matched(stall, **asked)
+    assert [one["winner"] for one in (unknown, served, refuted)] == [None, offered, None]
+    stall.office.settle()
+    seen = stall.office.ask(MEASURED, id=served["id"])["match"]
+    assert seen.pop("candidates") == [{"matrixMflops": 25_000, "memoryMbS": 5_000, "diskMbS": None}]
+    assert seen == {
+        "winner": offered,
+        "rules": 2,
+        "devicesPosition": served["known_at"]["devices"],
+        "rejected": [],
+    }
+    (why,) = stall.office.ask(MEASURED, id=refuted["id"])["match"]["rejected"]
+    assert why["explain"] == "1 has measured too few products of matrices, or none"
+    for receipt in (unknown, served, refuted):
+        assert verdict(stall, receipt["id"]).honest
+
+
+def test_a_receipt_that_was_decided_before_devices_were_looked_at_still_holds(stall: Stall) -> None:
+    stall.offered()
+    stall.office.settle()
+    new = stall.office.log.load(ServiceRequest, UUID(matched(stall)["id"]))
+    unseen = [replace(one, measured={}) for one in new.decision.candidates]
+    with within(new_scope("test")):
+        old = ServiceRequest(
+            request_id=uuid4(), customer_id=new.customer_id, wish=new.wish, asked_at=new.asked_at,
+            snapshot_position=new.snapshot_position, ruleset_hash=ruleset_hash(new.wish, rules=1),
+            candidates=unseen, rejected=new.decision.rejected, winner=new.decision.winner, rules=1, known_at={},
+        )  # fmt: skip
+        stall.office.log.record(old)
+    stall.measures(("matmul-f32", 1, 25_000))
+    assert verdict(stall, str(old.id)).honest
+
+
 def test_a_receipt_that_does_not_follow_from_the_log_is_found_out(stall: Stall, database_url: str) -> None:
     stall.offered()
     honest = stall.office.log.load(ServiceRequest, UUID(matched(stall)["id"]))
@@ -100,6 +147,7 @@ def test_a_receipt_that_does_not_follow_from_the_log_is_found_out(stall: Stall, 
             request_id=uuid4(), customer_id=honest.customer_id, wish=honest.wish, asked_at=honest.asked_at,
             snapshot_position=honest.snapshot_position, ruleset_hash=honest.ruleset_hash,
             candidates=forged.candidates, rejected=forged.rejected, winner=forged.winner,
+            rules=honest.rules, known_at=honest.known_at,
         )  # fmt: skip
         stall.office.log.record(lie)
     assert not verdict(stall, str(lie.id)).same_decision

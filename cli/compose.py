@@ -152,7 +152,7 @@ def _clock(settings: Settings) -> Iterator[Sequence[Runner]]:
     from workers.log_sealer import LogSealer
 
     with parts(settings, "clock") as made, _bus_relay(made) as relay:
-        sealer = LogSealer(made.database, load_sealing_keys(settings.home, settings.log_origin))
+        sealer = LogSealer(made.database, lambda: load_sealing_keys(settings.home, settings.log_origin))
         yield [*contexts.clocks(made), sealer.run, *relay]
 
 

@@ -39,7 +39,7 @@ def rotate_sealing_key(home: Path, name: str) -> SealingKeys:
     """Make a new sealing key; checkpoints from now on are signed with it, older ones stay verifiable."""
     load_sealing_keys(home, name)
     folder = key_folder(home)
-    number = len(_paths(folder)) + 1
+    number = int(_paths(folder)[-1].stem.rpartition("_")[2]) + 1
     assert number <= MAX_ROTATIONS, "keys are rotated some times a year"
     read_or_make_signing_key(folder / f"log_sealing_{number:04d}.pem")
     return load_sealing_keys(home, name)

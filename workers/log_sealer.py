@@ -1,6 +1,7 @@
 """The log sealer: extends the Merkle tree over new facts and signs its root, off the hot path."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -20,9 +21,12 @@ SEALER_LOCK = 6_220_962_611
 
 
 class LogSealer:
-    """Seals the log about once a second. A second sealer waits its turn; a crash leaves only whole steps."""
+    """Seals the log about once a second. A second sealer waits its turn; a crash leaves only whole steps.
 
-    def __init__(self, database: Database, keys: SealingKeys) -> None:
+    `keys` is asked for each checkpoint, so that a key rotated in signs the next one.
+    """
+
+    def __init__(self, database: Database, keys: Callable[[], SealingKeys]) -> None:
         self._database = database
         self._keys = keys
         self._connection: psycopg.Connection[Any] | None = None
@@ -55,8 +59,9 @@ class LogSealer:
                 return True
             newest = sealed.newest_checkpoint()
             if edge.size > (0 if newest is None else newest[0]):
-                checkpoint = Checkpoint(self._keys.name, edge.size, edge.root())
-                sealed.add_checkpoint(edge.size, sign(checkpoint, self._keys.name, self._keys.current))
+                keys = self._keys()
+                checkpoint = Checkpoint(keys.name, edge.size, edge.root())
+                sealed.add_checkpoint(edge.size, sign(checkpoint, keys.name, keys.current))
         return False
 
     def close(self) -> None:

@@ -125,7 +125,7 @@ class Office:
         self.projector = Projector(database, self.models)
         self.runner = SagaRunner(self.log, database, plans, self.village)
         keys = load_sealing_keys(home, ORIGIN)
-        self.sealer = LogSealer(database, keys)
+        self.sealer = LogSealer(database, lambda: keys)
         self.eraser = SubjectEraser(database, self.subject_keys)
         self.ctx = ApiContext(
             village=self.village,

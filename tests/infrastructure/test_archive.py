@@ -56,7 +56,7 @@ class Old(Economy):
         self.project()
 
     def seal(self) -> None:
-        sealer = LogSealer(self.database, self.sealing)
+        sealer = LogSealer(self.database, lambda: self.sealing)
         sealer.run_once()
         sealer.close()
 

@@ -53,7 +53,7 @@ def live(database: Database, keys: SealingKeys) -> None:
     log.close()
     with database.connect(Role.WRITER) as connection:
         connection.execute("INSERT INTO engine.cursors (name, position) VALUES ('saga:reward_training', 7)")
-    sealer = LogSealer(database, keys)
+    sealer = LogSealer(database, lambda: keys)
     sealer.run_once()
     sealer.close()
     project(database)

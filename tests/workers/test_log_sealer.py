@@ -41,7 +41,7 @@ class Sealed:
                 Ledger(self.log).open(account_id=uuid4(), owner=f"owner {number}")
 
     def seal(self) -> int:
-        sealer = LogSealer(self.database, self.keys)
+        sealer = LogSealer(self.database, lambda: self.keys)
         try:
             return sealer.run_once()
         finally:
@@ -117,7 +117,7 @@ def test_a_liar_who_also_rewrites_the_tree_is_caught_by_the_signed_root(sealed: 
 def test_a_checkpoint_signed_by_a_stranger_is_a_lie(sealed: Sealed, tmp_path: Path) -> None:
     stranger = load_sealing_keys(tmp_path / "stranger", ORIGIN)
     sealed.grow(1)
-    LogSealer(sealed.database, stranger).run_once()
+    LogSealer(sealed.database, lambda: stranger).run_once()
     assert "not genuine" in sealed.audit().reason
 
 
@@ -130,6 +130,28 @@ def test_after_a_key_rotation_all_checkpoints_stay_genuine(sealed: Sealed) -> No
     assert len(sealed.keys.verifiers) == 2
     with sealed.database.connect(Role.READER) as connection:
         assert "not genuine" in audit(connection, old.verifiers).reason
+
+
+def test_a_sealer_that_runs_signs_with_the_key_that_was_rotated_in(sealed: Sealed) -> None:
+    sealer = LogSealer(sealed.database, lambda: load_sealing_keys(sealed.home, ORIGIN))
+    sealed.grow(1)
+    sealer.run_once()
+    rotated = rotate_sealing_key(sealed.home, ORIGIN)
+    sealed.grow(1)
+    sealer.run_once()
+    sealer.close()
+    with sealed.database.connect(Role.READER) as connection:
+        (*_, before), (*_, after) = list(SealedLog(connection).checkpoints())[-2:]
+    for note, key in zip((before, after), rotated.verifiers, strict=True):
+        assert verify(note, [key]).origin == ORIGIN
+
+
+def test_a_rotation_makes_a_new_key_even_where_an_old_one_was_taken_away(tmp_path: Path) -> None:
+    second = rotate_sealing_key(tmp_path, ORIGIN)
+    (tmp_path / "keys" / "log_sealing_0001.pem").unlink()
+    third = rotate_sealing_key(tmp_path, ORIGIN)
+    assert third.verifiers[0] == second.verifiers[1]
+    assert len(third.verifiers) == 2
 
 
 def test_sealing_keys_are_files_only_their_owner_can_read(sealed: Sealed) -> None:
@@ -153,7 +175,7 @@ def test_a_fact_can_be_proved_to_be_in_the_log_and_the_log_to_have_only_grown(se
 
 
 def test_two_sealers_at_once_leave_one_tree(sealed: Sealed) -> None:
-    sealers = [LogSealer(sealed.database, sealed.keys) for _ in range(2)]
+    sealers = [LogSealer(sealed.database, lambda: sealed.keys) for _ in range(2)]
     dice = random.Random(3)
     for _ in range(10):
         sealed.grow(dice.randint(1, 5))

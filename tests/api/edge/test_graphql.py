@@ -271,7 +271,7 @@ def test_the_log_shows_what_is_in_the_archive(edge: Edge, tmp_path: Path, monkey
         opened(Ledger(edge.log))
     query = "{events(first: 10) {edges {node {position state}}}}"
     before = edge.ask(query)
-    sealer = LogSealer(edge.ctx.database, load_sealing_keys(tmp_path, "village.test/log"))
+    sealer = LogSealer(edge.ctx.database, lambda: load_sealing_keys(tmp_path, "village.test/log"))
     sealer.run_once()
     sealer.close()
     store = archive_store(None, tmp_path)

@@ -66,7 +66,7 @@ def test_what_is_not_sealed_is_counted_and_its_age_told(edge: Edge, database: Da
     found = scraped(edge)
     assert found["village_log_unsealed_events"] == 3.0
     assert 0.0 < found["village_log_seal_age_seconds"] < 600.0
-    sealer = LogSealer(database, load_sealing_keys(tmp_path, "village.test/log"))
+    sealer = LogSealer(database, lambda: load_sealing_keys(tmp_path, "village.test/log"))
     sealer.run_once()
     sealer.close()
     found = scraped(edge)

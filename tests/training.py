@@ -79,12 +79,14 @@ def some_update(seed: int = 0, examples: int = 10) -> Update:
     return Update(blob_hash=f"{seed:064x}", bytes=100, examples=examples, train_ms=5, norm=1.0)
 
 
-def open_round(*device_ids: UUID, policy: RoundPolicy = POLICY) -> TrainingRound:
-    """A round that has asked these devices, not recorded."""
+def open_round(
+    *device_ids: UUID, policy: RoundPolicy = POLICY, session: TrainingSession | None = None
+) -> TrainingRound:
+    """A round that has asked these devices, of a session or of none that is known; not recorded."""
     opened = TrainingRound(
         round_id=uuid4(),
-        session_id=uuid4(),
-        owner_id=uuid4(),
+        session_id=uuid4() if session is None else session.id,
+        owner_id=uuid4() if session is None else session.owner_id,
         number=1,
         model_hash=HASH,
         policy=policy,

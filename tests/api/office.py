@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import httpx2
 from fastapi.testclient import TestClient
 
-from api import audit, device_registry, federated_learning, marketplace, monitoring, privacy, sagas, tokenomics
+from api import audit, device_registry, federated_learning, harvest, marketplace, monitoring, privacy, sagas, tokenomics
 from api.app import create_app
 from api.edge.context import ApiContext
 from cli.ports import DeviceOwners, DeviceResources
@@ -48,6 +48,7 @@ from workers.saga_runner import SagaRunner
 from workers.subject_eraser import SubjectEraser
 
 ORIGIN = "office.test/log"
+CONTEXTS = (audit, device_registry, federated_learning, harvest, marketplace, monitoring, privacy, sagas, tokenomics)
 
 
 class Mended:
@@ -120,7 +121,7 @@ class Office:
             deadlines=deadlines,
             sagas=SagaOperations(self.log, plans),
             privacy=PrivacyService(self.log),
-            harvest=HarvestService(self.log),
+            harvest=HarvestService(self.log, DeviceOwners(self.log)),
         )
         self.projector = Projector(database, self.models)
         self.runner = SagaRunner(self.log, database, plans, self.village)
@@ -137,8 +138,7 @@ class Office:
             verifiers=lambda: keys.verifiers,
             subject_keys=self.subject_keys,
         )
-        contexts = [audit, device_registry, federated_learning, marketplace, monitoring, privacy, sagas, tokenomics]
-        app = create_app(self.ctx, contexts)
+        app = create_app(self.ctx, CONTEXTS)
         self.tokens = app.state.gate.tokens
         self.client = TestClient(app)
 

@@ -9,61 +9,27 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx2
-import psycopg
 import pytest
 
 import domain.topics  # noqa: F401  (every stored topic must resolve)
 from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import new_scope, within
 from domain.sagas.process import COMPENSATED, RUNNING
+from domain.tokenomics.accounts import wallet_id_of
 from domain.tokenomics.pricing import Activity
 from domain.tokenomics.service import TokenomicsService
-from domain.tokenomics.transfer import Transfer, transfer_id_of
+from domain.tokenomics.transfer import transfer_id_of
 from infrastructure.database import Database
 from infrastructure.event_store import open_event_log
 from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
+from tests.cli.operators import ELSEWHERE, Operator, filled, guided
 from tests.cli.parking import PRICE, parked_payment
-from tests.cli.villages import Running, environment, eventually, running
-from tests.commands import village
+from tests.cli.villages import environment, eventually, running
 from tests.devices import enrol
 
 pytestmark = pytest.mark.slow
 
-POSTED = Transfer.Posted.TOPIC  # type: ignore[attr-defined]
 GENESIS_ID = transfer_id_of("genesis")
-
-
-class Operator:
-    """Somebody who types `village ...` at one home."""
-
-    def __init__(self, home: Path, up: Running | None = None) -> None:
-        self.home = home
-        self.up = up
-        self.env = environment(home)
-
-    def types(self, *words: str, code: int = 0) -> str:
-        done = village(*words, env=self.env)
-        assert done.returncode == code, done.stderr + done.stdout
-        return done.stdout if code == 0 else done.stderr + done.stdout
-
-    def asks(self, *words: str) -> Any:
-        return json.loads(self.types(*words, "--json"))
-
-    def projections(self) -> dict[str, dict[str, Any]]:
-        return {row["name"]: row for row in self.asks("projections", "list")["projections"]}
-
-    @property
-    def url(self) -> str:
-        return (self.home / "database.url").read_text().strip()
-
-    def sql(self, statement: str) -> list[Any]:
-        with psycopg.connect(self.url) as connection:
-            found = connection.execute(statement.encode())
-            return found.fetchall() if found.description else []
-
-    def memo(self, transfer_id: UUID) -> Any:
-        (link,) = [each for each in self.asks("audit", "explain", str(transfer_id)) if each["topic"] == POSTED]
-        return link["state"]["memo"]
 
 
 @pytest.fixture(scope="module")
@@ -291,6 +257,33 @@ def test_a_village_is_restored_from_its_backup_in_another_home(
     other = Operator(short_home / "restored-operations")
     assert other.asks("db", "restore", str(file))["head"] == head
     assert "has facts already" in other.types("db", "restore", str(file), code=1)
+
+
+def test_every_command_of_the_guide_does_something(operator: Operator, tmp_path: Path) -> None:
+    commands = guided()
+    assert len(commands) > 40
+    assert set(commands) >= ELSEWHERE
+    owner = uuid4()
+    transfer_id = paid(operator, owner, "for the lessons")
+    with closing(open_event_log(operator.url)) as log:
+        device_id = enrol(DeviceRegistryService(log))
+    with parked_payment(operator.url, operator.home) as payment:
+
+        def parked() -> list[str]:
+            opened = operator.asks("incidents", "list", "--state", "opened")
+            return [one["incident_id"] for one in opened if one["rule"] == "parked_sagas"]
+
+        assert eventually(lambda: len(parked()) == 1)
+        names = {
+            "OWNER": owner, "OWNER-UUID": owner, "WALLET": wallet_id_of(owner), "TRANSFER": transfer_id,
+            "ROUND": transfer_id, "SAGA": payment.process_id, "PROCESS": payment.process_id, "INCIDENT": parked()[0],
+            "DEVICE_ID": device_id, "KEY": '"of the guide"', "POSITION": 1, "1200": operator.head,
+        }  # fmt: skip
+        for words in commands:
+            if words not in ELSEWHERE:
+                operator.follows(filled(words, names, tmp_path))
+    operator.types("projections", "resume", "wallets", "--reason", "the guide pauses it")
+    assert eventually(lambda: not operator.projections()["wallets"]["paused"])
 
 
 def test_a_lie_ends_with_exit_code_one_and_its_position(operator: Operator) -> None:

@@ -38,7 +38,7 @@ def run() -> list[Row]:
     own_us, copy_us = (middle([1e6 * cost.own / FACTS for cost in costs]) for costs in (ours, limits))
     note = (
         f"This process takes {own_us:.1f} us of CPU an event against {copy_us:.1f} us for moving its bytes. The"
-        " next batch is read and decoded by a thread of its own while one is folded and written; both share one"
+        " next batch is read and decoded by a thread of its own while the server stores one; both share one"
         " interpreter."
     )
     return [

@@ -71,6 +71,24 @@ class Pending:
         self.slot.held = self.fold.held
         return self.fold.letters
 
+    def settle(self, connection: psycopg.Connection[Any], facts: Sequence[Fact]) -> list[Letter]:
+        """As `write`, of one batch; a row that cannot be stored becomes a dead letter in the same transaction, and so
+        do later facts of that row.
+
+        Raises:
+            CursorTaken: the slot is another worker's by now; nothing was written.
+        """
+        try:
+            return self.write(connection)
+        except NOT_STORABLE:
+            with connection.transaction():
+                advance(connection, self.slot, self.end)
+                fold = _one_by_one(connection, self.slot, facts, self.fold.skipped, self.slot.takes)
+                letters.write(connection, self.slot.cursor, self.slot.model, fold.letters)
+            self.slot.position = self.end
+            self.slot.held = fold.held
+            return fold.letters
+
     def follower(self) -> "Pending":
         """What goes on from here once this is written. It knows the rows that were loaded and changed: facts come back
         to them, and seldom to those that were new."""
@@ -90,22 +108,13 @@ def apply(
 ) -> list[Letter]:
     """Fold a batch into a slot's rows and advance its cursor to `new`; answers what had to be set aside.
 
-    A fact that cannot be folded, or whose row cannot be stored, becomes a dead letter in the same transaction, and
-    so do later facts of that row. Facts that cannot be read, or whose keys cannot be told, stop the slot.
+    A fact that cannot be folded, or whose row cannot be stored, becomes a dead letter. Facts that cannot be read, or
+    whose keys cannot be told, stop the slot.
 
     Raises:
         CursorTaken: the slot is another worker's by now; nothing was written.
     """
-    try:
-        return Pending(slot).add(connection, facts, new, skipped).write(connection)
-    except NOT_STORABLE:
-        with connection.transaction():
-            advance(connection, slot, new)
-            fold = _one_by_one(connection, slot, facts, skipped, slot.takes)
-            letters.write(connection, slot.cursor, slot.model, fold.letters)
-        slot.position = new
-        slot.held = fold.held
-        return fold.letters
+    return Pending(slot).add(connection, facts, new, skipped).settle(connection, facts)
 
 
 def retry(

@@ -1,4 +1,4 @@
-"""Reading ahead: the next batch of the log is read and decoded while this one is folded and written."""
+"""Reading ahead: the next batch of the log is read and decoded while the rows of this one are stored."""
 
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,14 +48,16 @@ class ReadAhead:
         self._thread = _one_thread()
         self._ahead: dict[tuple[int, int], Future[Chapter]] = {}
 
-    def after(self, position: int, limit: int) -> Chapter:
-        """As `read`, and then begins to read what follows."""
-        chapter = (self._ahead.pop((position, limit), None) or self._begin(position, limit)).result()
-        if chapter.is_full:
-            if len(self._ahead) == MAX_AHEAD:
-                self._ahead.pop(next(iter(self._ahead))).cancel()
-            self._ahead[chapter.end, limit] = self._begin(chapter.end, limit)
-        return chapter
+    def begin(self, position: int, limit: int) -> None:
+        """Begin to read what will be asked for."""
+        if len(self._ahead) == MAX_AHEAD:
+            self._ahead.pop(next(iter(self._ahead))).cancel()
+        self._ahead[position, limit] = self._thread.submit(self._read, position, limit)
+
+    def take(self, position: int, limit: int) -> Chapter | None:
+        """As `read`, if that was begun; None if not."""
+        begun = self._ahead.pop((position, limit), None)
+        return None if begun is None else begun.result()
 
     def close(self) -> None:
         """Ends the thread and the connection; both come back when asked for more."""
@@ -64,9 +66,6 @@ class ReadAhead:
         self._ahead.clear()
         if self._connection is not None:
             self._connection.close()
-
-    def _begin(self, position: int, limit: int) -> Future[Chapter]:
-        return self._thread.submit(self._read, position, limit)
 
     def _read(self, position: int, limit: int) -> Chapter:
         if self._connection is None or self._connection.closed:

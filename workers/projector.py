@@ -12,11 +12,12 @@ from uuid import uuid4
 import psycopg
 import structlog
 
+from domain.kernel.fact import Fact
 from infrastructure import traces
 from infrastructure.database import Database, Role
 from infrastructure.event_store.reader import LogReader
 from projections import rebuild
-from projections.batch import NOT_STORABLE, Pending, Skipped, apply, retry
+from projections.batch import NOT_STORABLE, Pending, Skipped, retry
 from projections.fold import Letter, of_topics, seldom_collected
 from projections.letters import tried
 from projections.monitoring import ControlRow, Controls
@@ -128,26 +129,32 @@ class Projector:
         ]
 
     def _scan(self, slots: Sequence[Slot], limit: int) -> bool:
-        """Read one batch for all of these slots and let each take its part."""
+        """Read one batch for all of these slots and let each take its part.
+
+        The next batch is read and decoded while the server stores the rows of this one.
+        """
         if not slots:
             return False
         start = min(slot.position for slot in slots)
-        chapter = self._ahead.after(start, limit)
+        chapter = self._ahead.take(start, limit) or read(self._open(), self._wanted, start, limit)
         if chapter.end == start:
             return False
-        idle = [slot for slot in slots if not self._project(slot, chapter)]
+        folded, idle = list[tuple[Pending, list[Fact]]](), list[Slot]()
+        for slot in slots:
+            if slot.position >= chapter.end:
+                continue
+            own = of_topics(chapter.facts, slot.model.topics, after=slot.position)
+            if not own:
+                idle.append(slot)
+                continue
+            with self._guarded(slot):
+                folded.append((Pending(slot).add(self._open(), own, chapter.end, self._skipped(slot.model)), own))
+        if chapter.is_full:
+            self._ahead.begin(chapter.end, limit)
+        for pending, own in folded:
+            with self._guarded(pending.slot), traces.folding(pending.slot.model.name, own):
+                _tell(pending.slot, pending.settle(self._open(), own))
         self._pass_over(idle, chapter.end)
-        return True
-
-    def _project(self, slot: Slot, chapter: Chapter) -> bool:
-        """Fold what concerns this slot; False when nothing did and its cursor is only to be moved."""
-        if slot.position >= chapter.end:
-            return True
-        own = of_topics(chapter.facts, slot.model.topics, after=slot.position)
-        if not own:
-            return False
-        with self._guarded(slot), traces.folding(slot.model.name, own):
-            _tell(slot, apply(self._open(), slot, own, chapter.end, self._skipped(slot.model)))
         return True
 
     def _refold(self, slots: Sequence[Slot]) -> bool:

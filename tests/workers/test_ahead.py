@@ -43,7 +43,14 @@ def several(ledger: Ledger, count: int) -> None:
 
 
 def positions(reader: ReadAhead, start: int, limit: int) -> list[int]:
-    return [fact.position for fact in reader.after(start, limit).facts.get(TOPIC, [])]
+    reader.begin(start, limit)
+    return taken(reader, start, limit)
+
+
+def taken(reader: ReadAhead, start: int, limit: int) -> list[int]:
+    chapter = reader.take(start, limit)
+    assert chapter is not None
+    return [fact.position for fact in chapter.facts.get(TOPIC, [])]
 
 
 def test_chapters_follow_each_other_without_a_gap_also_when_the_log_grows_meanwhile(
@@ -58,16 +65,20 @@ def test_chapters_follow_each_other_without_a_gap_also_when_the_log_grows_meanwh
     assert read == [5, 6, 7]
 
 
-def test_another_position_than_the_next_is_read_anew(ledger: Ledger, reader: ReadAhead) -> None:
-    several(ledger, 6)
-    assert [positions(reader, start, 2) for start in (0, 0, 1, 3, 0, 2)] == [
-        [1, 2],
-        [1, 2],
-        [2, 3],
-        [4, 5],
-        [1, 2],
-        [3, 4],
-    ]
+def test_what_was_not_begun_is_not_there_and_what_was_is_taken_once(ledger: Ledger, reader: ReadAhead) -> None:
+    several(ledger, 4)
+    reader.begin(2, 2)
+    assert reader.take(1, 2) is None
+    assert taken(reader, 2, 2) == [3, 4]
+    assert reader.take(2, 2) is None
+
+
+def test_of_more_than_two_begun_the_oldest_is_forgotten(ledger: Ledger, reader: ReadAhead) -> None:
+    several(ledger, 4)
+    for start in (0, 1, 2):
+        reader.begin(start, 2)
+    assert reader.take(0, 2) is None
+    assert [taken(reader, start, 2) for start in (1, 2)] == [[2, 3], [3, 4]]
 
 
 def test_a_lost_connection_is_an_error_once_and_then_another_is_opened(
@@ -78,5 +89,5 @@ def test_a_lost_connection_is_an_error_once_and_then_another_is_opened(
     with psycopg.connect(database.url, autocommit=True) as admin:
         admin.execute("SELECT pg_terminate_backend(%s, 10000)", (connections[0].info.backend_pid,))
     with pytest.raises(psycopg.OperationalError):
-        reader.after(0, 5)
+        positions(reader, 0, 5)
     assert positions(reader, 0, 5) == [1, 2]

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import psycopg
 
+from domain.harvest.states import ABANDONED, CLOSED, FLAPPING, REWARDED
 from domain.monitoring.rules import Measure, Subject
 
 from .tokenomics.queries import SUPPLY_DRIFT
@@ -28,6 +29,13 @@ _AWAY = """
 SELECT 'fleet', 10000 * count(*) FILTER (WHERE presence = 'offline') / greatest(count(*), 1)
 FROM read.devices WHERE status = 'active'
 """
+_FAILED = f"state IN ('{CLOSED}', '{REWARDED}') AND reason ->> 'kind' IN ('{FLAPPING}', '{ABANDONED}')"
+_FAILURES = f"""
+SELECT device_id::text, count(*) FROM read.harvest_sessions
+WHERE {_FAILED} AND closed_at > clock_timestamp() - interval '6 hours'
+GROUP BY device_id ORDER BY 2 DESC LIMIT {MAX_OPEN}
+"""
+"""Sessions of a device that flapped or were abandoned; the index `harvest_sessions_failed` is of these."""
 _MEASURES: Final = {
     "consumer_lag_s": _LAG,
     "dead_letters": _LETTERS,
@@ -36,6 +44,7 @@ _MEASURES: Final = {
     "seal_age_s": _SEAL,
     "parked_sagas": _PARKED,
     "devices_away_bp": _AWAY,
+    "device_failures": _FAILURES,
 }
 _OPEN = (
     "SELECT rule, subject, incident_id FROM read.incidents WHERE state <> 'resolved'"

@@ -41,6 +41,7 @@ RULES: tuple[Rule, ...] = (
     Rule("seal_age", "seal_age_s", CRITICAL, "the log is not being sealed", 30.0, 5.0, 0, 5_000),
     Rule("parked_sagas", "parked_sagas", WARNING, "sagas wait for an operator", 0.0, 0.0, 0, 2_000),
     Rule("devices_away", "devices_away_bp", WARNING, "most devices are away", 5_000.0, 3_000.0, 60_000, 60_000),
+    Rule("device_failing", "device_failures", WARNING, "a device's harvest keeps failing", 2.0, 0.0, 0, 10_000),
 )
 
 

@@ -4,16 +4,20 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
+from domain.harvest.policy import HarvestPolicy
+from domain.harvest.states import ABANDONED, FLAPPING, STOPPED
+from domain.kernel import new_scope, within
 from domain.monitoring.incident import incident_id_of
 from domain.monitoring.rules import RULES
 from infrastructure.database import Database, Role
 from projections.measures import measured
 from tests.api.office import Office, open_office
+from tests.devices import enrol
 from workers.incident_watch import IncidentWatch
 
 INCIDENTS = """query($state: String, $rule: String) { incidents(first: 10, state: $state, rule: $rule) { edges { node {
@@ -132,9 +136,42 @@ def test_the_feed_tells_what_happens_to_incidents_in_order(watched: Watched) -> 
     assert {one["incidentId"] for one in updates} == {incident_id}
 
 
+HEALTH = "query($id: UUID!) { device(deviceId: $id) { health { openIncidents } } }"
+
+
+def failed(office: Office, device_id: UUID, times: int, reason: str = ABANDONED) -> None:
+    """A device's sessions of harvest, each of which ended so."""
+    for _ in range(times):
+        with within(new_scope("test")):
+            session_id = office.village.harvest.start_harvest_session(
+                device_id=device_id, policy=HarvestPolicy(unknown_sensor="allow"), sensors=[]
+            ).id
+        with within(new_scope("test")):
+            office.village.harvest.close_session(session_id=session_id, reason=reason)
+
+
+def test_a_device_whose_harvest_keeps_failing_is_an_incident_that_its_owner_sees(watched: Watched) -> None:
+    office, owner = watched.office, uuid4()
+    device_id, other = (enrol(office.village.device_registry, owner_id=owner) for _ in range(2))
+    failed(office, device_id, 2)
+    failed(office, other, 9, STOPPED)
+    office.settle()
+    watched.looks()
+    assert watched.incidents(rule="device_failing") == [], "twice is chance, and who stops does not fail"
+    failed(office, device_id, 1, FLAPPING)
+    office.settle()
+    watched.looks()
+    (found,) = watched.incidents(rule="device_failing")
+    assert (found["subject"], found["value"], found["severity"]) == (str(device_id), 3.0, "warning")
+    assert office.ask(HEALTH, owner, id=str(device_id))["device"]["health"] == {"openIncidents": 1}
+    assert office.ask(HEALTH, owner, id=str(other))["device"]["health"] == {"openIncidents": 0}
+
+
 def test_every_rule_is_about_something_that_is_measured(watched: Watched, database_url: str) -> None:
     office = watched.office
     office.opened("process")
+    device_id = enrol(office.village.device_registry)
+    failed(office, device_id, 1)
     office.settle()
     with psycopg.connect(database_url, autocommit=True) as admin:
         admin.execute("UPDATE read.sagas SET state = 'parked'")
@@ -145,7 +182,8 @@ def test_every_rule_is_about_something_that_is_measured(watched: Watched, databa
     assert found["parked_sagas", "delivery"] == 1.0
     assert found["consumer_lag_s", "late"] > 0.0
     assert found["seal_age_s", "log"] > 0.0
-    assert found["devices_away_bp", "fleet"] == 0.0
+    assert found["devices_away_bp", "fleet"] == 10_000.0, "its one device was never heard of"
+    assert found["device_failures", str(device_id)] == 1.0
     measures_of_nothing = {"dead_letters", "bus_dead_letters"}  # nobody has any: no subject
     assert {rule.measure for rule in RULES} == {name for name, _ in found} | measures_of_nothing
 

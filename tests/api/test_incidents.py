@@ -146,6 +146,7 @@ def failed(office: Office, device_id: UUID, times: int, reason: str = ABANDONED)
             session_id = office.village.harvest.start_harvest_session(
                 device_id=device_id, policy=HarvestPolicy(unknown_sensor="allow"), sensors=[]
             ).id
+        assert session_id is not None
         with within(new_scope("test")):
             office.village.harvest.close_session(session_id=session_id, reason=reason)
 

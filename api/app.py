@@ -71,6 +71,7 @@ def create_app(ctx: ApiContext, contexts: Sequence[ModuleType] = ()) -> FastAPI:
             yield
             tasks.cancel_scope.cancel()
         await feed.stop()
+        await ctx.close()
 
     app = FastAPI(
         title="AI Village",

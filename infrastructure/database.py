@@ -47,31 +47,34 @@ class Database:
         self.url = url
         self.pool_size = pool_size
         self.application = application
-        self._pools: dict[tuple[Role, bool, int | None], Pool] = {}
+        self._pools: dict[tuple[Role, bool], Pool] = {}
         self._lock = Lock()
 
-    def conninfo(self, role: Role) -> str:
-        """For a connection outside the pools, such as a long LISTEN."""
-        return conninfo_for(self.url, role, application=self.application)
+    def conninfo(self, role: Role, *, statement_timeout_ms: int | None = None) -> str:
+        """For a connection outside the pools, such as a long LISTEN.
+
+        Args:
+            statement_timeout_ms: after this the server stops a statement (`QueryCanceled`).
+        """
+        return conninfo_for(self._url_with(statement_timeout_ms), role, application=self.application)
 
     def connect(self, role: Role, *, autocommit: bool = True) -> Connection[TupleRow]:
         """A new connection of the caller's own; raises `psycopg.OperationalError`."""
         return connect(self.conninfo(role), autocommit=autocommit)
 
-    def pool(self, role: Role, *, autocommit: bool = False, statement_timeout_ms: int | None = None) -> Pool:
+    def pool(self, role: Role, *, autocommit: bool = False) -> Pool:
         """The pool of `role`: at most `pool_size` connections, waiting at most 10 s for one (`PoolTimeout`).
 
         Args:
             autocommit: for single statements, each its own transaction, in a fifth of the round trips. A connection
                 is not checked before it is lent: who finds it broken calls the pool's `check` and asks again.
-            statement_timeout_ms: after this the server stops a statement (`QueryCanceled`).
         """
-        key = (role, autocommit, statement_timeout_ms)
+        key = (role, autocommit)
         with self._lock:
             pool = self._pools.get(key)
             if pool is None:
                 pool = self._pools[key] = ConnectionPool(
-                    conninfo_for(self._url_with(statement_timeout_ms), role, application=self.application),
+                    self.conninfo(role),
                     kwargs={"autocommit": autocommit},
                     min_size=1,
                     max_size=self.pool_size,

@@ -6,18 +6,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
-import msgspec
 from anyio import CapacityLimiter
-from psycopg import OperationalError, sql
 from psycopg.errors import DataError, QueryCanceled
-from psycopg.rows import dict_row
-from psycopg.types.json import set_json_loads
 
 from domain.audit.checkpoint import Verifier
 from domain.kernel.personal import SubjectKeys
 from infrastructure.blobs import BlobStore
-from infrastructure.database import Database, Role
+from infrastructure.database import Database
 from infrastructure.keys import Keys
+from infrastructure.reads import Query, Reads
 from infrastructure.settings import Settings
 
 from .principals import DeviceDirectory
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
     from domain.sagas.village import Village
 
 T = TypeVar("T")
-Query = str | sql.Composable
 
 QUERY_TIMEOUT_MS = 5_000
 """After this the database stops a query."""
@@ -63,6 +59,7 @@ class ApiContext:
     _commands: CapacityLimiter | None = None
     _queries: CapacityLimiter | None = None
     _folds: CapacityLimiter | None = None
+    _reads: Reads | None = None
 
     async def in_command_thread(self, work: Callable[[], T]) -> T:
         """Run blocking work of a command off the event loop; at most COMMAND_THREADS at once."""
@@ -85,35 +82,22 @@ class ApiContext:
             self._folds = CapacityLimiter(FOLD_THREADS)
         return await anyio.to_thread.run_sync(work, limiter=self._folds)
 
-    async def rows(
-        self, query: Query, parameters: dict[str, Any] | None = None, *, abandon: bool = False
-    ) -> list[dict[str, Any]]:
+    async def rows(self, query: Query, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """The rows of a query, by column name, read with the reader's rights. Raises QueryTooSlow, ValueOutOfReach."""
-
-        def read() -> list[dict[str, Any]]:
-            try:
-                return self._read(query, parameters)
-            except DataError as error:
-                raise ValueOutOfReach("a text with a NUL, or a number too large") from error
-            except QueryCanceled as error:
-                raise QueryTooSlow(f"stopped after {QUERY_TIMEOUT_MS} ms") from error
-
-        return await self.in_query_thread(read, abandon=abandon)
-
-    def _read(self, query: Query, parameters: dict[str, Any] | None) -> list[dict[str, Any]]:
-        """One statement, its own transaction; asked once more when its connection had been lost."""
-        pool = self.database.pool(Role.READER, autocommit=True, statement_timeout_ms=QUERY_TIMEOUT_MS)
-        for last in (False, True):
-            with pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-                set_json_loads(msgspec.json.decode, cursor)
-                try:
-                    return cursor.execute(query, parameters).fetchall()  # type: ignore[arg-type]
-                except OperationalError:
-                    if last or not connection.closed:
-                        raise
-            pool.check()  # the server may be a new one, and every connection lost
-        raise AssertionError("a read is answered or raises")
+        if self._reads is None:
+            self._reads = Reads(self.database, most=self.settings.pool_size, timeout_ms=QUERY_TIMEOUT_MS)
+        try:
+            return await self._reads.rows(query, parameters)
+        except DataError as error:
+            raise ValueOutOfReach("a text with a NUL, or a number too large") from error
+        except QueryCanceled as error:
+            raise QueryTooSlow(f"stopped after {QUERY_TIMEOUT_MS} ms") from error
 
     async def row(self, query: Query, parameters: dict[str, Any] | None = None) -> dict[str, Any] | None:
         """The first row of a query, or None."""
         return next(iter(await self.rows(query, parameters)), None)
+
+    async def close(self) -> None:
+        """Close what belongs to this event loop."""
+        if self._reads is not None:
+            await self._reads.close()

@@ -54,8 +54,8 @@ class Consumer:
 
 async def consumers(ctx: ApiContext) -> tuple[int, list[Consumer]]:
     """The head of the log, and every consumer by its slowest partition; a rebuild holds nobody up and is not one."""
-    rows = await ctx.rows(_CURSORS, abandon=True)
-    (found,) = await ctx.rows(_HEAD, abandon=True)  # read last, so that no lag is negative
+    rows = await _rows(ctx, _CURSORS)
+    (found,) = await _rows(ctx, _HEAD)  # read last, so that no lag is negative
     head, now = int(found["head"]), datetime.now(UTC)
     return head, [
         Consumer(
@@ -69,8 +69,13 @@ async def consumers(ctx: ApiContext) -> tuple[int, list[Consumer]]:
 
 
 async def _database(ctx: ApiContext) -> dict[str, Any]:
-    await ctx.rows("SELECT 1 AS one", abandon=True)
+    await _rows(ctx, "SELECT 1 AS one")
     return {}
+
+
+async def _rows(ctx: ApiContext, query: str) -> list[dict[str, Any]]:
+    """The rows of a query. Who stops waiting leaves it to end by itself: to cancel it may take as long."""
+    return await asyncio.shield(asyncio.create_task(ctx.rows(query)))
 
 
 async def _consumers(ctx: ApiContext) -> dict[str, Any]:

@@ -35,7 +35,6 @@ POLL_S = 0.25
 SLA = {"uptime_bp": 9_990, "p95_ms": 5_000, "max_interrupts_per_h": 10, "window_ms": 60_000, "penalty_bp": 0}
 
 _WALLET = "query($owner: UUID!) { wallet(ownerId: $owner) { availableGrains } }"
-_OFFERED = "query($region: String!) { offerings(first: 10, region: $region) { edges { node { offeringId } } } }"
 _BURST = "query($id: UUID!) { burst(burstId: $id) { state reason } }"
 _CONTRACT = "query($id: UUID!) { contract(contractId: $id) { state reason startedAt endedAt } }"
 _JOBS = """query($id: UUID!) { jobs(contractId: $id, first: 100) {
@@ -82,17 +81,14 @@ class Market:
     def _burst(self) -> list[str]:
         """Buy of all devices at once; answers the active contracts."""
         number = len(self.device_ids)
-        self._wait("the devices are on offer", lambda: len(self._offered()) == number)
         self._wait("the customer has earned the price of a burst", lambda: self._solvent(number))
+        self._wait("the devices serve the wish", lambda: len(self._matched(_wish())) == number)
         burst_id = str(uuid4())
         receipt = self._command(
             self.customer, "allocate_compute_burst", burst_id=burst_id, nodes=number, region=REGION, **_wish(number)
         )
         self._wait("the burst is allocated", lambda: self._allocated(burst_id))
         return [str(node["contract_id"]) for node in receipt["nodes"]]
-
-    def _offered(self) -> Sequence[Mapping[str, Any]]:
-        return nodes(self.customer.query(_OFFERED, region=REGION)["offerings"])
 
     def _allocated(self, burst_id: str) -> bool:
         found = self.customer.query(_BURST, id=burst_id)["burst"]
@@ -104,7 +100,7 @@ class Market:
         """Match and propose, once the customer can pay it; answers the active contract."""
         self._wait("the customer has earned the price", self._solvent)
         wish = _wish()
-        offering_id = self._wait("an offering serves the wish", lambda: self._matched(wish))
+        offering_id = self._wait("an offering serves the wish", lambda: self._matched(wish))[0]
         bought = {name: wish[name] for name in ("units", "duration_ms", "deadline_at", "max_price_grains")}
         contract_id = str(uuid4())
         self._command(self.customer, "propose_contract", contract_id=contract_id, offering_id=offering_id, **bought)
@@ -115,10 +111,10 @@ class Market:
         wallet = self.customer.query(_WALLET, owner=str(self.customer_id))["wallet"]
         return wallet is not None and int(wallet["availableGrains"]) >= devices * PRICE_GRAINS
 
-    def _matched(self, wish: Mapping[str, Any]) -> str | None:
+    def _matched(self, wish: Mapping[str, Any]) -> list[str]:
+        """The offerings that serve a wish, best first."""
         receipt = self._command(self.customer, "match_service_request", request_id=str(uuid4()), region=REGION, **wish)
-        winner: str | None = receipt["winner"]
-        return winner
+        return [str(one["offering_id"]) for one in receipt["candidates"]]
 
     def _contract(self, contract_id: str, state: str) -> Mapping[str, Any] | None:
         found: Mapping[str, Any] | None = self.customer.query(_CONTRACT, id=contract_id)["contract"]

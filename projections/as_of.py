@@ -1,6 +1,6 @@
 """As-of: any row, any read model and any aggregate as it was at a past position or time, by the same fold."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -11,6 +11,7 @@ from eventsourcing.persistence import StoredEvent
 from domain.kernel import Aggregate, AggregateNotFound, Refusal
 from domain.kernel.errors import PositionAhead
 from domain.kernel.evolve import rehydrate
+from domain.kernel.fact import Fact
 from infrastructure.event_store.reader import MAX_STREAM_FACTS, LogReader, Record
 
 from .fold import Fold
@@ -91,16 +92,33 @@ def rows_of(
     Raises:
         PositionAhead: the log has not come so far. TooFarToFold.
     """
-    _check(connection, position)
     fold = Fold(model, skipped=_skipped(connection, model))
-    reader, after, folded = LogReader(connection), 0, 0
-    while records := reader.of_streams(streams, after=after, until=position):
-        folded += len(records)
-        if folded > most:
-            raise TooFarToFold(f"more than {most} facts")
-        fold.add([record.fact() for record in records if record.topic in model.topics])
-        after = records[-1].position
+    for facts in facts_of(connection, model.topics, streams, position, most=most):
+        fold.add(facts)
     return {key: row for key, row in fold.rows.items() if row is not None}
+
+
+def facts_of(
+    connection: psycopg.Connection[Any],
+    topics: Collection[str],
+    streams: Collection[UUID],
+    position: int,
+    *,
+    most: int = MAX_FACTS,
+) -> Iterator[list[Fact]]:
+    """The facts of some topics in some streams up to `position`, in batches in order of position.
+
+    Raises:
+        PositionAhead: the log has not come so far. TooFarToFold.
+    """
+    _check(connection, position)
+    reader, after, read = LogReader(connection), 0, 0
+    while records := reader.of_streams(streams, after=after, until=position):
+        read += len(records)
+        if read > most:
+            raise TooFarToFold(f"more than {most} facts")
+        yield [record.fact() for record in records if record.topic in topics]
+        after = records[-1].position
 
 
 def aggregate_at(connection: psycopg.Connection[Any], kind: type[A], stream: UUID, position: int) -> A:

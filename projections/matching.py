@@ -80,7 +80,7 @@ def verify_match(connection: psycopg.Connection[Any], request_id: UUID) -> Match
     decided = next((fact for fact in facts if isinstance(fact, ServiceRequest.MatchDecided)), None)
     if decided is None:
         raise MatchUnknown(str(request_id))
-    again = match(decided.wish, decided.customer_id, decided.asked_at, _candidates(connection, decided))
+    again = match(decided.wish, decided.customer_id, decided.asked_at, _candidates(connection, decided), decided.rules)
     recorded = Decision(decided.candidates, decided.rejected, decided.winner)
     same_rules = decided.rules in RULES and ruleset_hash(decided.wish, decided.rules) == decided.ruleset_hash
     return MatchVerdict(request_id, decided.snapshot_position, same_rules, again == recorded, recorded, again)

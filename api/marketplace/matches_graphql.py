@@ -25,6 +25,8 @@ _WHY_NOT = {
     "min_uptime_bp": "promises too little",
     "units": "has too few units free",
     "max_price": "costs more than wished",
+    "device_offline": "is of a device that is not there",
+    "device_rests": "is of a device that rests by its harvest policy",
 }
 
 
@@ -60,7 +62,8 @@ class MatchRejection:
 class Match:
     """A receipt: what was wished, the best 20 offerings in order, and why the others do not serve.
 
-    Offerings are as at `snapshotPosition`, devices as at `devicesPosition`: null where the rules did not look at them.
+    Offerings are as at `snapshotPosition`, what is known of devices is as at `devicesPosition` and `sessionsPosition`:
+    null where the rules did not look at them.
     """
 
     request_id: UUID
@@ -80,6 +83,7 @@ class Match:
     position: Position
     rules: int
     devices_position: Position | None
+    sessions_position: Position | None
 
     @classmethod
     def of(cls, row: MatchRow) -> "Match":
@@ -105,6 +109,7 @@ class Match:
             position=Position(row.position),
             rules=row.rules,
             devices_position=_position(row.known_at.get("devices")),
+            sessions_position=_position(row.known_at.get("harvest_sessions")),
         )
 
 

@@ -24,8 +24,9 @@ _ORDER = (
 RULES = {
     1: f"marketplace.matching/1: all constraints met; {_ORDER}",
     2: f"marketplace.matching/2: all constraints met, also by what the device has measured of itself; {_ORDER}",
+    3: f"marketplace.matching/3: as /2, and the device is active, online and does not rest; {_ORDER}",
 }
-RULESET = 2
+RULESET = 3
 """The rules of a decision that is made now; those before stay, so that old receipts can be decided again."""
 MEASURED = ("matrix_mflops", "memory_mb_s", "disk_mb_s")
 """What a device can have measured of itself, and a wish ask for (since rules 2)."""
@@ -64,8 +65,12 @@ class Wish(Value, frozen=True):
 
 
 class KnownDevice(Value, frozen=True):
-    """What is known of the device of an offering: what it has measured of itself, 0 where nothing."""
+    """What is known of the device of an offering: whether it is active and online, and whether it may not work now by
+    the policy it lends itself under; and what it has measured of itself, 0 where nothing.
+    """
 
+    online: bool = False
+    rests: bool = False
     matrix_mflops: int = 0
     memory_mb_s: int = 0
     disk_mb_s: int = 0
@@ -143,12 +148,14 @@ def checked(wish: Wish, now: datetime) -> Wish:
     return wish
 
 
-def match(wish: Wish, customer_id: UUID, asked_at: datetime, candidates: Iterable[Candidate]) -> Decision:
+def match(
+    wish: Wish, customer_id: UUID, asked_at: datetime, candidates: Iterable[Candidate], rules: int = RULESET
+) -> Decision:
     """Decide, in integers and without clock or chance: the same candidates in any order give the same decision."""
     rejected: Counter[str] = Counter()
     scored: list[Scored] = []
     for candidate in candidates:
-        reason = _rejected_by(wish, customer_id, asked_at, candidate)
+        reason = _rejected_by(wish, customer_id, asked_at, candidate, rules)
         if reason is None:
             scored.append(_scored(wish, candidate))
         else:
@@ -176,9 +183,9 @@ def _price(wish: Wish, candidate: Candidate) -> int:
     return candidate.price_grains_per_hour * wish.units * wish.duration_ms // MS_PER_HOUR
 
 
-def _rejected_by(wish: Wish, customer_id: UUID, asked_at: datetime, candidate: Candidate) -> str | None:
+def _rejected_by(wish: Wish, customer_id: UUID, asked_at: datetime, candidate: Candidate, rules: int) -> str | None:
     """The first constraint that is not met."""
-    measured = _measured(candidate)
+    measured, device = _measured(candidate), candidate.device
     met = {
         "service_type": candidate.service_type == wish.service_type,
         "self_dealing": candidate.provider_id != customer_id,
@@ -191,6 +198,8 @@ def _rejected_by(wish: Wish, customer_id: UUID, asked_at: datetime, candidate: C
         "min_uptime_bp": candidate.uptime_bp >= wish.min_uptime_bp,
         "units": candidate.free >= wish.units,
         "max_price": 0 < _price(wish, candidate) <= min(wish.max_price_grains, MAX_GRAINS),
+        "device_offline": rules < 3 or (device is not None and device.online),
+        "device_rests": rules < 3 or (device is not None and not device.rests),
     }
     return next((name for name, is_met in met.items() if not is_met), None)
 

@@ -41,6 +41,7 @@ class Stall:
         self.device_id = enrol(
             office.village.device_registry, self.device, owner_id=self.provider, now=datetime.now(UTC)
         )
+        self.goes("online", seen_at=datetime.now(UTC))
 
     def offer(self, owner: UUID | None = None, **changes: Any) -> Any:
         """Publish an offering at ten grains a millisecond."""
@@ -61,6 +62,12 @@ class Stall:
         answer = self.offer()
         assert answer.status_code == 200, answer.text
         return str(answer.json()["id"])
+
+    def goes(self, presence: str, **since: datetime) -> None:
+        """The device goes online, degraded or offline."""
+        with within(new_scope("test")):
+            command = getattr(self.office.village.device_registry, f"device_went_{presence}")
+            command(device_id=self.device_id, **since)
 
     def measures(self, *results: tuple[str, int, int]) -> None:
         """The device brings evidence of methods, versions and values."""

@@ -1,5 +1,6 @@
 """Receipts of matches as customers and operators read and check them, and the dealings that they lead to."""
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -8,8 +9,9 @@ from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from cli import market
+from domain.harvest.policy import HarvestPolicy
 from domain.kernel import new_scope, within
-from domain.marketplace.matching import ruleset_hash
+from domain.marketplace.matching import RULESET, ruleset_hash
 from domain.marketplace.request import ServiceRequest
 from projections.matching import MatchUnknown, MatchVerdict, verify_match
 from tests.api.stall import Stall, later, stall
@@ -93,8 +95,11 @@ def test_a_request_is_matched_by_a_receipt_that_can_be_decided_again_whatever_ha
 
 
 MEASURED = """query($id: UUID!) { match(requestId: $id) {
-    winner rules devicesPosition candidates { matrixMflops memoryMbS diskMbS } rejected { reason explain }
+    winner rules devicesPosition sessionsPosition
+    candidates { matrixMflops memoryMbS diskMbS } rejected { reason explain }
 } }"""
+
+KNOWN = {"devices": "devices", "sessions": "harvest_sessions"}
 
 
 def test_what_a_device_has_measured_can_be_asked_for_and_each_receipt_keeps_to_what_was_known_then(
@@ -110,16 +115,39 @@ def test_what_a_device_has_measured_can_be_asked_for_and_each_receipt_keeps_to_w
     stall.office.settle()
     seen = stall.office.ask(MEASURED, id=served["id"])["match"]
     assert seen.pop("candidates") == [{"matrixMflops": 25_000, "memoryMbS": 5_000, "diskMbS": None}]
-    assert seen == {
-        "winner": offered,
-        "rules": 2,
-        "devicesPosition": served["known_at"]["devices"],
-        "rejected": [],
-    }
+    known = {f"{name}Position": served["known_at"][model] for name, model in KNOWN.items()}
+    assert seen == {"winner": offered, "rules": RULESET, "rejected": [], **known}
     (why,) = stall.office.ask(MEASURED, id=refuted["id"])["match"]["rejected"]
     assert why["explain"] == "1 has measured too few products of matrices, or none"
     for receipt in (unknown, served, refuted):
         assert verdict(stall, receipt["id"]).honest
+
+
+def test_a_device_that_is_not_there_is_not_matched_and_the_receipt_keeps_what_was_known_of_it(stall: Stall) -> None:
+    offered, receipts = stall.offered(), [matched(stall)]
+    for presence, since in (("degraded", "seen_at"), ("offline", "last_seen_at"), ("online", "seen_at")):
+        stall.goes(presence, **{since: datetime.now(UTC)})
+        receipts.append(matched(stall))
+    assert [one["winner"] for one in receipts] == [offered, None, None, offered]
+    assert [one["rejected"] for one in receipts] == [{}, *[{"device_offline": 1}] * 2, {}]
+    assert all(verdict(stall, one["id"]).honest for one in receipts)
+
+
+def test_a_device_that_rests_by_its_harvest_policy_is_not_matched(stall: Stall) -> None:
+    offered, lending = stall.offered(), stall.office.village.harvest
+    with within(new_scope("test")):
+        opened = lending.start_harvest_session(
+            device_id=stall.device_id,
+            policy=HarvestPolicy(),
+            sensors=["temperature", "cpu", "battery", "power", "network"],
+        )
+    assert opened.id is not None
+    resting = matched(stall)
+    with within(new_scope("test")):
+        lending.close_session(session_id=opened.id)
+    receipts = [resting, matched(stall)]
+    assert [(one["winner"], one["rejected"]) for one in receipts] == [(None, {"device_rests": 1}), (offered, {})]
+    assert all(verdict(stall, one["id"]).honest for one in receipts)
 
 
 def test_a_receipt_that_was_decided_before_devices_were_looked_at_still_holds(stall: Stall) -> None:

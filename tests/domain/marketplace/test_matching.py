@@ -16,6 +16,7 @@ from domain.kernel.mapper import codec_of
 from domain.kernel.tokens import AmountNotPositive
 from domain.marketplace.matching import (
     MAX_SHOWN,
+    RULES,
     UNASKED,
     Candidate,
     Decision,
@@ -33,7 +34,8 @@ from tests.trading import CUSTOMER, HOUR, HOUR_MS, NOW, PRICE, PROVIDER
 
 WISH = Wish("compute_burst", 1, HOUR_MS, NOW + 2 * HOUR, 2 * PRICE)
 
-MEASURED = KnownDevice(matrix_mflops=9_000, memory_mb_s=5_000)
+ONLINE = KnownDevice(online=True)
+MEASURED = replace(ONLINE, matrix_mflops=9_000, memory_mb_s=5_000)
 
 
 def candidate(number: int = 1, **changes: Any) -> Candidate:
@@ -41,6 +43,7 @@ def candidate(number: int = 1, **changes: Any) -> Candidate:
         "offering_id": UUID(int=number), "provider_id": PROVIDER, "service_type": "compute_burst", "region": "eu-west",
         "ram_mb": 4_096, "cpu_cores": 4, "compute_score": 12_000, "free": 4, "price_grains_per_hour": PRICE,
         "uptime_bp": 9_990, "valid_until": NOW + 24 * HOUR,
+        "device": ONLINE,
     }  # fmt: skip
     return Candidate(**usual | changes)
 
@@ -60,6 +63,9 @@ def candidate(number: int = 1, **changes: Any) -> Candidate:
         ({"min_memory_mb_s": 5_001}, {"device": MEASURED}, "min_memory_mb_s"),
         ({"min_disk_mb_s": 1}, {"device": MEASURED}, "min_disk_mb_s"),
         ({"min_matrix_mflops": 1}, {}, "min_matrix_mflops"),
+        ({}, {"device": KnownDevice()}, "device_offline"),
+        ({}, {"device": None}, "device_offline"),
+        ({}, {"device": KnownDevice(online=True, rests=True)}, "device_rests"),
         ({"units": 5}, {}, "units"),
         ({}, {"price_grains_per_hour": 2 * PRICE + 1}, "max_price"),
         ({"duration_ms": 1}, {"price_grains_per_hour": 1}, "max_price"),
@@ -85,7 +91,9 @@ def test_the_highest_score_wins_then_the_lowest_price_then_the_lowest_id() -> No
 
 def test_a_receipt_tells_what_the_devices_of_its_candidates_had_measured() -> None:
     wish = replace(WISH, min_matrix_mflops=9_000)
-    decided = match(wish, CUSTOMER, NOW, [candidate(1, device=MEASURED), candidate(2, device=KnownDevice(9_001))])
+    decided = match(
+        wish, CUSTOMER, NOW, [candidate(1, device=MEASURED), candidate(2, device=replace(ONLINE, matrix_mflops=9_001))]
+    )
     measured = [{"matrix_mflops": 9_000, "memory_mb_s": 5_000}, {"matrix_mflops": 9_001}]
     assert [one.measured for one in decided.candidates] == measured
 
@@ -97,7 +105,7 @@ some = st.builds(
     price_grains_per_hour=st.integers(1, 3 * PRICE),
     uptime_bp=st.integers(9_000, 10_000),
     region=st.sampled_from(["eu-west", "us-east"]),
-    device=st.builds(KnownDevice, st.integers(0, 3)),
+    device=st.builds(KnownDevice, st.booleans(), st.booleans(), st.integers(0, 3)),
 )
 
 
@@ -123,6 +131,8 @@ def test_permuting_candidates_changes_nothing_and_no_winner_violates_a_constrain
         assert one.free >= 2
         assert one.region == "eu-west"
         assert one.device is not None
+        assert one.device.online
+        assert not one.device.rests
         assert one.device.matrix_mflops >= 2
         assert one.price_grains_per_hour * 2 <= wish.max_price_grains
 
@@ -163,7 +173,14 @@ def test_an_old_receipt_is_read_and_hashed_by_the_rules_it_was_decided_by() -> N
     old = codec_of("marketplace.ServiceRequest.MatchDecided").decode(OLD)
     assert (old.wish, old.rules, old.known_at) == (WISH, 1, {})
     assert ruleset_hash(old.wish, old.rules) == old.ruleset_hash != ruleset_hash(old.wish)
-    assert match(old.wish, old.customer_id, NOW, [candidate()]) == Decision(old.candidates, old.rejected, old.winner)
+    again = match(old.wish, old.customer_id, NOW, [candidate(device=None)], old.rules)
+    assert again == Decision(old.candidates, old.rejected, old.winner)
+
+
+def test_rules_2_did_not_ask_whether_a_device_is_there() -> None:
+    unseen = candidate(device=replace(MEASURED, online=False, rests=True))
+    assert match(WISH, CUSTOMER, NOW, [unseen], rules=2).winner == unseen.offering_id
+    assert len({ruleset_hash(WISH, rules) for rules in RULES}) == len(RULES)
 
 
 def test_the_hash_of_the_rules_covers_what_is_asked_of_measured_values() -> None:

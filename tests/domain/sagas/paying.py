@@ -7,11 +7,12 @@ from uuid import UUID, uuid4
 
 from msgspec.structs import replace
 
+from domain.device_registry.device import ONLINE
 from domain.device_registry.reputation import Reputation
 from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import Fact, Receipt
 from domain.marketplace.contract import Contract
-from domain.marketplace.matching import Candidate, Snapshot, Wish
+from domain.marketplace.matching import Candidate, KnownDevice, Snapshot, Wish
 from domain.marketplace.offering import Offering, Resources
 from domain.marketplace.service import MarketplaceService
 from domain.marketplace.sla import SlaTerms
@@ -102,6 +103,7 @@ class Market(Books):
             Candidate(
                 one.id, one.provider_id, one.service_type, one.region, 4_096, 4, 12_000, one.free,
                 one.price_grains_per_hour, one.sla.uptime_bp, one.valid_until,
+                KnownDevice(online=self.registry.presence_of(one.device_id) == ONLINE),
             )
             for one in found
             if not one.withdrawn

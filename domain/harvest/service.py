@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
+import msgspec
+
 from domain.kernel import EventLog, Receipt, command, scope
 
 from .audit import is_chosen, job_of
@@ -50,7 +52,8 @@ class HarvestService(Rewarding):
     def start_harvest_session(self, *, device_id: UUID, policy: HarvestPolicy, sensors: Sequence[str]) -> Receipt:
         """Open a session under the stricter of what the device asks for and its owner has set.
 
-        The answer tells the session's `status` (admitted or rejected), and its `audit` if it was chosen for one.
+        The answer tells the session's `status` (admitted or rejected), the `policy` it is under, for the device to obey
+        when it is cut off, and its `audit` if it was chosen for one.
         Refusals: DeviceNotYours, PolicyInvalid, SessionOverlaps.
         """
         device, now = self._device(device_id), scope()
@@ -68,7 +71,8 @@ class HarvestService(Rewarding):
         if not session.is_open:
             device.end(session_id)
         audit = {"seed": job.seed, "rounds": job.rounds} if session.job else None
-        return self.log.record(session, device, id=session_id, status=session.status, audit=audit)
+        told = msgspec.to_builtins(agreed)
+        return self.log.record(session, device, id=session_id, status=session.status, policy=told, audit=audit)
 
     @command
     def monitor_harvest_conditions(self, *, session_id: UUID, changes: Sequence[Change]) -> Receipt:

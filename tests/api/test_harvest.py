@@ -232,8 +232,9 @@ def test_an_owner_sets_what_a_device_may_do_whatever_it_asks_for(farm: Farm) -> 
     path = "/v1/harvest/set_harvest_policy"
     assert farm.client.post(path, json=limit, headers=farm.headers(uuid4())).json()["code"] == "device_not_yours"
     assert farm.client.post(path, json=limit, headers=farm.headers(owner)).status_code == 200
-    session_id = farm.start(device, require_charging=False)["id"]
-    policy = farm.session(session_id).policy
+    opened = farm.start(device, require_charging=False)
+    policy = farm.session(opened["id"]).policy
+    assert opened["policy"] == msgspec.to_builtins(policy), "the device is told, to obey it when it is cut off"
     assert (policy.max_cpu_temp, policy.thermal_throttle_temp, policy.require_charging) == (35.0, 40.0, True)
     wrong = farm.act(farm.enrolled(uuid4()), "start_harvest_session", {"policy": {"max_cpu_temp": 60}, "sensors": []})
     assert wrong.json()["code"] == "policy_invalid"

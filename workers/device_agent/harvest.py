@@ -1,6 +1,7 @@
 """A device lends itself: it measures every 5 s, obeys its policy whether or not the village answers, and tells it.
 
-What the device may do is the stricter of what it decides itself and what the village last said.
+What the device may do is the stricter of what it decides itself, by the policy that was agreed when the session began,
+and what the village last said.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ import structlog
 
 from domain.harvest.audit import Job, answer_of
 from domain.harvest.decide import FLAPPING_WITHIN, Watch, clear_of, step
-from domain.harvest.policy import HarvestPolicy
+from domain.harvest.policy import HarvestPolicy, stricter
 from domain.harvest.sample import MAX_AGE, MAX_BATCH, SAMPLE_EVERY, Sample
 from domain.harvest.states import ACTIVE, ADMITTED, CLOSED, STOPPING
 from workers.device_agent.client import ApiRefused, ApiUnavailable, VillageClient
@@ -52,6 +53,17 @@ class HarvestOptions:
             return asked
         resume = max(asked.resume_battery_percent, asked.min_battery_percent)
         return msgspec.structs.replace(asked, resume_battery_percent=resume)
+
+    def under(self, agreed: object) -> HarvestPolicy:
+        """What the device obeys in a session: what the village has agreed to, and in any case what was said here.
+
+        A village that says nothing of it leaves the device to its own. Raises ValueError.
+        """
+        own = self.policy
+        if agreed is None:
+            return own
+        told = msgspec.convert(agreed, HarvestPolicy)
+        return stricter(told, msgspec.structs.replace(told, **{name: getattr(own, name) for name in self.given}))
 
     def harvest(self, client: VillageClient) -> "Harvest":
         """A device that lends itself so."""
@@ -165,6 +177,7 @@ class Harvest:
             return False
         self._session_id = UUID(str(answer["id"]))
         self._told, self._watch = ADMITTED, Watch()
+        self._policy = self._options.under(answer.get("policy"))
         self._buffer.clear()
         self._log.info("harvest session opened", session_id=str(self._session_id))
         if (audit := answer.get("audit")) is not None:
@@ -201,7 +214,7 @@ class Harvest:
             self._log.info("the village says", session=status)
         self._told = status
         if status == CLOSED:
-            self._session_id = None
+            self._session_id, self._policy = None, self._options.policy
             self._rests_until = self._clock() + FLAPPING_WITHIN
             self._buffer.clear()
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from domain.harvest.audit import Job, answer_of
-from domain.harvest.policy import PolicyInvalid, checked
+from domain.harvest.policy import HarvestPolicy, PolicyInvalid, checked
 from domain.harvest.sample import MAX_AGE, SAMPLE_EVERY
 from tests.harvesting import START, TRACES
 from workers.device_agent import sensors
@@ -54,6 +54,7 @@ class Office:
 
     def __init__(self, status: str = "running", audit: Job | None = JOB) -> None:
         self.status, self.audit, self.away = status, audit, False
+        self.policy: HarvestPolicy | None = None
         self.session_id = uuid4()
         self.refuse: dict[str, str] = {}
         self.bodies: list[tuple[str, dict[str, Any]]] = []
@@ -71,6 +72,7 @@ class Office:
         if name == "start_harvest_session":
             audit = None if self.audit is None else msgspec.to_builtins(self.audit)
             answer |= {"id": str(self.session_id), "status": "admitted", "audit": audit}
+            answer |= {} if self.policy is None else {"policy": msgspec.to_builtins(self.policy)}
         return Answer(body=msgspec.json.encode(answer))
 
     def sent(self, name: str) -> list[dict[str, Any]]:
@@ -131,6 +133,44 @@ def test_a_device_that_is_cut_off_pauses_by_itself_and_tells_later_what_it_measu
     sequences = office.sequences()
     assert sequences == sorted(set(sequences))
     assert set(range(16, 46)) <= set(sequences)
+
+
+STRICT = {"max_cpu_temp": 35.0, "thermal_throttle_temp": 40.0}
+LAX = HarvestPolicy(max_cpu_temp=50.0, thermal_throttle_temp=60.0)
+
+
+@pytest.mark.parametrize(
+    ("agreed", "given", "degrees", "works"),
+    [
+        (msgspec.convert(STRICT, HarvestPolicy), {}, 42.0, False),
+        (LAX, {}, 57.0, True),
+        (LAX, STRICT, 42.0, False),
+        (None, {}, 42.0, True),
+    ],
+    ids=["its owner has set stricter limits", "the village's are laxer", "it has said stricter ones", "none are told"],
+)
+def test_a_device_that_is_cut_off_obeys_what_was_agreed_and_what_it_said(
+    agreed: HarvestPolicy | None, given: dict[str, Any], degrees: float, works: bool
+) -> None:
+    office, seen = Office(), []
+    office.policy = agreed
+    harvests: list[Harvest] = []
+
+    def told(number: int) -> None:
+        office.away = number >= 15
+        seen.append(harvests[0].may_work)
+
+    script = Script(*[FINE] * 20, *[msgspec.structs.replace(FINE, battery_temp=degrees)] * 5, told=told)
+
+    async def run(url: str) -> None:
+        async with open_http(url) as http:
+            client = VillageClient(http, None, RetryPolicy(attempts=1))
+            harvests.append(Harvest(client, script, HarvestOptions(given, sample_s=0.02, send_s=0.01), script.clock))
+            await asyncio.wait_for(harvests[0].run(), 60)
+
+    with village(office) as (url, _):
+        asyncio.run(run(url))
+    assert (seen[19], seen[25]) == (True, works)
 
 
 def test_a_device_works_only_while_the_village_lets_it() -> None:

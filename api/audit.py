@@ -1,6 +1,5 @@
 """The audit over GraphQL: checkpoints, proofs, why a thing is as it is, and what it was. For operators."""
 
-import base64
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
@@ -12,12 +11,10 @@ import strawberry
 from strawberry.scalars import JSON
 
 from domain.audit.checkpoint import CheckpointInvalid
-from domain.audit.merkle import consistency_proof
 from domain.kernel import Aggregate, AggregateNotFound
 from domain.kernel.errors import Refusal
-from infrastructure.audit import SealedLog
 from projections.as_of import aggregate_at
-from projections.explain import Link, NothingToExplain, Proof, explain, prove
+from projections.explain import Link, NothingToExplain, Proof, explain, prove, prove_growth
 
 from .edge.graphql import AsOf, Connection, Info, Keyset, Position, Source, page_of, require
 from .edge.past import at
@@ -32,10 +29,6 @@ class CheckpointNotTrusted(Refusal):
     """A proof is given only under a checkpoint that a key of this village has signed."""
 
     status = 503
-
-
-class SizesOutOfOrder(Refusal):
-    """A consistency proof leads from a tree of at least one fact to one that is not smaller."""
 
 
 @strawberry.type
@@ -165,18 +158,10 @@ class Query:
 
         Check it with the roots that the notes of both sizes sign.
         """
-
-        def proved(connection: psycopg.Connection[Any], _: int) -> ConsistencyProof | None:
-            sealed = SealedLog(connection)
-            note = sealed.checkpoint(new)
-            if note is None:
-                return None
-            if not 0 < old <= new:
-                raise SizesOutOfOrder(f"from {old} to {new}")
-            path = [base64.b64encode(digest).decode() for digest in consistency_proof(old, new, sealed.node)]
-            return ConsistencyProof(old=old, new=new, path=path, checkpoint=note)
-
-        return await _asked(info, proved)
+        grown = await _asked(info, lambda connection, _: prove_growth(connection, old, new))
+        if grown is None:
+            return None
+        return ConsistencyProof(old=old, new=new, path=grown.path, checkpoint=grown.checkpoint)
 
     @strawberry.field
     async def explain(self, info: Info, stream: UUID) -> list[CausalLink] | None:

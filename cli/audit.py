@@ -29,21 +29,31 @@ Keys = Annotated[
     typer.Option("--verifiers", help="File of verifier keys, one a line (from `village audit keys`, kept elsewhere)."),
 ]
 
+Kept = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", help="A checkpoint kept elsewhere (from `village audit checkpoint`)."),
+]
+
 LISTED = 3
 
 
 @app.command()
-def verify(verifiers: Keys = None, json_output: Json = False) -> None:
+def verify(verifiers: Keys = None, checkpoint: Kept = None, json_output: Json = False) -> None:
     """Recompute the Merkle tree and check every checkpoint; exit code 1 names the first position that is a lie."""
+    from domain.audit.checkpoint import CheckpointInvalid
     from infrastructure.audit import audit
 
     with told_plainly(), _reader() as (settings, connection), Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("verifying", total=None)
-        verdict = audit(
-            connection,
-            _trusted(settings, verifiers),
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
+        try:
+            verdict = audit(
+                connection,
+                _trusted(settings, verifiers),
+                lambda done, total: bar.update(task, completed=done, total=total),
+                None if checkpoint is None else checkpoint.read_text(),
+            )
+        except (CheckpointInvalid, OSError) as error:
+            raise CommandFailed(f"{checkpoint}: {error}") from error
     if json_output:
         typer.echo(msgspec.json.encode({**msgspec.structs.asdict(verdict), "honest": verdict.honest}).decode())
     elif verdict.honest:
@@ -62,22 +72,27 @@ def replay(
     diff: Annotated[bool, typer.Option("--diff", help="Show every row that differs.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Rebuild every read model from the log and compare it with the live one; exit code 1 when they differ."""
+    """Rebuild every read model from the log and compare it with the live one; exit code 1 when they differ.
+
+    With --until alone, tell how many rows there were; with --diff too, compare the rows that nothing has touched since.
+    """
     import domain.topics  # noqa: F401
     from projections.catalogue import READ_MODELS
     from projections.replay import compare, replayed
 
-    with told_plainly(), _reader() as (_, connection):
-        if until is not None:
+    with told_plainly(), _reader() as (_, connection), _refusals():
+        if until is not None and not diff:
             counts = {model.name: len(rows) for model, rows in replayed(connection, READ_MODELS, until)}
             typer.echo(json.dumps(counts) if json_output else _table(counts, f"rows at position {until}"))
             return
-        comparison = compare(connection, READ_MODELS)
+        comparison = compare(connection, READ_MODELS, until)
     if json_output:
         typer.echo(msgspec.json.encode(comparison, enc_hook=str).decode())
     else:
+        compared = "" if until is None else f" of those untouched since fact {until} ({comparison.moved} were not)"
         typer.echo(
-            f"{comparison.facts} facts give {comparison.rows} rows; {len(comparison.differences)} differ from the live."
+            f"{comparison.facts} facts give {comparison.rows} rows; "
+            f"{len(comparison.differences)}{compared} differ from the live."
         )
         for difference in comparison.differences if diff else ():
             typer.echo(
@@ -95,21 +110,19 @@ def explain(
     json_output: Json = False,
 ) -> None:
     """Show how a thing came to be: its facts, their causes, who acted, and which of them are sealed."""
-    from domain.kernel import Refusal
     from projections.explain import explain as explain_stream
 
-    with told_plainly(), _reader() as (settings, connection):
-        try:
-            links = explain_stream(connection, what, _trusted(settings, verifiers))
-        except Refusal as refusal:
-            raise CommandFailed(f"Nothing in the log has the id {refusal}") from refusal
-        links = _opened(settings, links)
+    with told_plainly(), _reader() as (settings, connection), _refusals():
+        links = _opened(settings, explain_stream(connection, what, _trusted(settings, verifiers)))
     if json_output:
         typer.echo(msgspec.json.encode(links).decode())
         return
+    at = {link.event_id: link.position for link in links}
     for link in links:
         mark = "sealed" if link.proof else "not sealed yet"
-        typer.echo(f"{link.position:>8}  {link.recorded_at}  {link.topic}  by {link.actor}  ({mark})")
+        cause = f"  because of {at[link.causation_id]}" if link.causation_id in at else ""
+        typer.echo(f"{link.position:>8}  {link.recorded_at}  {link.topic}  by {link.actor}{cause}  ({mark})")
+        typer.echo(f"          stream {link.stream}, version {link.version}")
         for name, value in link.state.items():
             typer.echo(f"          {name}: {json.dumps(value) if full else shortened(value)}")
 
@@ -125,11 +138,38 @@ def prove(position: int, verifiers: Keys = None) -> None:
     """Print the inclusion proof of one fact (JSON); exit code 1 while it is not sealed."""
     from projections.explain import prove as prove_fact
 
-    with told_plainly(), _reader() as (settings, connection):
+    with told_plainly(), _reader() as (settings, connection), _refusals():
         proof = prove_fact(connection, position, _trusted(settings, verifiers))
         if proof is None:
             raise CommandFailed(f"Fact {position} is not sealed, or does not exist")
     typer.echo(msgspec.json.encode(proof).decode())
+
+
+@app.command()
+def consistency(old: int, new: int) -> None:
+    """Print the proof (JSON) that the log only grew from one checkpoint to another, by their sizes."""
+    from projections.explain import prove_growth
+
+    with told_plainly(), _reader() as (_, connection), _refusals():
+        growth = prove_growth(connection, old, new)
+        if growth is None:
+            raise CommandFailed(f"No checkpoint has the size {new}")
+    typer.echo(msgspec.json.encode(growth).decode())
+
+
+@app.command()
+def checkpoint(
+    size: Annotated[int | None, typer.Option(help="Of so many facts; the newest by default.")] = None,
+) -> None:
+    """Print a signed checkpoint. Keep one now and then where the database's owner cannot."""
+    from infrastructure.audit import SealedLog
+
+    with told_plainly(), _reader() as (_, connection):
+        sealed = SealedLog(connection)
+        _, note = sealed.newest_checkpoint() or (0, None) if size is None else (size, sealed.checkpoint(size))
+        if note is None:
+            raise CommandFailed("Nothing is sealed yet" if size is None else f"No checkpoint has the size {size}")
+    typer.echo(note, nl=False)
 
 
 @app.command()
@@ -153,6 +193,22 @@ def _reader() -> Iterator[tuple[Settings, psycopg.Connection[Any]]]:
     database = Database(settings.database_url.get_secret_value(), pool_size=1, application="village-audit")
     with database.connect(Role.READER) as connection:
         yield settings, connection
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    from domain.audit.checkpoint import CheckpointInvalid
+    from domain.kernel import Refusal
+    from projections.explain import NothingToExplain
+
+    try:
+        yield
+    except NothingToExplain as refusal:
+        raise CommandFailed(f"Nothing in the log has the id {refusal}") from refusal
+    except Refusal as refusal:
+        raise CommandFailed(f"{refusal.code}: {refusal}") from refusal
+    except CheckpointInvalid as error:
+        raise CommandFailed(f"The newest checkpoint: {error}") from error
 
 
 def _opened(settings: Settings, links: "list[Link]") -> "list[Link]":

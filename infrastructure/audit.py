@@ -110,7 +110,10 @@ class _Lie(Exception):
 
 
 def audit(
-    connection: psycopg.Connection[Any], trusted: list[Verifier], progress: Callable[[int, int], None] | None = None
+    connection: psycopg.Connection[Any],
+    trusted: list[Verifier],
+    progress: Callable[[int, int], None] | None = None,
+    kept: str | None = None,
 ) -> Verdict:
     """Recompute the whole tree from the stored facts and check every checkpoint's root and signature.
 
@@ -120,21 +123,32 @@ def audit(
     Args:
         trusted: the keys that may have signed; get them from elsewhere than this database.
         progress: called with (facts checked, facts in all).
+        kept: a checkpoint from elsewhere, which tells even when the later ones were removed with their facts.
+
+    Raises:
+        CheckpointInvalid: `kept` is malformed, or none of the trusted keys has signed it.
     """
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        return _Audit(connection, trusted, progress or (lambda done, total: None)).run()
+        return _Audit(connection, trusted, progress or (lambda done, total: None), kept).run()
 
 
 class _Audit:
     def __init__(
-        self, connection: psycopg.Connection[Any], trusted: list[Verifier], progress: Callable[[int, int], None]
+        self,
+        connection: psycopg.Connection[Any],
+        trusted: list[Verifier],
+        progress: Callable[[int, int], None],
+        kept: str | None,
     ) -> None:
         self._sealed_log = SealedLog(connection)
         self._reader = LogReader(connection)
         self._trusted = trusted
         self._progress = progress
-        self._checkpoints = list(self._sealed_log.checkpoints())
+        stored = list(self._sealed_log.checkpoints())
+        elsewhere = [] if kept is None else [(verify(kept, trusted).size, kept)]
+        self._checkpoints = sorted([*elsewhere, *stored], key=lambda checkpoint: checkpoint[0])
+        self._stored = len(stored)
         self._sealed = self._checkpoints[-1][0] if self._checkpoints else 0
         self._edge = CompactRange()
         self._next = 0  # the next checkpoint to compare
@@ -153,7 +167,7 @@ class _Audit:
             found = lie
         except ArchiveUnreadable as error:
             found = self._before(error)
-        return Verdict(self._edge.size, self._sealed, len(self._checkpoints), found.position, found.reason)
+        return Verdict(self._edge.size, self._sealed, self._stored, found.position, found.reason)
 
     def _before(self, error: ArchiveUnreadable) -> _Lie:
         """An earlier lie of the batch that could not be read whole, or else the fact that is missing."""

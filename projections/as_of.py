@@ -58,7 +58,7 @@ def row_at(
     streams = model.streams_of(key)
     if streams is None:
         return _folded(connection, model, position, key.__eq__, most).get(key)
-    _check(connection, position)
+    check_reached(connection, position)
     records = _of_streams(connection, streams, position)
     facts = [record.fact() for record in records if record.topic in model.topics]
     fold = Fold(model, skipped=_skipped(connection, model)).add(facts, key.__eq__)
@@ -111,7 +111,7 @@ def facts_of(
     Raises:
         PositionAhead: the log has not come so far. TooFarToFold.
     """
-    _check(connection, position)
+    check_reached(connection, position)
     reader, after, read = LogReader(connection), 0, 0
     while records := reader.of_streams(streams, after=after, until=position):
         read += len(records)
@@ -127,7 +127,7 @@ def aggregate_at(connection: psycopg.Connection[Any], kind: type[A], stream: UUI
     Raises:
         AggregateNotFound: it did not exist then. PositionAhead. TooFarToFold.
     """
-    _check(connection, position)
+    check_reached(connection, position)
     records = _of_streams(connection, [stream], position)
     found = rehydrate(stream, [StoredEvent(r.stream, r.version, r.topic, r.state) for r in records])
     if not isinstance(found, kind):
@@ -149,7 +149,7 @@ def _folded(
     takes: Callable[[Key], bool] | None,
     most: int,
 ) -> dict[Key, R | None]:
-    _check(connection, position)
+    check_reached(connection, position)
     fold = Fold(model, skipped=_skipped(connection, model))
     folded = 0
     for records in LogReader(connection).of_topics(model.topics, position):
@@ -160,7 +160,8 @@ def _folded(
     return fold.rows
 
 
-def _check(connection: psycopg.Connection[Any], position: int) -> None:
+def check_reached(connection: psycopg.Connection[Any], position: int) -> None:
+    """Raise PositionAhead for what has not come, or never was."""
     head = LogReader(connection).head()
     if not 0 <= position <= head:
         raise PositionAhead(f"position {position}; the newest fact is at {head}")

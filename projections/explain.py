@@ -9,9 +9,9 @@ import msgspec
 import psycopg
 
 from domain.audit.checkpoint import Verifier, verify
-from domain.audit.merkle import inclusion_proof
-from domain.kernel import NotFound
-from infrastructure.audit import SealedLog, record_hash
+from domain.audit.merkle import ProofInvalid, consistency_proof, inclusion_proof, verify_inclusion
+from domain.kernel import NotFound, Refusal
+from infrastructure.audit import NotSealed, SealedLog, record_hash
 from infrastructure.event_store.reader import LogReader, Record
 
 MAX_CHAIN = 1_000
@@ -25,12 +25,31 @@ class NothingToExplain(NotFound):
     """No stream of the log has this id."""
 
 
+class SealBroken(Refusal):
+    """What is stored is not what was sealed: `village audit verify` tells where."""
+
+    status = 503
+
+
+class SizesOutOfOrder(Refusal):
+    """A consistency proof leads from a tree of at least one fact to one that is not smaller."""
+
+
 class Proof(msgspec.Struct, frozen=True):
     """That a fact is a leaf of a signed tree: check it with `domain.audit.merkle.verify_inclusion`."""
 
     leaf: int
     leaf_hash: str
     size: int
+    path: list[str]
+    checkpoint: str
+
+
+class Growth(msgspec.Struct, frozen=True):
+    """That the tree of `old` facts is a prefix of what `checkpoint` signs: check it with `verify_consistency`."""
+
+    old: int
+    new: int
     path: list[str]
     checkpoint: str
 
@@ -57,7 +76,7 @@ def explain(connection: psycopg.Connection[Any], stream: UUID, trusted: list[Ver
     are in order of position, causes before effects; facts that are not sealed yet have no proof.
 
     Raises:
-        NothingToExplain: no stream has this id.
+        NothingToExplain: no stream has this id. SealBroken.
     """
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -72,9 +91,27 @@ def explain(connection: psycopg.Connection[Any], stream: UUID, trusted: list[Ver
 
 
 def prove(connection: psycopg.Connection[Any], position: int, trusted: list[Verifier]) -> Proof | None:
-    """Proof that the fact at a position is sealed; None while it is not."""
+    """Proof that the fact at a position is sealed; None while it is not. Raises SealBroken."""
     (record,) = LogReader(connection).at([position]) or (None,)
     return None if record is None else _Prover(connection, trusted)(record)
+
+
+def prove_growth(connection: psycopg.Connection[Any], old: int, new: int) -> Growth | None:
+    """Proof that the log only grew from `old` facts to `new`, the size of a checkpoint; None when there is none such.
+
+    Raises:
+        SizesOutOfOrder, SealBroken.
+    """
+    sealed = SealedLog(connection)
+    note = sealed.checkpoint(new)
+    if note is None:
+        return None
+    if not 0 < old <= new:
+        raise SizesOutOfOrder(f"from {old} to {new}")
+    try:
+        return Growth(old, new, list(map(_text, consistency_proof(old, new, sealed.node))), note)
+    except NotSealed as error:
+        raise SealBroken(str(error)) from error
 
 
 class _Chain:
@@ -130,14 +167,20 @@ class _Prover:
         self._sealed = SealedLog(connection)
         newest = self._sealed.newest_checkpoint()
         self._note = "" if newest is None else newest[1]
-        self._size = 0 if newest is None else verify(newest[1], trusted).size
+        signed = None if newest is None else verify(newest[1], trusted)
+        self._size, self._root = (0, b"") if signed is None else (signed.size, signed.root)
 
     def __call__(self, record: Record) -> Proof | None:
         leaf = record.position - 1
         if leaf >= self._size:
             return None
-        path = inclusion_proof(leaf, self._size, self._sealed.node)
-        return Proof(leaf, _text(record_hash(record)), self._size, list(map(_text, path)), self._note)
+        digest = record_hash(record)
+        try:
+            path = inclusion_proof(leaf, self._size, self._sealed.node)
+            verify_inclusion(leaf, self._size, digest, path, self._root)
+        except (NotSealed, ProofInvalid) as error:
+            raise SealBroken(f"fact {record.position}: {error}") from error
+        return Proof(leaf, _text(digest), self._size, list(map(_text, path)), self._note)
 
 
 def _link(record: Record, proof: Proof | None) -> Link:

@@ -9,6 +9,7 @@ import psycopg
 from domain.kernel.fact import Fact
 from infrastructure.event_store.reader import LogReader
 
+from .as_of import check_reached
 from .fold import Fold
 from .monitoring import ControlRow, Controls
 from .rows import Key, ReadModel, Row
@@ -26,25 +27,34 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """What a rebuild of every read model found."""
+    """What a rebuild of every read model found. `moved` rows have changed since, so nothing tells what they were."""
 
     facts: int
     rows: int
     differences: list[Difference]
+    moved: int = 0
 
 
-def compare(connection: psycopg.Connection[Any], models: Sequence[ReadModel[Any]]) -> Comparison:
+def compare(
+    connection: psycopg.Connection[Any], models: Sequence[ReadModel[Any]], until: int | None = None
+) -> Comparison:
     """Rebuild every read model from the log at its own cursors and compare it with the live rows.
 
-    Log, cursors and rows are read in one snapshot. At most 1,000 differences are listed.
+    Given `until`, rebuild to that position and compare the rows that no later fact has touched: what is live of
+    these is what was live then. Log, cursors and rows are read in one snapshot. At most 1,000 differences are listed.
+
+    Raises:
+        PositionAhead: the log has not come so far.
     """
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        if until is not None:
+            check_reached(connection, until)
         cursors = connection.execute("SELECT name, partition, position FROM engine.cursors").fetchall()
         ends = {(name, partition): position for name, partition, position in cursors}
         controls = {row.projection: row for row in map(Controls().read, connection.execute(Controls().select()))}
         folds = [
-            _PartFold(model, part, ends.get((model.name, part), 0), controls.get(model.name))
+            _PartFold(model, part, ends.get((model.name, part), 0), controls.get(model.name), until)
             for model in models
             for part in range(model.partitions)
         ]
@@ -52,16 +62,23 @@ def compare(connection: psycopg.Connection[Any], models: Sequence[ReadModel[Any]
         differences: list[Difference] = []
         for model in models:
             live = {model.key_of(row := model.read(record)): row for record in connection.execute(model.select())}
-            rebuilt = {key: row for fold in folds if fold.model is model for key, row in fold.rows() if row is not None}
-            differences += _differences(model.name, live, rebuilt)
+            own = [fold for fold in folds if fold.model is model]
+            rebuilt = {key: row for fold in own for key, row in fold.rows() if row is not None}
+            moved = set[Key]().union(*(fold.moved for fold in own))
+            differences += _differences(model.name, live, rebuilt, moved)
     rows = sum(row is not None for fold in folds for _, row in fold.rows())
-    return Comparison(facts, rows, differences[:MAX_DIFFERENCES])
+    return Comparison(facts, rows, differences[:MAX_DIFFERENCES], sum(len(fold.moved) for fold in folds))
 
 
 def replayed(
     connection: psycopg.Connection[Any], models: Sequence[ReadModel[Any]], until: int
 ) -> Iterator[tuple[ReadModel[Any], dict[Key, Any]]]:
-    """Every read model as it was at a position, folded from the log alone in one scan."""
+    """Every read model as it was at a position, folded from the log alone in one scan.
+
+    Raises:
+        PositionAhead: the log has not come so far.
+    """
+    check_reached(connection, until)
     controls = {row.projection: row for row in map(Controls().read, connection.execute(Controls().select()))}
     folds = [
         _PartFold(model, part, until, controls.get(model.name)) for model in models for part in range(model.partitions)
@@ -72,18 +89,27 @@ def replayed(
 
 
 class _PartFold:
-    """One partition of one read model, folded in memory up to its cursor."""
+    """One partition of one read model, folded in memory up to its cursor.
 
-    def __init__(self, model: ReadModel[Any], part: int, end: int, control: ControlRow | None) -> None:
+    Given an earlier `until`, it is folded up to there, and `moved` are the keys of the facts between.
+    """
+
+    def __init__(
+        self, model: ReadModel[Any], part: int, end: int, control: ControlRow | None, until: int | None = None
+    ) -> None:
         self.model = model
         self.end = end
+        self.moved = set[Key]()
+        self.until = end if until is None else min(until, end)
         self._part = part
         self._fold = Fold(model, skipped=frozenset(control.skipped if control else ()))
 
     def add(self, facts: Sequence[Fact]) -> None:
         own = [fact for fact in facts if fact.position <= self.end and fact.topic in self.model.topics]
         takes = None if self.model.partitions == 1 else lambda key: self.model.partition_of(key) == self._part
-        self._fold.add(own, takes)
+        self._fold.add([fact for fact in own if fact.position <= self.until], takes)
+        later = (key for fact in own if fact.position > self.until for key in self.model.keys(fact))
+        self.moved.update(filter(takes, later) if takes else later)
 
     def rows(self) -> Iterable[tuple[Key, Any]]:
         return self._fold.rows.items()
@@ -91,17 +117,20 @@ class _PartFold:
 
 def _fold_all(reader: LogReader, folds: Sequence[_PartFold]) -> int:
     wanted = frozenset[str]().union(*(fold.model.topics for fold in folds))
+    until = max((fold.until for fold in folds), default=0)
     folded = 0
     for batch in reader.all(max((fold.end for fold in folds), default=0)):
         facts = batch.facts(wanted)
-        folded += len(facts)
+        folded += sum(fact.position <= until for fact in facts)
         for fold in folds:
             fold.add(facts)
     return folded
 
 
-def _differences(model: str, live: dict[Key, Row], rebuilt: dict[Key, Row]) -> list[Difference]:
+def _differences(model: str, live: dict[Key, Row], rebuilt: dict[Key, Row], moved: set[Key]) -> list[Difference]:
     keys = [*live, *(key for key in rebuilt if key not in live)]
     return [
-        Difference(model, key, live.get(key), rebuilt.get(key)) for key in keys if live.get(key) != rebuilt.get(key)
+        Difference(model, key, live.get(key), rebuilt.get(key))
+        for key in keys
+        if key not in moved and live.get(key) != rebuilt.get(key)
     ]

@@ -1,5 +1,6 @@
 """What the operator's guide says of read models, sagas, audits and backups, typed at a village that runs."""
 
+import base64
 import json
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,6 +13,8 @@ import httpx2
 import pytest
 
 import domain.topics  # noqa: F401  (every stored topic must resolve)
+from domain.audit.checkpoint import CheckpointInvalid, Verifier, verify
+from domain.audit.merkle import verify_consistency
 from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import new_scope, within
 from domain.sagas.process import COMPENSATED, RUNNING
@@ -151,9 +154,45 @@ def test_the_genesis_is_explained_and_proved(operator: Operator) -> None:
     assert "Nothing in the log has the id" in operator.types("audit", "explain", "0" * 32, code=1)
 
 
+def test_checkpoints_are_kept_elsewhere_and_the_log_is_proved_to_have_only_grown(
+    operator: Operator, tmp_path: Path
+) -> None:
+    kept, trusted = tmp_path / "checkpoint", [Verifier.parse(operator.types("audit", "keys"))]
+    assert eventually(lambda: operator.asks("audit", "verify")["sealed"] > 0)
+    kept.write_text(operator.types("audit", "checkpoint"))
+    old = verify(kept.read_text(), trusted)
+    operator.types("projections", "retry", "wallets", '"x"', "--reason", "so that the log grows")
+    assert eventually(lambda: verify(operator.types("audit", "checkpoint"), trusted).size > old.size)
+    new = verify(operator.types("audit", "checkpoint"), trusted)
+    growth = json.loads(operator.types("audit", "consistency", str(old.size), str(new.size)))
+    verify_consistency(old.size, new.size, old.root, new.root, [base64.b64decode(one) for one in growth["path"]])
+    assert "sizes_out_of_order" in operator.types("audit", "consistency", str(new.size + 1), str(new.size), code=1)
+    assert "No checkpoint has the size" in operator.types("audit", "consistency", "1", "999999", code=1)
+    assert operator.types("audit", "checkpoint", "--size", str(old.size)) == kept.read_text()
+    assert "Honest" in operator.types("audit", "verify", "--checkpoint", str(kept))
+    kept.write_text(kept.read_text().replace(f"\n{old.size}\n", f"\n{old.size + 1}\n"))
+    assert "signature" in operator.types("audit", "verify", "--checkpoint", str(kept), code=1)
+
+
+def test_the_village_seals_with_the_key_that_was_rotated_in(operator: Operator) -> None:
+    *_, newest = operator.types("audit", "keys", "--rotate").splitlines()
+    operator.types("projections", "retry", "wallets", '"x"', "--reason", "so that the log grows")
+
+    def signed_by_it() -> bool:
+        try:
+            return verify(operator.types("audit", "checkpoint"), [Verifier.parse(newest)]).size > 0
+        except CheckpointInvalid:
+            return False
+
+    assert eventually(signed_by_it)
+    assert "Honest" in operator.types("audit", "verify")
+
+
 def test_read_models_are_replayed_to_a_past_position(operator: Operator) -> None:
     counts = json.loads(operator.types("audit", "replay", "--until", "1", "--json"))
     assert counts["devices"] == 0
+    assert "position_ahead" in operator.types("audit", "replay", "--until", "999999", code=1)
+    assert operator.asks("audit", "replay", "--until", "2", "--diff")["differences"] == []
 
 
 def test_what_closed_streams_say_is_archived_and_read_on(operator: Operator) -> None:

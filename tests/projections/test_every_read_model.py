@@ -24,7 +24,7 @@ from domain.tokenomics.pricing import Activity
 from infrastructure.database import Database, Role
 from projections.as_of import aggregate_at, position_at, row_at, rows_at
 from projections.catalogue import READ_MODELS
-from projections.replay import replayed
+from projections.replay import compare, replayed
 from projections.rows import Key, ReadModel
 from tests.databases import Copies
 from tests.devices import Applicant, enrol
@@ -282,6 +282,7 @@ def test_replays_to_a_position_give_what_was_live_then(life: Life) -> None:
         for moment in life.moments[:: DEEDS // 4]:
             found = replayed(connection, READ_MODELS, moment.position)
             assert {model.name: rows for model, rows in found} == moment.rows
+            assert compare(connection, READ_MODELS, moment.position).differences == []
 
 
 def test_an_aggregate_of_any_type_as_of_a_position_is_what_was_live_then(life: Life) -> None:

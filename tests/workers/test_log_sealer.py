@@ -16,6 +16,7 @@ from infrastructure.audit import NotSealed, SealedLog, Verdict, audit, record_ha
 from infrastructure.database import Database, Role
 from infrastructure.event_store import LogReader, open_event_log
 from infrastructure.sealing_keys import SealingKeys, load_sealing_keys, rotate_sealing_key
+from projections.explain import SealBroken, explain, prove, prove_growth
 from tests.ledger import Ledger
 from workers.log_sealer import LogSealer
 
@@ -47,9 +48,14 @@ class Sealed:
         finally:
             sealer.close()
 
-    def audit(self) -> Verdict:
+    def audit(self, kept: str | None = None) -> Verdict:
         with self.database.connect(Role.READER) as connection:
-            return audit(connection, self.keys.verifiers)
+            return audit(connection, self.keys.verifiers, kept=kept)
+
+    def checkpoint(self) -> str:
+        with self.database.connect(Role.READER) as connection:
+            _, note = SealedLog(connection).newest_checkpoint() or (0, "")
+        return note
 
     def tamper(self, *statements: str) -> None:
         with psycopg.connect(self.url) as admin:
@@ -112,6 +118,43 @@ def test_a_liar_who_also_rewrites_the_tree_is_caught_by_the_signed_root(sealed: 
 
     assert verdict.first_lie == 22
     assert verdict.reason == "facts 22..40 do not hash to what checkpoint 40 signed"
+
+
+def test_only_a_checkpoint_that_was_kept_elsewhere_tells_of_a_log_that_was_cut_off_with_its_seals(
+    sealed: Sealed,
+) -> None:
+    kept = sealed.checkpoint()
+    assert sealed.audit(kept).honest
+    sealed.tamper(
+        "DELETE FROM log.events WHERE position > 21",
+        "DELETE FROM log.checkpoints WHERE size > 21",
+        "TRUNCATE log.hashes",
+    )
+    sealed.seal()
+    assert sealed.audit() == Verdict(facts=21, sealed=21, checkpoints=2)
+    assert sealed.audit(kept).first_lie == 22
+    sealed.grow(19)
+    sealed.seal()
+    assert sealed.audit().honest
+    verdict = sealed.audit(kept)
+    assert (verdict.first_lie, verdict.reason) == (22, "facts 22..40 do not hash to what checkpoint 40 signed")
+
+
+def test_no_proof_is_given_of_a_fact_that_is_not_as_it_was_sealed(sealed: Sealed) -> None:
+    sealed.tamper("UPDATE log.events SET actor = 'nobody' WHERE position = 25")
+    with sealed.database.connect(Role.READER) as connection:
+        ((stream,),) = connection.execute("SELECT stream FROM log.events WHERE position = 25")
+        assert prove(connection, 24, sealed.keys.verifiers) is not None
+        with pytest.raises(SealBroken):
+            prove(connection, 25, sealed.keys.verifiers)
+        with pytest.raises(SealBroken):
+            explain(connection, stream, sealed.keys.verifiers)
+    sealed.tamper("DELETE FROM log.hashes WHERE level = 0 AND index = 3")
+    with sealed.database.connect(Role.READER) as connection:
+        with pytest.raises(SealBroken):
+            prove(connection, 3, sealed.keys.verifiers)
+        with pytest.raises(SealBroken):
+            prove_growth(connection, 21, 40)
 
 
 def test_a_checkpoint_signed_by_a_stranger_is_a_lie(sealed: Sealed, tmp_path: Path) -> None:

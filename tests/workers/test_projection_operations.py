@@ -14,13 +14,14 @@ import psycopg
 import pytest
 
 from domain.kernel import EventLog, Fact, new_scope, within
+from domain.kernel.errors import PositionAhead
 from domain.monitoring import MonitoringService, Projection
 from domain.monitoring.projection import LetterAlreadySkipped, ProjectionAlreadyPaused, ProjectionNotPaused
 from domain.monitoring.service import ProjectionUnknown
 from infrastructure.database import Database, Role
 from infrastructure.event_store import open_event_log
 from projections.monitoring import Controls
-from projections.replay import compare
+from projections.replay import Comparison, compare
 from projections.rows import ReadModel
 from tests.balances import BalanceRow, Balances, create_tables
 from tests.ledger import Account, Ledger
@@ -88,9 +89,12 @@ class Village:
         with self.database.reader.connection() as connection:
             return connection.execute(text.encode()).fetchall()
 
-    def differences(self) -> list[Any]:
+    def compared(self, until: int | None = None) -> Comparison:
         with self.database.connect(Role.READER) as connection:
-            return compare(connection, self.models).differences
+            return compare(connection, self.models, until)
+
+    def differences(self) -> list[Any]:
+        return self.compared().differences
 
 
 @pytest.fixture
@@ -210,6 +214,22 @@ def test_a_rebuild_mends_rows_that_were_tampered_with_and_keeps_indexes_and_gran
     assert village.balances() == {"Ada": 5}
     assert village.query("SELECT indexname FROM pg_indexes WHERE tablename = 'balances'") == indexes
     assert village.query("SELECT count(*) FROM engine.cursors WHERE name LIKE 'rebuild:%'") == [(0,)]
+
+
+def test_a_replay_to_a_past_position_is_compared_with_the_rows_that_nothing_has_touched_since(village: Village) -> None:
+    ada, bob = village.open("Ada", 5), village.open("Bob", 1)
+    then = village.log.head()
+    village.deposit(bob, 2)
+    village.project()
+    found = village.compared(until=then)
+    assert (found.facts, found.rows, found.moved, found.differences) == (then, 2, 1, [])
+
+    with village.database.connect(Role.PROJECTOR) as connection:
+        connection.execute("UPDATE read.balances SET grains = 999")
+    assert [difference.key for difference in village.compared(until=then).differences] == [ada]
+    assert {difference.key for difference in village.differences()} == {ada, bob}
+    with pytest.raises(PositionAhead):
+        village.compared(until=village.log.head() + 1)
 
 
 def test_a_reader_sees_neither_error_nor_gap_while_models_are_rebuilt(village: Village) -> None:

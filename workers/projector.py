@@ -17,14 +17,13 @@ from infrastructure import traces
 from infrastructure.database import Database, Role
 from infrastructure.event_store.reader import LogReader
 from projections import rebuild
-from projections.batch import NOT_STORABLE, Pending, Skipped, retry
+from projections.batch import NOT_STORABLE, Pending
 from projections.fold import Letter, of_topics, seldom_collected
-from projections.letters import tried
-from projections.monitoring import ControlRow, Controls
 from projections.rows import ReadModel
 from projections.slots import LEASE_S, CursorTaken, Lease, Slot
 
 from .ahead import Chapter, ReadAhead, read
+from .orders import Orders
 from .pump import Failures, follow_log
 
 POLL_S = 0.25
@@ -44,8 +43,6 @@ _PASS_OVER = (
     " AND c.fence = given.fence RETURNING c.name, c.partition)"
     " SELECT moved.name, moved.partition FROM (SELECT pg_notify(%s, %s)) AS told LEFT JOIN moved ON true"
 )
-_REBUILT = "SELECT name, max(rebuilt_at) FROM engine.cursors GROUP BY name"
-_NONE = ControlRow("", paused=False, rebuild_at=0, retried_at={}, skipped=[])
 _log = structlog.get_logger()
 
 
@@ -76,7 +73,7 @@ class Projector:
         self._failures = Failures()
         self._connection: psycopg.Connection[Any] | None = None
         self._slots: list[Slot] = []
-        self._controls: dict[str, ControlRow] = {}
+        self._orders = Orders()
         self._refresh_at = 0.0
 
     @seldom_collected()
@@ -124,9 +121,7 @@ class Projector:
         return self._swap(self._runnable(rebuilds)) or worked
 
     def _runnable(self, slots: Sequence[Slot]) -> list[Slot]:
-        return [
-            slot for slot in slots if not self._failures.is_held(slot.name) and not self._control(slot.model).paused
-        ]
+        return [slot for slot in slots if not self._failures.is_held(slot.name) and not self._orders.paused(slot.model)]
 
     def _scan(self, slots: Sequence[Slot], limit: int) -> bool:
         """Read one batch for all of these slots and let each take its part.
@@ -148,7 +143,8 @@ class Projector:
                 idle.append(slot)
                 continue
             with self._guarded(slot):
-                folded.append((Pending(slot).add(self._open(), own, chapter.end, self._skipped(slot.model)), own))
+                skipped = self._orders.skipped(slot.model)
+                folded.append((Pending(slot).add(self._open(), own, chapter.end, skipped), own))
         if chapter.is_full:
             self._ahead.begin(chapter.end, limit)
         for pending, own in folded:
@@ -183,7 +179,7 @@ class Projector:
         slot = one.slot
         if one.end < chapter.end:
             own = of_topics(chapter.facts, slot.model.topics, after=one.end)
-            one.add(self._open(), own, chapter.end, self._skipped(slot.model))
+            one.add(self._open(), own, chapter.end, self._orders.skipped(slot.model))
         if one.end > slot.position and (not chapter.is_full or one.is_full(self._rebuild_batch)):
             del self._pending[slot.name]
             try:
@@ -228,7 +224,7 @@ class Projector:
 
     def _is_swapped(self, slot: Slot) -> bool:
         with self._guarded(slot):
-            if rebuild.swap(self._open(), slot, self._skipped(slot.model)):
+            if rebuild.swap(self._open(), slot, self._orders.skipped(slot.model)):
                 _log.info("rebuilt", model=slot.model.name, version=slot.model.version, position=slot.position)
                 return True
         return False
@@ -237,55 +233,15 @@ class Projector:
         """Renew the lease, learn of new slots and obey the operators; whether there was anything to obey."""
         self._slots = self._lease.slots(self._open())
         self._refresh_at = time.monotonic() + REFRESH_S
-        rows = map(Controls().read, self._open().execute(Controls().select(), prepare=True))
-        self._controls = {row.projection: row for row in rows}
-        return self._begin_rebuilds() | self._retry_letters()
-
-    def _begin_rebuilds(self) -> bool:
-        rebuilt = dict(self._open().execute(_REBUILT).fetchall())
-        running = {slot.model.name: slot.version for slot in self._slots if slot.rebuilding}
-        begun = False
-        for slot in self._slots:
-            if slot.rebuilding or slot.partition:
-                continue
-            asked_at = self._control(slot.model).rebuild_at
-            is_stale = slot.version != slot.model.version
-            if asked_at > rebuilt.get(slot.cursor, 0) or (is_stale and self._needs_rebuild(slot, running)):
-                rebuild.begin(self._open(), slot.model, asked_at)
-                begun = True
+        self._orders.read(self._open())
+        begun = self._orders.begin_rebuilds(self._open(), self._slots)
         if begun:
             self._slots = self._lease.slots(self._open())
-        return begun
-
-    def _needs_rebuild(self, slot: Slot, running: dict[str, int]) -> bool:
-        """A read model of another version is folded anew, unless that has begun (here or elsewhere)."""
-        if slot.model.name in running:
-            return running[slot.model.name] != slot.model.version
-        begun = (
-            self._open()
-            .execute("SELECT version FROM engine.cursors WHERE name = %s", (f"rebuild:{slot.model.name}",))
-            .fetchone()
-        )
-        return begun is None or begun[0] != slot.model.version
-
-    def _retry_letters(self) -> bool:
         retried = False
-        for slot in self._slots:
-            asked = self._control(slot.model).retried_at
-            if not slot.held or not asked:
-                continue
-            for key, tried_at in tried(self._open(), slot.cursor).items():
-                if asked.get(key, 0) > tried_at and slot.owns(slot.model.key_from(key)):
-                    self._pending.pop(slot.name, None)
-                    retry(self._open(), slot, key, asked[key], self._skipped(slot.model))
-                    retried = True
-        return retried
-
-    def _control(self, model: ReadModel[Any]) -> ControlRow:
-        return self._controls.get(model.name, _NONE)
-
-    def _skipped(self, model: ReadModel[Any]) -> Skipped:
-        return frozenset((position, key) for position, key in self._control(model).skipped)
+        for slot in self._orders.retry_letters(self._open(), self._slots):
+            self._pending.pop(slot.name, None)
+            retried = True
+        return begun or retried
 
     def _give_back(self) -> None:
         try:

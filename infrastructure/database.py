@@ -15,6 +15,10 @@ from psycopg_pool import ConnectionPool
 MIGRATIONS: Final = Path(__file__).resolve().parents[1] / "projections" / "migrations"
 CONNECT_TIMEOUT_S: Final = 10
 POOL_TIMEOUT_S: Final = 10.0
+# Whatever the database's own defaults are: a statement behind the log's lock sees what was written before it.
+SESSION: Final = (
+    r"-c timezone=UTC -c default_transaction_isolation=read\ committed -c default_transaction_read_only=off"
+)
 # A writer that stops in the middle of a transaction holds up every reader: the server ends it.
 IDLE_IN_TRANSACTION_MS: Final = 15_000
 
@@ -31,10 +35,10 @@ class Role(StrEnum):
 
 
 def conninfo_for(url: str, role: Role, *, application: str = "village") -> str:
-    """The connection string of `url` that acts as `role` from its first statement, in UTC."""
+    """The connection string of `url` that acts as `role` from its first statement, in UTC and READ COMMITTED."""
     given = str(conninfo_to_dict(url).get("options") or "")
     options = (
-        f"{given} -c role={role} -c timezone=UTC -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS}"
+        f"{given} -c role={role} {SESSION} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS}"
     ).strip()
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", application)[:40]
     return make_conninfo(url, options=options, application_name=name, connect_timeout=CONNECT_TIMEOUT_S)

@@ -7,9 +7,10 @@ from weakref import WeakKeyDictionary
 import psycopg
 from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
-from psycopg.generators import fetch_many, send
+from psycopg.generators import send
 from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGresult
+from psycopg.waiting import Wait
 
 _prepared: WeakKeyDictionary[psycopg.Connection[Any], dict[str, bytes]] = WeakKeyDictionary()
 
@@ -37,9 +38,12 @@ class Answer:
 class Exchange:
     """One pipeline (libpq's) of prepared statements: `ask` each, then `end`.
 
-    The driver's own waits after every statement, which gives the interpreter away to other threads, each time until
-    it gets it back, under the log's lock. Parameters are in binary form already; so are the answers. After an error
-    the connection is of no more use.
+    Outside of a transaction block they are one transaction, which `end` commits. Parameters are in binary form
+    already; so are the answers. After an error the connection is of no more use.
+
+    Each call of libpq that lets other threads run costs more than what it does: the interpreter comes back when they
+    give it back, and the log's lock is held meanwhile. So there are few of them: the driver's own makes two system
+    calls for each answer, and waits after each statement.
     """
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
@@ -68,7 +72,7 @@ class Exchange:
         """Send what was asked and wait for every answer.
 
         Raises:
-            psycopg.Error: the first statement that failed; the ones behind it were not tried.
+            psycopg.Error: the first statement that failed, or the commit; the ones behind it were not tried.
         """
         self._pgconn.pipeline_sync()
         self._connection.wait(self._answers())
@@ -79,12 +83,28 @@ class Exchange:
         failure: psycopg.Error | None = None
         try:
             yield from send(self._pgconn)
+            yield Wait.R
+            self._pgconn.consume_input()
             for answer in self._asked:
-                answer.result = (yield from fetch_many(self._pgconn))[0]
-                if failure is None and answer.result.status == ExecStatus.FATAL_ERROR:
-                    failure = error_from_result(answer.result)
-            yield from fetch_many(self._pgconn)  # the end of the pipeline
+                answer.result = yield from self._result()
+                self._pgconn.get_result()  # None: the end of a statement's results
+                failure = failure or _failure(answer.result)
+            for _ in range(3):  # a failure of the commit and its end, then the end of the pipeline
+                end = yield from self._result()
+                failure = failure or _failure(end)
+                if end is not None and end.status == ExecStatus.PIPELINE_SYNC:
+                    break
         except psycopg.OperationalError as lost:
             raise failure or lost from None
         if failure is not None:
             raise failure
+
+    def _result(self) -> Generator[Any, Any, PGresult | None]:
+        while self._pgconn.is_busy():
+            yield Wait.R
+            self._pgconn.consume_input()
+        return self._pgconn.get_result()
+
+
+def _failure(result: PGresult | None) -> psycopg.Error | None:
+    return error_from_result(result) if result is not None and result.status == ExecStatus.FATAL_ERROR else None

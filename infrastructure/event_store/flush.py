@@ -27,8 +27,7 @@ INSERTED_AT_ONCE = MAX_GUESSED
 
 _NIL = UUID(int=0)
 
-# Whatever the database's default is: a snapshot taken before the lock would not show what was written meanwhile.
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+_BEGIN = "BEGIN"
 _LOCK = "SELECT pg_advisory_xact_lock($1), extract(epoch FROM clock_timestamp() - statement_timestamp())::float8"
 _HEAD = "SELECT position, recorded_at, event_id FROM log.events ORDER BY position DESC LIMIT 1"
 VERSIONS = (
@@ -118,7 +117,6 @@ class Flush:
             return None  # a refusal is decided on what is read
         self.began_at = state.began_at
         writing = Exchange(connection)
-        writing.ask(_BEGIN)
         lock = writing.ask(_LOCK, bigint(LOG_LOCK))
         if not self._write(writing, state, accepted, self.known.newest, guessed=True):
             self.began_at = None
@@ -142,7 +140,8 @@ class Flush:
         newest = next((append.event_id for outcome in reversed(accepted) for append in outcome.appends[-1:]), newest)
         _remember(writing, accepted, instant(now), newest if guessed else None)
         _move(writing, accepted, instant(now))
-        writing.ask("COMMIT")
+        if not guessed:
+            writing.ask("COMMIT")
         writing.end()
         if guessed and not inserted.count:
             return False
@@ -214,8 +213,9 @@ def _append(writing: Exchange, accepted: list[Accepted], base: int, now: bytes, 
     inserted = Answer()
     for first in range(0, len(appends), INSERTED_AT_ONCE):
         part = slice(first, first + INSERTED_AT_ONCE)
+        if first:
+            writing.send()
         answer = _insert(writing, appends[part], versions[part], scopes[part], base + first, now, guess)
-        writing.send()
         if not first:
             inserted = answer
     if appends:

@@ -40,6 +40,19 @@ def test_behind_a_statement_that_fails_none_is_tried(connection: psycopg.Connect
     assert found == []
 
 
+def test_what_is_asked_outside_of_a_block_is_one_transaction_and_its_commit_may_fail(
+    connection: psycopg.Connection[Any], database_url: str
+) -> None:
+    connection.execute("CREATE TABLE chosen (number bigint UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    exchange = Exchange(connection)
+    for _ in range(2):
+        assert exchange.ask("INSERT INTO chosen VALUES ($1::bigint)", bigint(7)).result is None
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        exchange.end()
+    with psycopg.connect(database_url) as other:
+        assert other.execute("SELECT * FROM chosen").fetchall() == []
+
+
 def test_a_connection_that_ends_meanwhile_is_an_operational_error(
     connection: psycopg.Connection[Any], database_url: str
 ) -> None:

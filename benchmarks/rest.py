@@ -19,7 +19,7 @@ from api.edge.principals import Tokens
 from benchmarks.line import Line, post
 from benchmarks.table import Row, middle
 from benchmarks.village import Village, village
-from cli.compose import running_database_url
+from cli.parts import running_database_url
 from domain.kernel import new_scope, within
 from domain.tokenomics.pricing import MS_PER_HOUR, Activity
 from domain.tokenomics.service import TokenomicsService

@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
 from cli.parser import parser
+from cli.parts import require_database
 from infrastructure.settings import Settings
 
 if TYPE_CHECKING:

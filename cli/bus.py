@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
 from cli.parser import parser
+from cli.parts import require_database
 from infrastructure.settings import Settings
 
 app = parser("See the bus.")

@@ -13,7 +13,7 @@ from cli.errors import CommandFailed
 from infrastructure.settings import Settings
 
 if TYPE_CHECKING:
-    from cli.compose import Parts, Runner
+    from cli.parts import Parts, Runner
     from projections.rows import ReadModel
     from workers.saga_runner import Handler
 

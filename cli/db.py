@@ -9,9 +9,9 @@ from typing import Annotated
 import psycopg
 import typer
 
-from cli.compose import running_database_url
 from cli.errors import CommandFailed, told_plainly
 from cli.parser import parser
+from cli.parts import running_database_url
 from infrastructure.database import head, migrate, revision
 from infrastructure.embedded.postgres import EmbeddedPostgres
 from infrastructure.settings import Settings

@@ -8,9 +8,9 @@ import msgspec
 import typer
 
 from cli.as_of import Json, past
-from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
 from cli.parser import parser
+from cli.parts import require_database
 from infrastructure.settings import Settings
 
 app = parser("Decide over the devices of the village.")
@@ -62,7 +62,7 @@ def shadow_rule(
 
 
 def _decide(command: str, device_id: UUID, reason: str) -> None:
-    from cli.compose import parts
+    from cli.parts import parts
     from domain.kernel import Refusal, new_scope, within
 
     with told_plainly(), parts(require_database(Settings()), "devices") as made:

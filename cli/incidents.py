@@ -6,9 +6,9 @@ from uuid import UUID
 
 import typer
 
-from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
 from cli.parser import parser
+from cli.parts import require_database
 from infrastructure.settings import Settings
 
 app = parser("See and deal with what is wrong.")
@@ -62,7 +62,7 @@ def resolve(incident_id: UUID, reason: Annotated[str, typer.Option("--reason", h
 def _do(command: str, **arguments: Any) -> None:
     import getpass
 
-    from cli.compose import parts
+    from cli.parts import parts
     from domain.kernel import Refusal, new_scope, within
 
     with told_plainly(), parts(require_database(Settings()), "incidents") as made:

@@ -11,8 +11,9 @@ import structlog
 
 from cli import contexts
 from cli.children import end_with_supervisor
-from cli.compose import WORKERS, Runner, api_app, require_database
+from cli.compose import WORKERS, api_app
 from cli.errors import CommandFailed
+from cli.parts import Runner, require_database
 from infrastructure.embedded.place import write_private
 from infrastructure.settings import Settings
 

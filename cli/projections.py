@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
 from cli.parser import parser
+from cli.parts import require_database
 from infrastructure.settings import Settings
 
 app = parser("See and operate the read models.")
@@ -114,7 +114,7 @@ def skip(
 def _operate(command: str, name: str, reason: str, **arguments: Any) -> None:
     import getpass
 
-    from cli.compose import parts
+    from cli.parts import parts
     from domain.kernel import Refusal, new_scope, within
 
     with told_plainly():

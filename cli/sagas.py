@@ -10,9 +10,9 @@ from uuid import UUID
 import msgspec
 import typer
 
-from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
 from cli.parser import parser
+from cli.parts import require_database
 from infrastructure.settings import Settings
 
 app = parser("See and operate the sagas.")
@@ -87,7 +87,7 @@ def resolve(
     reason: Annotated[str, typer.Option("--reason", help="Why; it is recorded.")],
 ) -> None:
     """Decide over a process that is parked."""
-    from cli.compose import parts
+    from cli.parts import parts
     from domain.kernel import Refusal, new_scope, within
 
     with told_plainly(), parts(require_database(Settings()), "sagas") as made:

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import typer
 
-from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
 from cli.parser import parser
+from cli.parts import require_database
 from infrastructure.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def erase(
     json_output: Json = False,
 ) -> None:
     """Erase a person for good: nobody reads again what is sealed under their key. Waits until the key is destroyed."""
-    from cli.compose import parts
+    from cli.parts import parts
     from domain.kernel import Refusal, new_scope, within
 
     with told_plainly(), parts(require_database(Settings()), "subjects") as made:

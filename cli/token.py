@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.compose import require_database
 from cli.errors import CommandFailed, told_plainly
 from cli.parser import parser
+from cli.parts import require_database
 from infrastructure.settings import Settings
 
 app = parser("Give people and programs access.")

@@ -15,7 +15,8 @@ from pydantic import SecretStr
 
 from api.edge.login import create_login_code
 from api.server import listen, server
-from cli.compose import WORKERS, api_app, parts
+from cli.compose import WORKERS, api_app
+from cli.parts import parts
 from domain.device_registry.criteria import DeviceCriteria
 from domain.device_registry.device import Device
 from domain.federated_learning.session import TrainingSession

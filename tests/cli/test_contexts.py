@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from api.edge.principals import Tokens
 from cli import contexts
 from cli.children import LONG_PAUSE_S, MAX_CRASHES, Child, ChildFailed, LogFile
-from cli.compose import WORKERS, api_app, parts
+from cli.compose import WORKERS, api_app
+from cli.parts import parts
 from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import Fact, new_scope, within
 from domain.tokenomics.pricing import Policy

@@ -13,7 +13,8 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from api.edge.principals import Tokens
-from cli.compose import Parts, api_app, parts
+from cli.compose import api_app
+from cli.parts import Parts, parts
 from domain.device_registry.criteria import DeviceCriteria
 from domain.federated_learning.round import TrainingRound
 from domain.harvest.policy import HarvestPolicy

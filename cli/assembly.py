@@ -1,5 +1,7 @@
 """The village put together: every context's service on one log, with its ports and the sagas between them."""
 
+from functools import partial
+
 from cli.harvest_ports import RestingDevices
 from cli.ports import DeviceOwners, DeviceResources, Participants
 from domain.device_registry.service import DeviceRegistryService
@@ -12,6 +14,7 @@ from domain.monitoring.service import MonitoringService
 from domain.privacy.service import PrivacyService
 from domain.sagas.allocate_burst import AllocateBurst
 from domain.sagas.deadline import Deadlines
+from domain.sagas.forfeit import forfeits
 from domain.sagas.hand_off_contract import HandOffContract
 from domain.sagas.operations import SagaOperations
 from domain.sagas.pay_for_service import PayForService, PaymentPolicy
@@ -43,7 +46,7 @@ def assemble(settings: Settings, database: Database, log: EventLog, blobs: BlobS
     return Village(
         log=log,
         device_registry=DeviceRegistryService(log, devices),
-        tokenomics=TokenomicsService(log, policy_of(settings), RewardIndex(database)),
+        tokenomics=TokenomicsService(log, policy_of(settings), RewardIndex(database), partial(forfeits, log)),
         federated_learning=FederatedLearningService(log, blobs, participants, limits),
         harvest=HarvestService(log, owners),
         marketplace=MarketplaceService(log, owners, OfferingIndex(database), DeviceResources(log), RestingDevices(log)),

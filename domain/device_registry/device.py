@@ -28,7 +28,10 @@ class DeviceNotEnrolled(Refusal):
 
 
 class Device(Aggregate):
-    """One device. Presence facts alternate: what already holds is not recorded again."""
+    """One device. Presence facts alternate: what already holds is not recorded again.
+
+    `forfeits` says that nothing it has earned is paid: it is suspended, or was when it retired.
+    """
 
     class ClaimIssued(Created):
         device_id: UUID
@@ -96,6 +99,7 @@ class Device(Aggregate):
         self.capabilities: Capabilities | None = None
         self.evidence: Evidence | None = None
         self.status = ACTIVE
+        self.forfeits = False
         self.presence = OFFLINE
         self.seen_at: datetime | None = None
         self.latency_ms: int | None = None
@@ -180,6 +184,7 @@ class Device(Aggregate):
     @event(Suspended)
     def _suspended(self, reason: str) -> None:
         self.status = SUSPENDED
+        self.forfeits = True
 
     def reinstate(self, reason: str) -> None:
         """Take part again. Raises DeviceNotEnrolled, DeviceRetired, StatusReasonInvalid."""
@@ -190,6 +195,7 @@ class Device(Aggregate):
     @event(Reinstated)
     def _reinstated(self, reason: str) -> None:
         self.status = ACTIVE
+        self.forfeits = False
 
     def retire(self, reason: str) -> None:
         """Take no part ever again. Raises DeviceNotEnrolled, StatusReasonInvalid."""

@@ -5,8 +5,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from domain.device_registry.device import Device
-from domain.device_registry.status import SUSPENDED
 from domain.harvest.session import HarvestSession
 from domain.kernel import Conflict, Fact, Receipt, Refusal, derive, scope
 from domain.tokenomics.pricing import BASIS, MAX_VERIFIED_MS, Activity
@@ -14,6 +12,7 @@ from domain.tokenomics.reward_claim import RewardClaim, claim_id_of
 from domain.tokenomics.reward_epoch import EpochBudgetExhausted
 
 from .deadline import Deadlines
+from .forfeit import forfeits
 from .plan import Plan, Step
 from .process import Process
 from .village import Village
@@ -91,7 +90,7 @@ def _accrue(process: Process, village: Village) -> None:
     session = _session(process, village)
     passed, verified_ms = session.audit is not False, session.contribution.verified_ms
     claim_id, grains = None, 0
-    if passed and verified_ms and session.quality_bp and not suspended(village, session.device_id):
+    if passed and verified_ms and session.quality_bp and not forfeits(village.log, session.device_id):
         receipt = village.tokenomics.accrue_reward(activity=_activity(session), cause_event_id=scope().causation_id)
         claim_id, grains = receipt.id, int(receipt.extra["grains"])
     village.harvest.mark_rewarded(session_id=session.id, claim_id=claim_id, grains=grains)
@@ -108,12 +107,6 @@ def _activity(session: HarvestSession) -> Activity:
         verified_ms=min(session.contribution.verified_ms, MAX_VERIFIED_MS),
         quality_bp=session.quality_bp,
     )
-
-
-def suspended(village: Village, device_id: UUID) -> bool:
-    """Whether a device is of the village, and suspended."""
-    device = village.log.find(Device, device_id)
-    return device is not None and device.status == SUSPENDED
 
 
 def _testify(village: Village, session: HarvestSession, *, good: bool) -> None:

@@ -6,7 +6,6 @@ from typing import Self
 from uuid import UUID
 
 from domain.device_registry.device import Device
-from domain.device_registry.status import SUSPENDED
 from domain.federated_learning.round import TrainingRound
 from domain.kernel import Conflict, Created, Fact, Instant, Refusal, Saga, derive, event
 from domain.tokenomics.pricing import BASIS, MAX_VERIFIED_MS, Activity
@@ -159,7 +158,7 @@ class RewardTraining(Saga):
         device = village.log.find(Device, device_id)
         if device is None:
             raise DeviceMissing(f"device {device_id}")
-        if device.status == SUSPENDED:
+        if device.forfeits:
             return None
         update = done.updates[device_id]
         return Activity(

@@ -5,21 +5,22 @@ from typing import Protocol
 from uuid import UUID
 
 from domain.device_registry.device import Device
-from domain.device_registry.status import ACTIVE, SUSPENDED
+from domain.device_registry.status import ACTIVE
 from domain.harvest.device import HarvestDevice
 from domain.kernel import Conflict, Fact, Refusal
 from domain.marketplace import states
 from domain.marketplace.contract import Contract
 from domain.marketplace.offering import Offering
 from domain.tokenomics.reward_claim import RewardClaim
+from domain.tokenomics.rewards import FORFEITED as REASON
 
 from .deadline import Deadlines
+from .forfeit import forfeits
 from .hand_off_contract import move
 from .plan import Plan, Step
 from .process import Process
 from .village import Village
 
-REASON = "device_suspended"
 MAX_CONTRACTS = 20
 """Contracts that end in one transaction."""
 MAX_CLAIMS = 100
@@ -99,9 +100,9 @@ class SuspendDevice(Plan):
         return len(active) > MAX_CONTRACTS
 
     def _void_claims(self, process: Process, village: Village) -> bool:
-        """Reward sagas accrue nothing for a suspended device, so all there is was accrued before."""
+        """Nothing is accrued for a suspended device, so all there is was accrued before."""
         device_id = _device_id(process)
-        if village.log.load(Device, device_id).status != SUSPENDED:
+        if not forfeits(village.log, device_id):
             return False
         listed = self._claims_of(device_id, int(process.subject["position"]), MAX_LISTED)
         still = [claim_id for claim_id in listed if village.log.load(RewardClaim, claim_id).open]

@@ -22,6 +22,8 @@ MAX_BATCH = 500
 """Claims posted by one transfer."""
 MAX_PENDING = 100
 """Pending rewards answered for one device."""
+FORFEITED = "device_suspended"
+"""Why a claim is void whose device has forfeited it."""
 
 
 class BatchTooLarge(Refusal):
@@ -51,12 +53,19 @@ class PendingRewards(Protocol):
     def __call__(self, device_id: UUID, limit: int) -> list[PendingReward]: ...
 
 
+class Forfeits(Protocol):
+    """Query port: whether what a device has earned and was not paid is void."""
+
+    def __call__(self, device_id: UUID) -> bool: ...
+
+
 class Rewards:
     """The part of the tokenomics service that issues tokens."""
 
     log: EventLog
     policy: Policy
     pending: PendingRewards | None
+    forfeits: Forfeits | None
 
     @command
     def genesis(self) -> Receipt:
@@ -102,8 +111,8 @@ class Rewards:
     def distribute_rewards(self, *, batch_id: UUID, claim_ids: Sequence[UUID]) -> Receipt:
         """Post claims out of the running epoch's budget, as many as it pays: one transfer, one transaction.
 
-        Claims that are posted or void are passed over, so that no batch pays twice. The answer tells how many were
-        `posted`, and which were `left` for a later epoch.
+        Claims that are posted or void are passed over, so that no batch pays twice; those of devices that have
+        forfeited them are voided. The answer tells how many were `posted`, and which were `left` for a later epoch.
 
         Raises:
             BatchTooLarge, RewardClaimUnknown, EpochBudgetExhausted.
@@ -114,7 +123,8 @@ class Rewards:
             return self.log.record(id=transfer_id, posted=0, grains="0", left=[str(claim.id) for claim in pending])
         running = budget.running_epoch(self.log, self.policy, scope().now)
         epoch = running.epoch
-        chosen = budget.affordable(pending, epoch.unreserved)
+        void = self._forfeited(pending)
+        chosen = budget.affordable([claim for claim in pending if claim.open], epoch.unreserved)
         legs = batch_legs(chosen)
         total = -legs[0].grains if legs else 0
         if legs:
@@ -129,6 +139,7 @@ class Rewards:
             *paid,
             *credits(transfer_id, legs),
             *chosen,
+            *void,
             id=transfer_id,
             posted=len(chosen),
             grains=str(total),
@@ -152,6 +163,15 @@ class Rewards:
         """When the running epoch ends: then a new budget opens."""
         number = budget.running_number(self.log.find(Issuance, ISSUANCE_ID), self.policy, now)
         return epoch_span(number, self.policy.epoch_ms)[1]
+
+    def _forfeited(self, claims: Sequence[RewardClaim]) -> list[RewardClaim]:
+        """Those whose devices have forfeited them, which are void from now on."""
+        if self.forfeits is None:
+            return []
+        void = [claim for claim in claims if self.forfeits(claim.device_id)]
+        for claim in void:
+            claim.void(FORFEITED)
+        return void
 
     def _pending_claims(self, claim_ids: Sequence[UUID]) -> list[RewardClaim]:
         if len(claim_ids) > MAX_BATCH:

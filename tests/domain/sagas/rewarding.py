@@ -22,6 +22,55 @@ from tests.economy import Books, Economy, MemoryEconomy
 TEN_MINUTES = 600_000
 
 
+def completed_round(
+    books: Books,
+    devices: Sequence[UUID],
+    *,
+    rejected: Sequence[UUID] = (),
+    train_ms: int = TEN_MINUTES,
+    took_ms: int = TEN_MINUTES,
+    examples: Sequence[int] = (),
+) -> UUID:
+    """A round that these devices completed, each after `took_ms`; updates of `rejected` were refused."""
+    answering = [*devices, *rejected]
+    policy = RoundPolicy(
+        min_participants=1,
+        max_participants=len(answering),
+        goal=len(answering),
+        timeout_ms=10 * TEN_MINUTES,
+        clip_micro=10**6,
+        weight_cap=100,
+    )
+    opened_at, answered_at = books.now, books.now + timedelta(milliseconds=took_ms)
+    with within(new_scope("test", now=books.now)):
+        done = TrainingRound(
+            round_id=uuid4(),
+            session_id=uuid4(),
+            owner_id=uuid4(),
+            number=1,
+            model_hash="0" * 64,
+            policy=policy,
+            deadline_at=opened_at + timedelta(milliseconds=policy.timeout_ms),
+            seed=7,
+            opened_at=opened_at,
+        )
+        done.select(Selection(sorted(answering), 0, "rules", {}))
+        for index, device_id in enumerate(answering):
+            update = Update(
+                blob_hash="1" * 64,
+                bytes=1_000,
+                examples=examples[index] if examples else 100,
+                train_ms=train_ms,
+                norm=1.0,
+            )
+            done.accept(device_id, update, "", answered_at)
+        for device_id in rejected:
+            done.reject(device_id, "update_not_finite")
+        done.complete("2" * 64, "3" * 64, 0, {"accuracy": 0.9}, answered_at)
+        books.log.record(done)
+    return done.id
+
+
 class Rewarding(Books):
     """Rounds are completed by their aggregate; the saga is on a stage."""
 
@@ -42,53 +91,8 @@ class Rewarding(Books):
         """An enrolled device."""
         return enrol(self.registry, owner_id=owner_id, now=self.now)
 
-    def completed_round(
-        self,
-        devices: Sequence[UUID],
-        *,
-        rejected: Sequence[UUID] = (),
-        train_ms: int = TEN_MINUTES,
-        took_ms: int = TEN_MINUTES,
-        examples: Sequence[int] = (),
-    ) -> UUID:
-        """A round that these devices completed, each after `took_ms`; updates of `rejected` were refused."""
-        answering = [*devices, *rejected]
-        policy = RoundPolicy(
-            min_participants=1,
-            max_participants=len(answering),
-            goal=len(answering),
-            timeout_ms=10 * TEN_MINUTES,
-            clip_micro=10**6,
-            weight_cap=100,
-        )
-        opened_at, answered_at = self.now, self.now + timedelta(milliseconds=took_ms)
-        with within(new_scope("test", now=self.now)):
-            done = TrainingRound(
-                round_id=uuid4(),
-                session_id=uuid4(),
-                owner_id=uuid4(),
-                number=1,
-                model_hash="0" * 64,
-                policy=policy,
-                deadline_at=opened_at + timedelta(milliseconds=policy.timeout_ms),
-                seed=7,
-                opened_at=opened_at,
-            )
-            done.select(Selection(sorted(answering), 0, "rules", {}))
-            for index, device_id in enumerate(answering):
-                update = Update(
-                    blob_hash="1" * 64,
-                    bytes=1_000,
-                    examples=examples[index] if examples else 100,
-                    train_ms=train_ms,
-                    norm=1.0,
-                )
-                done.accept(device_id, update, "", answered_at)
-            for device_id in rejected:
-                done.reject(device_id, "update_not_finite")
-            done.complete("2" * 64, "3" * 64, 0, {"accuracy": 0.9}, answered_at)
-            self.log.record(done)
-        return done.id
+    def completed_round(self, devices: Sequence[UUID], **how: Any) -> UUID:
+        return completed_round(self, devices, **how)
 
     def saga(self, round_id: UUID) -> RewardTraining:
         return self.log.load(RewardTraining, saga_id_of(round_id))

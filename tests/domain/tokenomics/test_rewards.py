@@ -143,6 +143,17 @@ def test_the_largest_batch_pays_five_hundred_wallets_in_one_transaction(economy:
         economy.distribute([*claims, uuid4()])
 
 
+def test_a_batch_voids_what_devices_have_forfeited_and_pays_the_others(economy: Books) -> None:
+    lost, kept = economy.accrue(), economy.accrue()
+    lost_by = economy.log.load(RewardClaim, lost).device_id
+    economy.service.forfeits = lambda device_id: device_id == lost_by
+    assert economy.distribute([lost, kept]).extra == {"posted": 1, "grains": str(HOUR), "left": []}
+    assert economy.distribute([lost]).extra["posted"] == 0
+    voided = [fact.event for fact in economy.facts() if isinstance(fact.event, RewardClaim.Voided)]
+    assert [(event.claim_id, event.reason) for event in voided] == [(lost, "device_suspended")]
+    assert_sound(economy.facts())
+
+
 def test_a_void_claim_is_never_paid_and_what_is_paid_stays_so(economy: Books) -> None:
     owner = uuid4()
     paid, void, other = (economy.accrue(owner_id=owner) for _ in range(3))

@@ -4,6 +4,7 @@ import csv
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -68,7 +69,7 @@ class MachineSensors:
     def __init__(self, *, metered: bool = False) -> None:
         self._metered = metered
         self._self = psutil.Process()
-        self._own_s = _cpu_seconds(self._self)
+        self._own_s = own_cpu_s(self._self)
         self._read_at = time.monotonic()
         psutil.cpu_percent()
 
@@ -100,8 +101,8 @@ class MachineSensors:
         )
 
     def _others(self) -> float:
-        """The share of the processor that others than this process have used since it was last asked."""
-        now, own_s, whole = time.monotonic(), _cpu_seconds(self._self), psutil.cpu_percent()
+        """The share of the processor that others than this device's own work have used since it was last asked."""
+        now, own_s, whole = time.monotonic(), own_cpu_s(self._self), psutil.cpu_percent()
         own = 100 * (own_s - self._own_s) / max(0.001, now - self._read_at) / (psutil.cpu_count() or 1)
         self._own_s, self._read_at = own_s, now
         return min(100.0, max(0.0, whole - own))
@@ -156,9 +157,15 @@ def _or_none(measure: Callable[[], T]) -> T | None:
         return None
 
 
-def _cpu_seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+def own_cpu_s(process: psutil.Process) -> float:
+    """Processor time of a process and of all that it started, such as the jobs that run and those that have ended."""
+    used = 0.0
+    for one in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = one.cpu_times()
+            ended = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+            used += times.user + times.system + ended
+    return used
 
 
 def _power() -> tuple[str | None, float | None]:

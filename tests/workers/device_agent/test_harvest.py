@@ -1,6 +1,8 @@
 """A device that lends itself obeys its policy with or without a village, and loses no sample that counts."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -230,6 +232,21 @@ def test_this_machine_measures_what_it_can_and_says_so() -> None:
     assert found.memory_percent is not None
     assert found.metered is False
     assert {"cpu", "network"} <= set(machine.names())
+
+
+BURN = "import time\nwhile time.process_time() < 0.3: pass\nprint('burnt', flush=True)\ninput()"
+
+
+def test_what_a_job_uses_is_not_use_by_others_while_it_runs_nor_once_it_has_ended() -> None:
+    me = psutil.Process()
+    before = sensors.own_cpu_s(me)
+    with subprocess.Popen([sys.executable, "-c", BURN], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == b"burnt\n"
+        running = sensors.own_cpu_s(me)
+        job.communicate(b"\n", timeout=60)
+    ended = sensors.own_cpu_s(me)
+    assert before + 0.25 < running <= ended + 0.1, "clock ticks are rounded"
 
 
 def test_a_sensor_that_fails_is_unknown_and_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

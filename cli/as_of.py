@@ -88,7 +88,7 @@ def _instant(text: str) -> datetime:
     except ValueError:
         raise CommandFailed(f"{text!r} is neither a position nor a time like 2026-01-31T12:00:00Z") from None
     if instant.tzinfo is None:
-        raise CommandFailed(f"{text} has no offset: write {text}Z for UTC")
+        raise CommandFailed(f"{text} has no offset: write {instant.isoformat()}Z for UTC")
     if instant > datetime.now(UTC):
         raise CommandFailed(f"{text} has not come")
     return instant

@@ -31,6 +31,7 @@ from infrastructure.settings import Settings
 from projections.catalogue import READ_MODELS
 from projections.device_registry import DeviceIndex
 from projections.federated_learning import Participations
+from projections.letters import DeadLetters
 from projections.marketplace.of_device import DeviceOfferings
 from projections.matching import OfferingIndex
 from projections.privacy_budgets import ExhaustedBudgets
@@ -51,7 +52,7 @@ def assemble(settings: Settings, database: Database, log: EventLog, blobs: BlobS
         harvest=HarvestService(log, owners),
         marketplace=MarketplaceService(log, owners, OfferingIndex(database), DeviceResources(log), RestingDevices(log)),
         deadlines=deadlines,
-        monitoring=MonitoringService(log, [model.name for model in READ_MODELS]),
+        monitoring=MonitoringService(log, [model.name for model in READ_MODELS], DeadLetters(database)),
         sagas=SagaOperations(log, _plans(settings, database, deadlines)),
         privacy=PrivacyService(log),
     )

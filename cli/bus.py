@@ -58,6 +58,9 @@ def letters_command(json_output: Json = False) -> None:
     if json_output:
         typer.echo(json.dumps(rows, default=str))
         return
+    if not rows:
+        typer.echo("None.")
+        return
     table = Table(title="Dead letters of the bus", title_justify="left")
     for column in columns[:5]:
         table.add_column(column.replace("_", " "), justify="right" if column == "deliveries" else "left")

@@ -9,13 +9,11 @@ import typer
 
 from cli.as_of import Json, past
 from cli.errors import CommandFailed, told_plainly
-from cli.parser import parser
+from cli.parser import Reason, parser
 from cli.parts import require_database
 from infrastructure.settings import Settings
 
 app = parser("Decide over the devices of the village.")
-
-Reason = Annotated[str, typer.Option("--reason", help="Why; it is recorded.")]
 
 
 @app.command()

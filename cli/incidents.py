@@ -7,7 +7,7 @@ from uuid import UUID
 import typer
 
 from cli.errors import CommandFailed, told_plainly
-from cli.parser import parser
+from cli.parser import Reason, parser
 from cli.parts import require_database
 from infrastructure.settings import Settings
 
@@ -54,7 +54,7 @@ def ack(incident_id: UUID, note: Annotated[str, typer.Option("--note", help="Who
 
 
 @app.command()
-def resolve(incident_id: UUID, reason: Annotated[str, typer.Option("--reason", help="Why; it is recorded.")]) -> None:
+def resolve(incident_id: UUID, reason: Reason) -> None:
     """Say that it is over; while its cause stands, its rule opens the next one."""
     _do("resolve_incident", incident_id=incident_id, reason=reason)
 

@@ -1,5 +1,7 @@
 """How each part of the command `village` reads its line."""
 
+from typing import Annotated
+
 import typer
 
 
@@ -8,3 +10,12 @@ def parser(about: str | None = None) -> typer.Typer:
     return typer.Typer(
         help=about, no_args_is_help=about is not None, pretty_exceptions_enable=False, add_completion=False
     )
+
+
+def _told(reason: str) -> str:
+    if not reason.strip():
+        raise typer.BadParameter("say why")
+    return reason
+
+
+Reason = Annotated[str, typer.Option("--reason", callback=_told, help="Why; it is recorded.")]

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cli.errors import CommandFailed, told_plainly
-from cli.parser import parser
+from cli.parser import Reason, parser
 from cli.parts import require_database
 from infrastructure.settings import Settings
 
@@ -20,7 +20,6 @@ app = parser("See and operate the read models.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="Name of a read model (see `list`).")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; it is recorded.")]
 Wait = Annotated[bool, typer.Option(help="Show progress until it is done.")]
 
 MAX_WAIT_S = 24 * 3_600

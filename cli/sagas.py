@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from cli.errors import CommandFailed, told_plainly
-from cli.parser import parser
+from cli.parser import Reason, parser
 from cli.parts import require_database
 from infrastructure.settings import Settings
 
@@ -19,18 +19,22 @@ app = parser("See and operate the sagas.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Action = Literal["retry", "compensate", "abandon"]
+State = Literal["running", "compensating", "completed", "compensated", "parked"]
 MAX_LISTED = 1_000
 
 _LIST = (
     "SELECT saga_id, kind, state, step, reason, steps, started_at, updated_at FROM read.sagas"
     " WHERE %s::text IS NULL OR state = %s ORDER BY position DESC LIMIT %s"
 )
-_NEXT = "SELECT kind, due_at FROM read.deadlines WHERE saga_id = %s AND NOT elapsed ORDER BY due_at LIMIT 10"
+_NEXT = (
+    "SELECT d.kind, due_at FROM read.deadlines d JOIN read.sagas s USING (saga_id) WHERE saga_id = %s AND NOT elapsed"
+    " AND s.state NOT IN ('completed', 'compensated') ORDER BY due_at LIMIT 10"
+)
 
 
 @app.command("list")
 def list_command(
-    state: Annotated[str | None, typer.Option(help="running, compensating, completed, compensated or parked.")] = None,
+    state: Annotated[State | None, typer.Option(help="Only those that stand so.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=MAX_LISTED)] = 50,
     json_output: Json = False,
 ) -> None:
@@ -50,7 +54,7 @@ def list_command(
 
 @app.command()
 def show(saga_id: UUID, json_output: Json = False) -> None:
-    """The timeline of a saga: each of its steps, and what it waits for."""
+    """The timeline of a saga: each of its steps, and its deadlines to come."""
     from infrastructure.event_store import LogReader
 
     with told_plainly(), _connection() as connection:
@@ -77,14 +81,14 @@ def show(saga_id: UUID, json_output: Json = False) -> None:
         for name, value in step["facts"].items():
             typer.echo(f"          {name}: {json.dumps(value)}")
     for one in due:
-        typer.echo(f"waits for {one['kind']} at {one['due_at']}")
+        typer.echo(f"has a deadline at {one['due_at']} ({one['kind']})")
 
 
 @app.command()
 def resolve(
     process_id: UUID,
     action: Annotated[Action, typer.Argument(help="retry, compensate or abandon.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why; it is recorded.")],
+    reason: Reason,
 ) -> None:
     """Decide over a process that is parked."""
     from cli.parts import parts

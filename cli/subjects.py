@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from cli.errors import CommandFailed, told_plainly
-from cli.parser import parser
+from cli.parser import Reason, parser
 from cli.parts import require_database
 from infrastructure.settings import Settings
 
@@ -29,10 +29,13 @@ _LIST = "SELECT subject_id, erased_at, actor, reason FROM read.subjects ORDER BY
 @app.command()
 def erase(
     subject: UUID,
-    reason: Annotated[str, typer.Option("--reason", help="Why, without personal data; it is recorded.")],
+    reason: Reason,
     json_output: Json = False,
 ) -> None:
-    """Erase a person for good: nobody reads again what is sealed under their key. Waits until the key is destroyed."""
+    """Erase a person for good: nobody reads again what is sealed under their key. Waits until the key is destroyed.
+
+    Name nobody in the reason: it stays.
+    """
     from cli.parts import parts
     from domain.kernel import Refusal, new_scope, within
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import psycopg
 
+from infrastructure.database import Database
+
 from .fold import Letter
 from .rows import Key, ReadModel
 
@@ -18,6 +20,7 @@ _WRITE = (
 )
 _TRIED = "SELECT key, max(tried_at) FROM engine.dead_letters WHERE cursor = %s GROUP BY key"
 _POSITIONS = "SELECT position FROM engine.dead_letters WHERE cursor = %s AND key = %s ORDER BY position"
+_SET_ASIDE = "SELECT position FROM engine.dead_letters WHERE cursor IN (%s, 'rebuild:' || %s) AND key = %s"
 _CLEAR = "DELETE FROM engine.dead_letters WHERE cursor = %s AND key = %s"
 
 
@@ -55,6 +58,17 @@ def positions(connection: psycopg.Connection[Any], cursor: str, key: str) -> lis
 def clear(connection: psycopg.Connection[Any], cursor: str, key: str) -> None:
     """Forget the letters of one row."""
     connection.execute(_CLEAR, (cursor, key))
+
+
+class DeadLetters:
+    """The positions of the facts that a read model, or its rebuild, has set aside for one row."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __call__(self, name: str, key: str) -> set[int]:
+        with self._database.reader.connection() as connection:
+            return {position for (position,) in connection.execute(_SET_ASIDE, (name, name, key))}
 
 
 def _clean(text: str) -> str:

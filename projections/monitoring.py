@@ -9,7 +9,7 @@ import msgspec
 from domain.kernel.fact import Fact
 from domain.monitoring import incident as states
 from domain.monitoring.incident import Incident
-from domain.monitoring.projection import Projection
+from domain.monitoring.projection import CONTROLS, Projection
 
 from .rows import Key, ReadModel, Row
 
@@ -27,7 +27,7 @@ class ControlRow(Row, frozen=True):
 class Controls(ReadModel[ControlRow]):
     """The controls of every read model that was ever touched."""
 
-    name = "projection_controls"
+    name = CONTROLS
     table = "read.projection_controls"
     row = ControlRow
     key = ("projection",)

@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 
+from domain.monitoring.projection import CONTROLS
 from projections import rebuild
 from projections.batch import Skipped, retry
 from projections.letters import tried
@@ -29,7 +30,7 @@ class Orders:
         self._rows = {row.projection: row for row in rows}
 
     def paused(self, model: ReadModel[Any]) -> bool:
-        return self._of(model).paused
+        return model.name != CONTROLS and self._of(model).paused
 
     def skipped(self, model: ReadModel[Any]) -> Skipped:
         """Positions and keys to leave out for good."""

@@ -12,7 +12,7 @@ from api.edge.graphql import AsOf, Condition, Connection, Info, Listing, Positio
 from api.edge.past import NotOfThePast
 from api.log import Event, events_of
 from projections.as_of import row_at
-from projections.sagas import DeadlineRow, Deadlines, SagaRow, Sagas
+from projections.sagas import COMPENSATED, COMPLETED, DeadlineRow, Deadlines, SagaRow, Sagas
 
 
 @strawberry.type
@@ -55,9 +55,11 @@ class Saga:
 
     @strawberry.field
     async def deadlines(self, info: Info) -> list[SagaDeadline]:
-        """What it waits for, the next first; at most 100."""
+        """Its deadlines to come, the next first; at most 100. One that is overtaken by a step changes nothing."""
         if self.past:
             raise NotOfThePast("deadlines")
+        if self.state in (COMPLETED, COMPENSATED):
+            return []
         to_come = Condition("NOT elapsed")
         return await DEADLINES.all(info, *equals("saga_id", self.saga_id), to_come)
 

@@ -5,10 +5,16 @@ from uuid import UUID
 from domain.kernel import Aggregate, Created, Refusal, derive, event
 
 MAX_SKIPPED = 10_000
+CONTROLS = "projection_controls"
+"""The read model of these controls: through it the projector learns of all that operators ask."""
 
 
 class ProjectionAlreadyPaused(Refusal):
     """A projection that is paused cannot be paused again."""
+
+
+class ControlsNotPausable(Refusal):
+    """The read model of the controls is never paused: nothing would resume it."""
 
 
 class ProjectionNotPaused(Refusal):
@@ -63,6 +69,8 @@ class Projection(Aggregate):
         return derive("monitoring.Projection", name)
 
     def pause(self, reason: str) -> None:
+        if self.name == CONTROLS:
+            raise ControlsNotPausable(self.name)
         if self.paused:
             raise ProjectionAlreadyPaused(self.name)
         self._paused(name=self.name, reason=reason)

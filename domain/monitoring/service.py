@@ -1,6 +1,7 @@
 """Commands of the monitoring context: the operator's hand on the read models, and incidents; all audited."""
 
 from collections.abc import Callable, Collection
+from typing import Protocol
 from uuid import UUID
 
 from domain.kernel import EventLog, NotFound, Receipt, command
@@ -13,6 +14,16 @@ class ProjectionUnknown(NotFound):
     """No read model of this village has this name."""
 
 
+class LetterUnknown(NotFound):
+    """No such fact of this row is set aside."""
+
+
+class SetAside(Protocol):
+    """Dead letters: where the facts are that a read model has set aside for one row."""
+
+    def __call__(self, name: str, key: str) -> Collection[int]: ...
+
+
 class IncidentUnknown(NotFound):
     """No incident has this id."""
 
@@ -20,8 +31,9 @@ class IncidentUnknown(NotFound):
 class MonitoringService:
     """Records what operators ask of the read models (the projector follows within a second), and incidents."""
 
-    def __init__(self, log: EventLog, projections: Collection[str]) -> None:
+    def __init__(self, log: EventLog, projections: Collection[str], letters: SetAside | None = None) -> None:
         self.log = log
+        self._letters = letters
         self._projections = frozenset(projections)
 
     @command
@@ -29,7 +41,7 @@ class MonitoringService:
         """Stop folding facts into a read model; reads go on with what is there.
 
         Raises:
-            ProjectionUnknown, ProjectionAlreadyPaused.
+            ProjectionUnknown, ProjectionAlreadyPaused, ControlsNotPausable.
         """
         return self._control(name, lambda projection: projection.pause(reason))
 
@@ -56,18 +68,28 @@ class MonitoringService:
         """Fold the held-back facts of one row again, the failed one first.
 
         Raises:
-            ProjectionUnknown.
+            ProjectionUnknown, LetterUnknown.
         """
-        return self._control(name, lambda projection: projection.retry_letter(key, reason))
+
+        def decide(projection: Projection) -> None:
+            self._check_letter(name, key)
+            projection.retry_letter(key, reason)
+
+        return self._control(name, decide)
 
     @command
     def skip_letter(self, *, name: str, key: str, position: int, reason: str) -> Receipt:
         """Leave one fact out of one row for good (rebuilds too), and fold those behind it.
 
         Raises:
-            ProjectionUnknown, LetterAlreadySkipped, TooManySkippedLetters.
+            ProjectionUnknown, LetterUnknown, LetterAlreadySkipped, TooManySkippedLetters.
         """
-        return self._control(name, lambda projection: projection.skip_letter(key, position, reason))
+
+        def decide(projection: Projection) -> None:
+            projection.skip_letter(key, position, reason)
+            self._check_letter(name, key, position)
+
+        return self._control(name, decide)
 
     @command
     def open_incident(
@@ -117,6 +139,11 @@ class MonitoringService:
             raise IncidentUnknown(str(incident_id))
         decide(incident)
         return self.log.record(incident)
+
+    def _check_letter(self, name: str, key: str, position: int | None = None) -> None:
+        found = None if self._letters is None else self._letters(name, key)
+        if found is not None and (position not in found if position is not None else not found):
+            raise LetterUnknown(f"{name}: row {key}" if position is None else f"{name}: fact {position} of row {key}")
 
     def _control(self, name: str, decide: Callable[[Projection], None]) -> Receipt:
         if name not in self._projections:

@@ -53,6 +53,17 @@ class Operator:
             found = connection.execute(statement.encode())
             return found.fetchall() if found.description else []
 
+    def set_aside(self, cursor: str, key: str, position: int) -> None:
+        """A dead letter that nothing has caused."""
+        self.sql(
+            "INSERT INTO engine.dead_letters (cursor, position, key, poison, error, traceback)"
+            f" VALUES ('{cursor}', {position}, '{key}', true, 'no', '') ON CONFLICT DO NOTHING"
+        )
+
+    def grow(self) -> None:
+        """The log gets another newest fact."""
+        self.types("projections", "rebuild", "matches", "--no-wait", "--reason", "so that the log grows")
+
     def memo(self, transfer_id: UUID) -> Any:
         (link,) = [each for each in self.asks("audit", "explain", str(transfer_id)) if each["topic"] == POSTED]
         return link["state"]["memo"]
@@ -80,7 +91,7 @@ def filled(words: Sequence[str], names: Mapping[str, object], folder: Path) -> l
     """A command with these names in place, at this moment, with its files in a folder."""
     known = {
         "2026-01-31T12:00:00Z": datetime.now(UTC).isoformat(),
-        **{name: folder / name for name in ("verifiers.txt", "village.backup")},
+        **{name: folder / name for name in ("verifiers.txt", "village.checkpoint", "village.backup")},
         **names,
     }
     return [str(known.get(word, word)) for word in words]

@@ -53,6 +53,7 @@ def test_the_status_tells_position_failure_and_dead_letters(env: dict[str, str],
 
 
 def test_the_letters_are_listed_with_their_reasons(env: dict[str, str], database_url: str) -> None:
+    assert village("bus", "letters", env=env).stdout == "None.\n"
     write(database_url, LETTER)
     (letter,) = json.loads(village("bus", "letters", "--json", env=env).stdout)
     assert (letter["consumer"], letter["subject"], letter["reason"]) == ("books", "log.a.B.C", "poison")

@@ -17,9 +17,10 @@ from domain.kernel import EventLog, Fact, new_scope, within
 from domain.kernel.errors import PositionAhead
 from domain.monitoring import MonitoringService, Projection
 from domain.monitoring.projection import LetterAlreadySkipped, ProjectionAlreadyPaused, ProjectionNotPaused
-from domain.monitoring.service import ProjectionUnknown
+from domain.monitoring.service import LetterUnknown, ProjectionUnknown
 from infrastructure.database import Database, Role
 from infrastructure.event_store import open_event_log
+from projections.letters import DeadLetters
 from projections.monitoring import Controls
 from projections.replay import Comparison, compare
 from projections.rows import ReadModel
@@ -276,6 +277,68 @@ def test_a_rebuild_that_was_killed_goes_on_from_where_it_was(village: Village, m
     assert 0 < progress[0] < village.log.head()
     assert village.differences() == []
     assert len(village.balances()) == 30
+
+
+def test_a_rebuild_is_paused_where_it_is_and_goes_on_from_there(
+    village: Village, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.rebuild.MAX_LAST_FACTS", 5)
+    for number in range(30):
+        village.open(f"owner {number}", 1)
+    village.project()
+    village.operate(village.monitoring.rebuild_projection)
+    projector = Projector(village.database, village.models, batch_size=7)
+
+    def stepped(times: int) -> list[Any]:
+        for _ in range(times):
+            projector._refresh_at = 0.0
+            projector.step()
+        return village.query("SELECT position FROM engine.cursors WHERE name = 'rebuild:balances'")
+
+    stepped(3)
+    village.operate(village.monitoring.pause_projection)
+    ((paused_at,),) = stepped(2)
+    assert 0 < paused_at < village.log.head()
+    assert stepped(5) == [(paused_at,)]
+
+    village.operate(village.monitoring.resume_projection)
+    projector.run_once()
+    projector.close()
+    assert village.query("SELECT 1 FROM engine.cursors WHERE name = 'rebuild:balances'") == []
+    assert (len(village.balances()), village.differences()) == (30, [])
+
+
+def test_controls_that_were_paused_by_an_older_village_are_obeyed_all_the_same(village: Village) -> None:
+    paused = Projection(name=Controls.name)
+    paused._paused(name=Controls.name, reason="a mistake")
+    with within(new_scope("operator:test")):
+        village.log.record(paused)
+    village.project()
+    village.operate(village.monitoring.pause_projection)
+    village.project()
+    assert village.query("SELECT projection, paused FROM read.projection_controls ORDER BY 1") == [
+        ("balances", True),
+        ("projection_controls", True),
+    ]
+
+
+def test_only_what_is_set_aside_is_retried_or_skipped(village: Village) -> None:
+    monitoring = MonitoringService(village.log, ["balances"], DeadLetters(village.database))
+    BROKEN.add("Bob")
+    bob = village.open("Bob", 1)
+    village.project()
+    BROKEN.clear()
+    ((key, position, _),) = village.letters()
+    head = village.log.head()
+    for wrong in ({"key": key, "position": position + 1}, {"key": f'"{uuid4()}"', "position": position}):
+        with pytest.raises(LetterUnknown):
+            village.operate(monitoring.skip_letter, **wrong)
+    with pytest.raises(LetterUnknown):
+        village.operate(monitoring.retry_letter, key="bob")
+    assert village.log.head() == head
+    village.operate(monitoring.retry_letter, key=f'"{bob}"')
+    village.project()
+    assert village.balances() == {"Bob": 1}
 
 
 def test_partitions_folded_by_two_projectors_add_up_to_the_whole(village: Village) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from domain.kernel import Refusal
 from domain.monitoring import projection as controls
 from domain.monitoring.projection import (
+    ControlsNotPausable,
     LetterAlreadySkipped,
     Projection,
     ProjectionAlreadyPaused,
@@ -47,6 +48,11 @@ def test_it_is_paused_once_and_resumed_only_when_paused(projection: Projection) 
     projection.pause(WHY)
     with refuses(ProjectionAlreadyPaused, projection):
         projection.pause(WHY)
+
+
+def test_the_read_model_of_the_controls_is_never_paused_for_nothing_would_resume_it() -> None:
+    with refuses(ControlsNotPausable, own := Projection(name=controls.CONTROLS)):
+        own.pause(WHY)
 
 
 def test_a_fact_is_skipped_once_for_a_row_and_so_many_and_no_more(

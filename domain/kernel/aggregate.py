@@ -87,7 +87,7 @@ class Aggregate(LibraryAggregate):
     def _spares_containers(self, fact: Any) -> bool:
         """Whether to evolve by an event reaches plain values of this aggregate only, as a credit does of a wallet."""
         held, names = self.__dict__, reached_by(fact.__class__)
-        return names is not None and all(type(held.get(name, held)) in ATOMS for name in names)
+        return names is not None and ATOMS.issuperset([type(held.get(name, held)) for name in names])
 
     def collect_events(self) -> Sequence[CanMutateAggregate[UUID]]:
         """The pending events, which are pending no longer."""

@@ -29,7 +29,7 @@ from .recording import appends_of, remember
 from .scope import next_command, scope, within
 from .snapshot import restored, take
 from .turns import Turns
-from .unit import Decided, Recordable, Unit, collected, is_aggregate
+from .unit import Decided, Held, Recordable, Unit, collected
 from .write import MAX_EVENTS_PER_COMMAND, CursorMove, Receipt, Recorder, Write
 
 A = TypeVar("A", bound=Aggregate)
@@ -76,10 +76,10 @@ class EventLog(Application[UUID]):
         unit = _unit.get()
         if unit is None:
             found = self._found(kind, stream, new)
-        elif (held := unit.held(stream)) is not None:
+        elif (held := unit.held(stream.int)) is not None:
             found = held.clone()
         else:
-            found = unit.moved_on(stream, self._found(kind, stream, new))
+            found = unit.moved_on(stream.int, self._found(kind, stream, new))
         return None if found is None else _of(kind, found)
 
     def _found(self, kind: type[Aggregate], stream: UUID, new: bool) -> Aggregate | None:
@@ -133,10 +133,9 @@ class EventLog(Application[UUID]):
         Raises:
             Conflict: a stream moved on. AlreadyExists: a stream to be opened is open. LogUnavailable, LogOverloaded.
         """
-        held = {thing.id: thing for thing in things if is_aggregate(thing)}
+        facts, held = collected(things)
         # As an idempotency key would give it back, so that the first answer and the repeated one are equal.
-        receipt = Receipt(0, id or next(iter(held), None), _as_read_back(extra) if extra else {})
-        facts = collected(things)
+        receipt = Receipt(0, id or next((first.id for first in held.values()), None), _as_read_back(extra))
         if (unit := _unit.get()) is not None:
             unit.add(facts, held, receipt)
             return receipt
@@ -238,7 +237,7 @@ class EventLog(Application[UUID]):
         self,
         method: str,
         facts: Sequence[Decided],
-        held: Mapping[UUID, Aggregate],
+        held: Held,
         receipt: Receipt,
         cursors: tuple[CursorMove, ...],
     ) -> Receipt:
@@ -281,4 +280,4 @@ def _of(kind: type[A], aggregate: Aggregate) -> A:
 
 
 def _as_read_back(extra: dict[str, Any]) -> dict[str, Any]:
-    return cast(dict[str, Any], msgspec.json.decode(msgspec.json.encode(extra)))
+    return cast(dict[str, Any], msgspec.json.decode(msgspec.json.encode(extra))) if extra else extra

@@ -3,11 +3,12 @@
 import copy
 import dataclasses
 import inspect
+import typing
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import cache
-from types import CodeType
+from types import CodeType, UnionType
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -15,8 +16,7 @@ import msgspec
 from eventsourcing.domain import AggregateCreated, AggregateEvent, decorated_funcs
 from eventsourcing.utils import resolve_topic
 
-from .ports import system_clock
-from .scope import current_scope
+from .scope import present
 
 ATOMS: frozenset[type] = frozenset({str, int, bool, float, bytes, UUID, datetime, type(None)})
 _IMMUTABLE = (str, int, bool, float, bytes, UUID, datetime, timedelta, Enum, type(None), tuple, frozenset)
@@ -39,11 +39,8 @@ class Event(AggregateEvent):
     closes: ClassVar[bool] = False
     class_version: ClassVar[int] = 1
 
-    @staticmethod
-    def create_timestamp() -> datetime:
-        """The time of the running command; the envelope's `recorded_at` is what is stored."""
-        running = current_scope()
-        return running.now if running else system_clock()
+    create_timestamp = staticmethod(present)
+    """The time of the running command; the envelope's `recorded_at` is what is stored."""
 
 
 class Created(Event, AggregateCreated):
@@ -60,10 +57,10 @@ def made(kind: Any, stream: UUID, version: int, fields: dict[str, Any]) -> Any:
         raise TypeError(f"{kind.__qualname__} has the fields {sorted(_own_fields(kind))}, not {sorted(fields)}")
     fact = object.__new__(kind)
     values = fact.__dict__
-    values.update(_own(fields))
+    values.update(fields if _is_flat(kind) else _own(fields))
     values["originator_id"] = stream
     values["originator_version"] = version
-    values["timestamp"] = kind.create_timestamp()
+    values["timestamp"] = present()
     return fact
 
 
@@ -72,14 +69,17 @@ def begun(fact: Any) -> Any:
     kind: Any = resolve_topic(fact.originator_topic)
     aggregate = object.__new__(kind)
     aggregate.__base_init__(fact.originator_id, fact.originator_version, fact.timestamp)
-    kind.__init__(aggregate, **_taken(fact, _shared_names(kind.__init__, fact.__class__)))
+    values, names = fact.__dict__, _shared_names(kind.__init__, fact.__class__)
+    kind.__init__(aggregate, **_own({name: values[name] for name in names}))
     return aggregate
 
 
 def evolve_by(aggregate: Any, fact: Any) -> None:
     """Evolve an aggregate by an event in place; its version stays as it is."""
-    evolve, names = evolution_of(fact.__class__)
-    evolve(aggregate, **_taken(fact, names))
+    kind, values = fact.__class__, fact.__dict__
+    evolve, names = evolution_of(kind)
+    taken = {name: values[name] for name in names}
+    evolve(aggregate, **(taken if _is_flat(kind) else _own(taken)))
 
 
 @cache
@@ -109,11 +109,6 @@ def _shared_names(evolve: Any, kind: Any) -> tuple[str, ...]:
     return tuple(name for name in inspect.signature(evolve).parameters if name in _own_fields(kind))
 
 
-def _taken(fact: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    values = fact.__dict__
-    return _own({name: values[name] for name in names})
-
-
 def _own(fields: dict[str, Any]) -> dict[str, Any]:
     """Fields whose containers nobody else has."""
     if ATOMS.issuperset(map(type, fields.values())):
@@ -127,6 +122,17 @@ def _unchanged(_: Any) -> None: ...
 @cache
 def _own_fields(kind: Any) -> frozenset[str]:
     return frozenset(field.name for field in dataclasses.fields(kind)) - _ENVELOPE
+
+
+@cache
+def _is_flat(kind: Any) -> bool:
+    """Whether the fields of an event class hold no containers, by their types."""
+    hints = typing.get_type_hints(kind)
+    return all(_kinds(hints[name]) <= ATOMS for name in _own_fields(kind))
+
+
+def _kinds(hint: Any) -> set[Any]:
+    return set(typing.get_args(hint)) if isinstance(hint, UnionType) else {hint}
 
 
 def copied(value: Any) -> Any:

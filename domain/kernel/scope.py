@@ -73,9 +73,10 @@ class within:
         _current.reset(self._token)
 
 
-def current_scope() -> CommandScope | None:
-    """The scope of the running command, or None outside of one."""
-    return _current.get()
+def present() -> datetime:
+    """The instant of the running command; outside of one, that of the clock."""
+    current = _current.get()
+    return system_clock() if current is None else current.now
 
 
 def scope() -> CommandScope:

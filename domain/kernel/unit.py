@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeGuard, cast
-from uuid import UUID
 
 import msgspec
 
@@ -23,6 +22,8 @@ class Opener:
 
 
 Recordable = Aggregate | Event | Opener
+Held = dict[int, Aggregate]
+"""Aggregates by the numbers of their streams: a UUID hashes slowly."""
 
 
 class Decided(msgspec.Struct, frozen=True, gc=False):
@@ -45,12 +46,12 @@ class Unit:
     """
 
     below: "Unit | None" = None
-    aggregates: dict[UUID, Aggregate] = field(default_factory=dict)
+    aggregates: Held = field(default_factory=dict)
     facts: list[Decided] = field(default_factory=list)
-    loose: dict[UUID, list[Decided]] = field(default_factory=dict)
+    loose: dict[int, list[Decided]] = field(default_factory=dict)
     receipt: Receipt | None = None
 
-    def add(self, facts: Sequence[Decided], held: dict[UUID, Aggregate], receipt: Receipt) -> None:
+    def add(self, facts: Sequence[Decided], held: Held, receipt: Receipt) -> None:
         """Take over what one command decided.
 
         Raises:
@@ -60,16 +61,18 @@ class Unit:
         self.facts.extend(Decided(fact.event, fact.loose, fact.opener, asked) for fact in facts)
         self.aggregates.update(held)
         for fact in facts:
-            stream = fact.event.originator_id
+            stream = fact.event.originator_id.int
             if fact.loose:
                 self.loose.setdefault(stream, []).append(fact)
                 if (aggregate := self.held(stream)) is not None:
                     _move_on(self.aggregates.setdefault(stream, aggregate), fact)
+            elif stream not in self.aggregates:
+                self.aggregates[stream] = begun(fact.event)
         self.receipt = receipt
         if len(self.facts) > MAX_EVENTS_PER_COMMAND:
             raise CommandTooLarge(f"{len(self.facts)} events, at most {MAX_EVENTS_PER_COMMAND}")
 
-    def held(self, stream: UUID) -> Aggregate | None:
+    def held(self, stream: int) -> Aggregate | None:
         """A copy of an aggregate that a command before has recorded (the unit's own one, where this unit has it)."""
         if stream in self.aggregates:
             return self.aggregates[stream]
@@ -85,7 +88,7 @@ class Unit:
             self.below.loose.setdefault(stream, []).extend(facts)
         self.below.receipt = self.receipt or self.below.receipt
 
-    def moved_on(self, stream: UUID, aggregate: Aggregate | None) -> Aggregate | None:
+    def moved_on(self, stream: int, aggregate: Aggregate | None) -> Aggregate | None:
         """An aggregate as it is after the loose facts of the commands before; their versions are not known yet."""
         if self.below is not None:
             aggregate = self.below.moved_on(stream, aggregate)
@@ -97,11 +100,13 @@ class Unit:
         return aggregate
 
 
-def collected(things: Sequence[Recordable]) -> list[Decided]:
-    """Aggregates replaced by their pending events, in the order given."""
+def collected(things: Sequence[Recordable]) -> tuple[list[Decided], Held]:
+    """Aggregates replaced by their pending events, in the order given; and the aggregates."""
     facts: list[Decided] = []
+    held: Held = {}
     for thing in things:
         if is_aggregate(thing):
+            held[thing.id.int] = thing
             facts.extend(map(Decided, thing.collect_events()))
         elif isinstance(thing, Opener):
             facts.append(Decided(thing.event, loose=True, opener=True))
@@ -109,7 +114,7 @@ def collected(things: Sequence[Recordable]) -> list[Decided]:
             event = cast(Event, thing)
             assert event.commutes or hasattr(event, "originator_topic"), f"{type(event).__name__} needs its aggregate"
             facts.append(Decided(event, loose=event.commutes))
-    return facts
+    return facts, held
 
 
 def is_aggregate(thing: Any) -> TypeGuard[Aggregate]:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from domain.kernel import Aggregate, EventLog, Refusal
+from domain.kernel import EventLog, Refusal
+from domain.kernel.unit import Recordable
 
 from .accounts import MINT, TREASURY
 from .issuance import ISSUANCE_ID, Issuance
@@ -29,12 +30,12 @@ class Budget:
     """An epoch, and whatever had to be opened or closed to have it: all to be recorded together."""
 
     epoch: RewardEpoch
-    changed: list[Aggregate]
+    changed: list[Recordable]
 
 
-def genesis(policy: Policy) -> list[Aggregate]:
+def genesis(policy: Policy) -> list[Recordable]:
     """The village's whole supply, moved from the mint to the treasury once."""
-    issued: list[Aggregate] = [Issuance(supply=policy.supply_grains)]
+    issued: list[Recordable] = [Issuance(supply=policy.supply_grains)]
     if policy.supply_grains:
         legs = [Leg(MINT, -policy.supply_grains), Leg(TREASURY, policy.supply_grains)]
         issued.append(Transfer.post(transfer_id_of("genesis"), "genesis", legs))
@@ -76,7 +77,7 @@ def _opened(
     log: EventLog, policy: Policy, issuance: Issuance | None, running: int, number: int, budget: int | None
 ) -> Budget:
     """Epochs that are over close on the way and give back what they did not spend."""
-    changed: list[Aggregate] = [issuance] if issuance else genesis(policy)
+    changed: list[Recordable] = [issuance] if issuance else genesis(policy)
     funds = next(made for made in changed if isinstance(made, Issuance))
     for over in sorted(past for past in funds.unsettled if past < running):
         epoch = log.load(RewardEpoch, epoch_id_of(over))

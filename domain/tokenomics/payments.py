@@ -216,11 +216,11 @@ class Payments:
             raise WalletUnknown(f"owner {owner_id} has no wallet")
         return wallet
 
-    def _pay(self, payer: Wallet, transfer: Transfer, gross: int, kept: int) -> Receipt:
+    def _pay(self, payer: Wallet, paid: Transfer.Posted, gross: int, kept: int) -> Receipt:
         """Debit, transfer and credit are one record. The payee's wallet is not loaded: a credit never refuses."""
-        facts = credits(transfer.id, transfer.legs)
+        transfer_id, facts = paid.transfer_id, credits(paid.transfer_id, paid.legs)
         try:
-            return self.log.record(payer, transfer, *facts, id=transfer.id, grains=str(gross), fee_grains=str(kept))
+            return self.log.record(payer, paid, *facts, id=transfer_id, grains=str(gross), fee_grains=str(kept))
         except AggregateNotFound as missing:
             raise WalletUnknown("the payee has no wallet") from missing
 

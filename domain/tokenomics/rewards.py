@@ -186,5 +186,5 @@ class Rewards:
         return claims
 
 
-def _reward_transfer(transfer_id: UUID, legs: Sequence[Leg], epoch_number: int) -> Transfer:
+def _reward_transfer(transfer_id: UUID, legs: Sequence[Leg], epoch_number: int) -> Transfer.Posted:
     return Transfer.post(transfer_id, "reward", legs, note=f"epoch {epoch_number}", cause_event_id=scope().causation_id)

@@ -92,7 +92,7 @@ class Transfer(Aggregate):
         memo: Personal | None = None,
         note: str = "",
         cause_event_id: UUID | None = None,
-    ) -> "Transfer":
+    ) -> "Transfer.Posted":
         """A transfer that has happened. Its legs are kept sorted by account, which also makes two of them comparable.
 
         Raises:
@@ -100,8 +100,9 @@ class Transfer(Aggregate):
         """
         _check(legs)
         ordered = sorted(legs, key=_account)
-        return cls._create(
+        posted: Transfer.Posted = cls.fact(
             cls.Posted,
+            transfer_id,
             transfer_id=transfer_id,
             kind=kind,
             legs=ordered,
@@ -109,6 +110,7 @@ class Transfer(Aggregate):
             note=note,
             cause_event_id=cause_event_id,
         )
+        return posted
 
     @classmethod
     def reject(cls, transfer_id: UUID, kind: Kind, reason: str) -> "Transfer":

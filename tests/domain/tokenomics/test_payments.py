@@ -57,6 +57,18 @@ def test_a_payment_sent_again_with_its_idempotency_key_gets_the_first_answer_to_
     assert answers == answers[:1] * 3
 
 
+def test_a_payment_made_twice_in_one_transaction_is_paid_once(economy: Books) -> None:
+    payer, payee = economy.given(1_000), economy.given(0)
+    before = economy.log.head()
+    with economy.acting():
+        economy.log.transact(lambda: [economy.pay(payer, payee, 800, "invoice 7") for _ in range(2)])
+    assert economy.log.head() == before + 3
+    assert economy.wallet(payee).available == 800
+    with economy.acting(), pytest.raises(TransferIdReused):
+        economy.log.transact(lambda: [economy.pay(payer, payee, grains, "invoice 8") for grains in (1, 2)])
+    assert_sound(economy.facts())
+
+
 def test_the_id_of_a_payment_never_names_another_payment(economy: Books) -> None:
     payer, payee = economy.given(1_000), economy.given(0)
     economy.pay(payer, payee, 10, "invoice 7")

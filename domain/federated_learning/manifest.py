@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import Protocol
 
 import msgspec
-import numpy as np
 
 from domain.kernel import Value
 from domain.kernel.errors import Refusal
@@ -185,6 +184,8 @@ def check_finite(chunks: Iterable["memoryview | bytes"]) -> float:
 
     Raises UpdateNotFinite on a NaN or an infinity. Memory stays at one chunk.
     """
+    import numpy as np  # every process reads this module, one of them weights
+
     total = 0.0
     for chunk in chunks:
         values = np.frombuffer(chunk, dtype="<f4")

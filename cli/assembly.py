@@ -3,7 +3,7 @@
 from functools import partial
 
 from cli.harvest_ports import RestingDevices
-from cli.ports import DeviceOwners, DeviceResources, Participants
+from cli.ports import DeviceOwners, DeviceResources, OwnerFlows, Participants
 from domain.device_registry.service import DeviceRegistryService
 from domain.federated_learning.policy import Limits
 from domain.federated_learning.service import FederatedLearningService
@@ -35,6 +35,7 @@ from projections.letters import DeadLetters
 from projections.marketplace.of_device import DeviceOfferings
 from projections.matching import OfferingIndex
 from projections.privacy_budgets import ExhaustedBudgets
+from projections.tokenomics.flows import FlowIndex
 from projections.tokenomics.of_device import DeviceClaims
 from projections.tokenomics.queries import RewardIndex
 
@@ -50,7 +51,14 @@ def assemble(settings: Settings, database: Database, log: EventLog, blobs: BlobS
         tokenomics=TokenomicsService(log, policy_of(settings), RewardIndex(database), partial(forfeits, log)),
         federated_learning=FederatedLearningService(log, blobs, participants, limits),
         harvest=HarvestService(log, owners),
-        marketplace=MarketplaceService(log, owners, OfferingIndex(database), DeviceResources(log), RestingDevices(log)),
+        marketplace=MarketplaceService(
+            log,
+            owners,
+            OfferingIndex(database),
+            DeviceResources(log),
+            RestingDevices(log),
+            OwnerFlows(FlowIndex(database)),
+        ),
         deadlines=deadlines,
         monitoring=MonitoringService(log, [model.name for model in READ_MODELS], DeadLetters(database)),
         sagas=SagaOperations(log, _plans(settings, database, deadlines)),

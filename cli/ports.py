@@ -8,12 +8,15 @@ from domain.device_registry.status import ACTIVE
 from domain.federated_learning.policy import ParticipantCriteria
 from domain.federated_learning.selection import Candidate, Survey
 from domain.kernel import AggregateNotFound, EventLog
+from domain.marketplace.dealing import Flows, around
 from domain.marketplace.offering import Resources
 from domain.sagas import spend_privacy
+from domain.tokenomics.accounts import wallet_id_of
 from infrastructure.operations import SELECTION_SECONDS
 from projections.device_registry import DeviceIndex
 from projections.federated_learning import Participations
 from projections.privacy_budgets import ExhaustedBudgets
+from projections.tokenomics.flows import FlowIndex
 
 REPUTATION_SERVICE = "federated_learning"
 BUDGET_PURPOSE = spend_privacy.PURPOSE
@@ -81,6 +84,18 @@ class DeviceResources:
             return None
         has = device.capabilities
         return Resources(has.ram_mb, has.cpu_cores, has.compute_score)
+
+
+class OwnerFlows:
+    """What two owners have paid each other, asked of tokenomics by the marketplace."""
+
+    def __init__(self, flows: FlowIndex) -> None:
+        self._index = flows
+
+    def __call__(self, low_id: UUID, high_id: UUID) -> Flows:
+        found = self._index.between(wallet_id_of(low_id), wallet_id_of(high_id))
+        there, back = around(found.hops)
+        return Flows(found.gave, found.got, there, back, found.position)
 
 
 def _active(log: EventLog, device_id: UUID) -> Device | None:

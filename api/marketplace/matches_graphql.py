@@ -119,7 +119,10 @@ def _position(known: int | None) -> Position | None:
 
 @strawberry.type
 class Dealing:
-    """What two owners, by rising id, have sold each other, in grains; flagged when tokens only went round."""
+    """What two owners, by rising id, have sold each other, in grains; flagged by a rule when tokens only went round.
+
+    What each gave the other besides, by itself or around through others, is as it was when they were flagged.
+    """
 
     dealing_id: UUID
     low_id: UUID
@@ -130,10 +133,26 @@ class Dealing:
     flagged: bool
     changed_at: datetime
     position: Position
+    rule: str
+    low_gave: Grains
+    high_gave: Grains
+    low_around: Grains
+    high_around: Grains
+    explain: str
 
     @classmethod
     def of(cls, row: DealingRow) -> "Dealing":
-        return cls(**msgspec.structs.asdict(row))
+        return cls(**msgspec.structs.asdict(row), explain=_why_flagged(row))
+
+
+def _why_flagged(row: DealingRow) -> str:
+    if not row.flagged:
+        return f"not flagged; trades: {row.trades}"
+    to_low, to_high = row.low_grains + row.high_gave + row.high_around, row.high_grains + row.low_gave + row.low_around
+    return (
+        f"by {row.rule}: {to_low} grains went to {row.low_id} ({row.high_gave} given, {row.high_around} around through"
+        f" others), and {to_high} to {row.high_id} ({row.low_gave} given, {row.low_around} around)"
+    )
 
 
 MATCHES = Listing(Matches(), Match.of, order=("position",), descending=True, owner="customer_id")

@@ -6,7 +6,7 @@ from uuid import UUID
 from domain.kernel import Receipt, command, scope
 
 from .contract import Contract
-from .dealing import Dealing
+from .dealing import NO_FLOWS, Dealing, OwnerFlows
 from .hand_off import NotOfReceipt
 from .offerings import Offerings
 from .request import ServiceRequest
@@ -21,6 +21,8 @@ class Contracts(Offerings):
 
     Where a command names a provider or a customer, None stands for an operator.
     """
+
+    _flows: OwnerFlows | None
 
     @command
     def propose_contract(
@@ -145,7 +147,8 @@ class Contracts(Offerings):
         low_id, high_id = Dealing.between(terms.provider_id, terms.customer_id)
         known = self.log.find(Dealing, Dealing.create_id(low_id, high_id))
         dealing = known or Dealing(low_id=low_id, high_id=high_id)
-        dealing.count(contract_id, terms.provider_id, grains)
+        flows = NO_FLOWS if self._flows is None else self._flows(low_id, high_id)
+        dealing.count(contract_id, terms.provider_id, grains, flows)
         return self.log.record(dealing, trades=dealing.trades, flagged=dealing.flagged)
 
     def _check_receipt(self, request_id: UUID, customer_id: UUID, offering_id: UUID) -> None:

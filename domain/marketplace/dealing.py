@@ -1,13 +1,39 @@
 """A dealing: what two owners have sold each other, and whether that is trade or tokens going round."""
 
+from collections.abc import Iterable
+from typing import Any, Protocol
 from uuid import UUID
 
-from domain.kernel import Aggregate, Created, derive, event
+from domain.kernel import Aggregate, Created, Value, derive, event
 
-RULE = "wash-1"
+RULE = "wash-2"
 MIN_TRADES = 4
-"""Rule wash-1: of at least so many trades, both ways, what is left in the end is at most a tenth of what was moved."""
+"""Rule wash-2: of at least so many trades, what was paid, given and came round through a third owner, both ways, leaves
+in the end at most a tenth of what was moved. Rule wash-1 knew of trades only."""
 NET_SHARE = 10
+
+
+class Flows(Value, frozen=True):
+    """What else went between two owners, in grains, as known at a position of the log.
+
+    `gave` is what one paid the other by itself, for no contract; `around` is what went to the other through one third
+    owner, by trades or payments.
+    """
+
+    low_gave: int = 0
+    high_gave: int = 0
+    low_around: int = 0
+    high_around: int = 0
+    position: int = 0
+
+
+class OwnerFlows(Protocol):
+    """Query port: what is known of the payments between two owners, by rising id, and around through others."""
+
+    def __call__(self, low_id: UUID, high_id: UUID) -> Flows: ...
+
+
+NO_FLOWS = Flows()
 
 
 class Dealing(Aggregate):
@@ -25,11 +51,18 @@ class Dealing(Aggregate):
         grains: int
 
     class Flagged(Aggregate.Event):
-        """What one sold the other and the other the one, in grains."""
+        """What one sold the other and the other the one, in grains, and what else came back."""
 
+        class_version = 2
         rule: str
         low_grains: int
         high_grains: int
+        flows: Flows
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """Rule wash-1 looked at nothing else."""
+            state["flows"] = dict.fromkeys(Flows.__struct_fields__, 0)
 
     @event(Opened)
     def __init__(self, low_id: UUID, high_id: UUID) -> None:
@@ -49,11 +82,19 @@ class Dealing(Aggregate):
         """Two owners by rising id."""
         return min(one_id, other_id), max(one_id, other_id)
 
-    def count(self, contract_id: UUID, provider_id: UUID, grains: int) -> None:
-        """One trade more; the rule is asked after it."""
+    def count(self, contract_id: UUID, provider_id: UUID, grains: int, flows: Flows = NO_FLOWS) -> None:
+        """One trade more; the rule is asked before and after it, for what comes back comes late or early."""
+        was_wash = is_wash(self.trades, *self._moved(flows))
         self._traded(contract_id=contract_id, provider_id=provider_id, grains=grains)
-        if not self.flagged and is_wash(self.trades, self.low_grains, self.high_grains):
-            self._flagged(rule=RULE, low_grains=self.low_grains, high_grains=self.high_grains)
+        if not self.flagged and (was_wash or is_wash(self.trades, *self._moved(flows))):
+            self._flagged(rule=RULE, low_grains=self.low_grains, high_grains=self.high_grains, flows=flows)
+
+    def _moved(self, flows: Flows) -> tuple[int, int]:
+        """What went to each of the two, in grains."""
+        return (
+            self.low_grains + flows.high_gave + flows.high_around,
+            self.high_grains + flows.low_gave + flows.low_around,
+        )
 
     @event(Traded)
     def _traded(self, contract_id: UUID, provider_id: UUID, grains: int) -> None:
@@ -64,11 +105,24 @@ class Dealing(Aggregate):
             self.high_grains += grains
 
     @event(Flagged)
-    def _flagged(self, rule: str, low_grains: int, high_grains: int) -> None:
+    def _flagged(self, rule: str, low_grains: int, high_grains: int, flows: Flows) -> None:
         self.flagged = True
 
 
-def is_wash(trades: int, one_grains: int, other_grains: int) -> bool:
-    """Whether trades of two owners leave next to nothing with either (rule wash-1)."""
-    both = min(one_grains, other_grains) > 0
-    return trades >= MIN_TRADES and both and abs(one_grains - other_grains) * NET_SHARE <= one_grains + other_grains
+def is_wash(trades: int, to_one: int, to_other: int) -> bool:
+    """Whether what went to each of two owners, in grains, leaves next to nothing with either (rule wash-2)."""
+    both = min(to_one, to_other) > 0
+    return trades >= MIN_TRADES and both and abs(to_one - to_other) * NET_SHARE <= to_one + to_other
+
+
+def around(hops: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """What went from one owner to another through third ones, and back, in grains.
+
+    Args:
+        hops: for each third owner the net of what the one gave it, and of what it gave the other.
+    """
+    there = back = 0
+    for first, second in hops:
+        there += max(0, min(first, second))
+        back += max(0, min(-first, -second))
+    return there, back

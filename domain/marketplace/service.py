@@ -7,6 +7,7 @@ import msgspec
 from domain.kernel import EventLog, Receipt, command, scope
 
 from .contract import Contract
+from .dealing import OwnerFlows
 from .hand_offs import HandOffs
 from .jobs import RestingDevices
 from .matching import MAX_CANDIDATES, OfferingDirectory, Wish, checked
@@ -23,6 +24,7 @@ class MarketplaceService(HandOffs):
         directory: the query port of the open offerings; a process that matches no requests has none.
         resources_of: the query port that says what a device has; without it no offering is compared with it.
         rests: the query port that says whether a device may not work now; without it none rests.
+        flows: the query port of the payments between owners; without it dealings know of trades only.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class MarketplaceService(HandOffs):
         directory: OfferingDirectory | None = None,
         resources_of: DeviceResources | None = None,
         rests: RestingDevices | None = None,
+        flows: OwnerFlows | None = None,
     ) -> None:
         self.log = log
         self._owner_of = owner_of
         self._directory = directory
         self._resources_of = resources_of
         self._rests = rests
+        self._flows = flows
 
     @command
     def match_service_request(self, *, request_id: UUID, customer_id: UUID, wish: Wish) -> Receipt:

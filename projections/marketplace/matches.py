@@ -66,8 +66,14 @@ class Matches(ReadModel[MatchRow]):
         )
 
 
+_FLOWS = ("low_gave", "high_gave", "low_around", "high_around")
+
+
 class DealingRow(Row, frozen=True):
-    """What two owners, by rising id, have sold each other in settled contracts, in grains."""
+    """What two owners, by rising id, have sold each other in settled contracts, in grains.
+
+    Once they are flagged by `rule`: what each gave the other by itself, or around through others, by then.
+    """
 
     dealing_id: UUID
     low_id: UUID
@@ -78,11 +84,17 @@ class DealingRow(Row, frozen=True):
     flagged: bool
     changed_at: datetime
     position: int
+    rule: str = ""
+    low_gave: int = 0
+    high_gave: int = 0
+    low_around: int = 0
+    high_around: int = 0
 
 
 class Dealings(ReadModel[DealingRow]):
     """Dealings by id. `position` is that of the first trade."""
 
+    version = 2
     name = "dealings"
     table = "read.dealings"
     row = DealingRow
@@ -101,7 +113,8 @@ class Dealings(ReadModel[DealingRow]):
         if row is None:
             return None
         if isinstance(made, Dealing.Flagged):
-            return msgspec.structs.replace(row, flagged=True, changed_at=fact.recorded_at)
+            others = {name: getattr(made.flows, name) for name in _FLOWS}
+            return msgspec.structs.replace(row, flagged=True, changed_at=fact.recorded_at, rule=made.rule, **others)
         sold = "low_grains" if made.provider_id == row.low_id else "high_grains"
         more = {sold: getattr(row, sold) + made.grains}
         return msgspec.structs.replace(row, trades=row.trades + 1, changed_at=fact.recorded_at, **more)

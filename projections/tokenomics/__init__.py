@@ -1,5 +1,6 @@
 """Read models of tokenomics."""
 
+from .flows import Flows
 from .holds import Holds
 from .money import Accounts, TransferLegs, Transfers, Wallets
 from .rewards import DevicePayouts, Epochs, RewardClaims
@@ -13,6 +14,7 @@ READ_MODELS = (
     Epochs(),
     RewardClaims(),
     DevicePayouts(),
+    Flows(),
 )
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Accounts",
     "DevicePayouts",
     "Epochs",
+    "Flows",
     "Holds",
     "RewardClaims",
     "TransferLegs",

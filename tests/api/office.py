@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from api import audit, device_registry, federated_learning, harvest, marketplace, monitoring, privacy, sagas, tokenomics
 from api.app import create_app
 from api.edge.context import ApiContext
-from cli.ports import DeviceOwners, DeviceResources
+from cli.ports import DeviceOwners, DeviceResources, OwnerFlows
 from domain.device_registry.service import DeviceRegistryService
 from domain.federated_learning.service import FederatedLearningService
 from domain.harvest.service import HarvestService
@@ -38,6 +38,7 @@ from infrastructure.settings import Settings
 from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
 from projections.catalogue import READ_MODELS
 from projections.matching import OfferingIndex
+from projections.tokenomics.flows import FlowIndex
 from projections.tokenomics.queries import RewardIndex
 from tests.balances import BalanceRow, Balances, create_tables
 from tests.devices import Directory
@@ -115,7 +116,11 @@ class Office:
             tokenomics=TokenomicsService(self.log, None, RewardIndex(database)),
             federated_learning=FederatedLearningService(self.log, blobs, cast(Any, None)),
             marketplace=MarketplaceService(
-                self.log, DeviceOwners(self.log), OfferingIndex(database), DeviceResources(self.log)
+                self.log,
+                DeviceOwners(self.log),
+                OfferingIndex(database),
+                DeviceResources(self.log),
+                flows=OwnerFlows(FlowIndex(database)),
             ),
             monitoring=MonitoringService(self.log, [model.name for model in self.models]),
             deadlines=deadlines,

@@ -63,13 +63,33 @@ def test_a_customer_reads_why_an_offering_won_and_why_the_others_did_not(stall: 
     assert stall.office.ask(MATCH, id=receipt["id"])["match"] == {"winner": cheap}
 
 
-def test_dealings_are_for_operators(stall: Stall) -> None:
-    dealings = "query { dealings(first: 10) { edges { node { trades flagged lowGrains highGrains } } } }"
+DEALINGS = """query { dealings(first: 10) { edges { node {
+    trades flagged rule lowGrains highGrains lowGave highGave explain
+} } } }"""
+
+
+def test_dealings_are_for_operators_and_say_why_they_are_flagged(stall: Stall) -> None:
     stall.report(stall.bought(stall.offered()), 1)
-    assert stall.office.code(dealings, stall.customer) == "forbidden"
-    (edge,) = stall.office.ask(dealings)["dealings"]["edges"]
-    sold = [edge["node"].pop(name) for name in ("lowGrains", "highGrains")]
-    assert (edge["node"], sorted(sold)) == ({"trades": 1, "flagged": False}, ["0", "10"])
+    assert stall.office.code(DEALINGS, stall.customer) == "forbidden"
+    (edge,) = stall.office.ask(DEALINGS)["dealings"]["edges"]
+    seen = edge["node"]
+    assert sorted((seen["lowGrains"], seen["highGrains"])) == ["0", "10"]
+    assert (seen["trades"], seen["flagged"], seen["rule"], seen["explain"]) == (1, False, "", "not flagged; trades: 1")
+
+
+def test_tokens_that_a_provider_gives_back_flag_the_dealing(stall: Stall) -> None:
+    offering_id = stall.offered()
+    for _ in range(4):
+        stall.report(stall.bought(offering_id), 1)
+        refund = {"to_owner_id": str(stall.customer), "grains": "9"}
+        assert stall.office.post("tokenomics/process_payment", refund, stall.provider).status_code == 200
+    stall.report(stall.bought(offering_id), 1)
+    stall.office.settle()
+    (edge,) = stall.office.ask(DEALINGS)["dealings"]["edges"]
+    seen = edge["node"]
+    assert (seen["trades"], seen["flagged"], seen["rule"]) == (5, True, "wash-2")
+    assert sorted((seen["lowGave"], seen["highGave"])) == ["0", "36"]
+    assert "36 given" in seen["explain"]
 
 
 def verdict(stall: Stall, request_id: str) -> MatchVerdict:

@@ -12,6 +12,7 @@ from domain.device_registry.reputation import Reputation
 from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import Fact, Receipt
 from domain.marketplace.contract import Contract
+from domain.marketplace.dealing import Flows, around
 from domain.marketplace.matching import Candidate, KnownDevice, Snapshot, Wish
 from domain.marketplace.offering import Offering, Resources
 from domain.marketplace.service import MarketplaceService
@@ -26,6 +27,7 @@ from domain.tokenomics.transfer import Transfer
 from domain.tokenomics.wallet import Wallet
 from tests.devices import enrol
 from tests.economy import Books, Economy, MemoryEconomy, assert_sound
+from tests.flows import flow_rows, flows_through
 from tests.sagas import Stage
 from tests.trading import EVIDENCE, HOUR, HOUR_MS, PRICE, SLA, measured
 
@@ -45,7 +47,9 @@ class Market(Books):
         super().__init__(*where)
         self.registry = DeviceRegistryService(self.log)
         self.owners: dict[UUID, UUID] = {}
-        self.market = MarketplaceService(self.log, lambda device_id: self.owners.get(device_id), self)
+        self.market = MarketplaceService(
+            self.log, lambda device_id: self.owners.get(device_id), self, flows=self.flows_between
+        )
         self.offerings: list[UUID] = []
         deadlines = Deadlines(self.log)
         unused: Any = None
@@ -109,6 +113,13 @@ class Market(Books):
             if not one.withdrawn
         ]  # fmt: skip
         return Snapshot(candidates[:limit], self.log.head())
+
+    def flows_between(self, low_id: UUID, high_id: UUID) -> Flows:
+        """The port of payments: what the log has."""
+        facts = self.facts()
+        rows = flow_rows(facts)
+        gave, got, hops = flows_through(rows, wallet_id_of(low_id), wallet_id_of(high_id))
+        return Flows(gave, got, *around(hops), facts[-1].position)
 
     def receipt(self, price: int = PRICE) -> UUID:
         """Ask for an hour at such a price at most; answers the id of the receipt."""

@@ -1,7 +1,8 @@
 """A provider that vanishes, owners that trade in a circle, and identities that want a name for nothing."""
 
+from itertools import pairwise
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -92,26 +93,36 @@ def test_trades_both_ways_that_leave_a_tenth_or_less_are_wash(trades: int, one: 
     assert is_wash(trades, other, one) is wash
 
 
-def trade(market: Market, provider_id: UUID, customer_id: UUID, offering_id: UUID) -> None:
-    """Ten minutes, delivered and paid."""
-    contract_id = market.running(offering_id=offering_id, customer_id=customer_id, duration_ms=TEN_MINUTES)
-    market.work(contract_id, TEN_MINUTES)
+def trade(market: Market, provider_id: UUID, customer_id: UUID, offering_id: UUID, ms: int = TEN_MINUTES) -> None:
+    """Ten minutes, or another time, delivered and paid."""
+    contract_id = market.running(offering_id=offering_id, customer_id=customer_id, duration_ms=ms)
+    market.work(contract_id, ms)
     market.stage.until_quiet()
     assert market.contract(contract_id).status == "settled"
+
+
+def stalls(market: Market, *owners: UUID) -> dict[UUID, UUID]:
+    """An offering of each owner."""
+    offerings = {}
+    for owner in owners:
+        market.device_id = enrol(market.registry, owner_id=owner, now=market.now)
+        market.owners[market.device_id] = market.provider_id = owner
+        offerings[owner] = market.offer(sla=NO_SLA)
+    return offerings
+
+
+def between(market: Market, one: UUID, other: UUID) -> Dealing:
+    return market.log.load(Dealing, Dealing.create_id(*Dealing.between(one, other)))
 
 
 def test_tokens_that_go_round_are_flagged_and_gain_no_reputation(market: Market) -> None:
     one, other = market.provider_id, market.customer_id
     market.given(FUNDS, one)
-    offerings = {}
-    for owner in (one, other):
-        market.device_id = enrol(market.registry, owner_id=owner, now=market.now)
-        market.owners[market.device_id] = market.provider_id = owner
-        offerings[owner] = market.offer(sla=NO_SLA)
+    offerings = stalls(market, one, other)
     for _ in range(2):
         trade(market, one, other, offerings[one])
         trade(market, other, one, offerings[other])
-    dealing = market.log.load(Dealing, Dealing.create_id(*Dealing.between(one, other)))
+    dealing = between(market, one, other)
     assert (dealing.trades, dealing.low_grains, dealing.high_grains) == (4, PRICE // 3, PRICE // 3)
     assert dealing.flagged
     assert market.names(dealing.id) == ["Opened", *["Traded"] * 4, "Flagged"]
@@ -119,6 +130,61 @@ def test_tokens_that_go_round_are_flagged_and_gain_no_reputation(market: Market)
     trade(market, other, one, offerings[other])
     assert market.reputation_bp() == before
     market.assert_sound()
+
+
+def test_a_ring_of_three_owners_that_sell_to_each_other_ever_more_is_flagged_on_every_side(market: Market) -> None:
+    ring = [market.customer_id, market.provider_id, uuid4()]
+    for owner in ring[1:]:
+        market.given(FUNDS, owner)
+    offerings = stalls(market, *ring)
+    sides = [(owner, ring[(at + 1) % 3]) for at, owner in enumerate(ring)]
+    for number in range(5):
+        for provider_id, customer_id in sides:
+            trade(market, provider_id, customer_id, offerings[provider_id], ms=60_000 << number)
+        assert [between(market, *side).flagged for side in sides] == [[False] * 3, [False, False, True], [True] * 3][
+            max(0, number - 2)
+        ]
+    market.assert_sound()
+
+
+@pytest.mark.parametrize("third", [False, True])
+@pytest.mark.parametrize("when", ["all beforehand", "bit by bit"])
+def test_tokens_that_a_provider_pays_back_are_flagged_also_beforehand_and_through_somebody_else(
+    market: Market, third: bool, when: str
+) -> None:
+    one, other = market.provider_id, market.customer_id
+    market.given(FUNDS, one)
+    path = [one, market.given(1), other] if third else [one, other]
+    (offering_id,) = stalls(market, one).values()
+
+    def pay_back(trades: int) -> None:
+        for payer, payee in pairwise(path):
+            market.pay(payer, payee, trades * (PRICE // 6))
+
+    if when == "all beforehand":
+        pay_back(4)
+    for _ in range(4):
+        assert not (
+            market.names(Dealing.create_id(*Dealing.between(one, other))) and between(market, one, other).flagged
+        )
+        if when == "bit by bit":
+            pay_back(1)
+        trade(market, one, other, offering_id)
+    assert between(market, one, other).flagged
+    before = market.reputation_bp()
+    trade(market, one, other, offering_id)
+    assert market.reputation_bp() == before
+    market.assert_sound()
+
+
+def test_a_customer_that_earned_what_it_spends_elsewhere_is_not_flagged(market: Market) -> None:
+    one, other, third = market.provider_id, market.customer_id, market.given(FUNDS)
+    offerings = stalls(market, one, other)
+    for _ in range(4):
+        trade(market, other, third, offerings[other])
+        trade(market, one, other, offerings[one])
+    assert not between(market, one, other).flagged
+    assert not between(market, other, third).flagged
 
 
 # Reputation farming.

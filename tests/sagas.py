@@ -382,6 +382,10 @@ class Stage:
         runner = self.runner()
         runner.step()
         runner.close()
+        self.time_out(process_id)
+
+    def time_out(self, process_id: UUID) -> None:
+        """The village does nothing more until the time of a process is over, and hears that first."""
         self.projector.run_once()
         self.world.now = self.world.log.load(Process, process_id).due_at
         self.clock.tick()

@@ -6,10 +6,10 @@ from uuid import UUID
 from domain.device_registry.device import Device
 from domain.kernel import Fact, derive
 from domain.marketplace.burst import Burst
-from domain.tokenomics.wallet import HoldAlreadyEnded, InsufficientFunds
+from domain.tokenomics.wallet import InsufficientFunds
 
 from .deadline import Deadlines
-from .pay_for_service import MARGIN, PARKED_FOR, PaymentPolicy, hold_id_of
+from .pay_for_service import MARGIN, PARKED_FOR, PaymentPolicy, hold_id_of, void
 from .plan import Plan, Step
 from .process import Process
 from .village import Village
@@ -85,10 +85,7 @@ def _hold(process: Process, village: Village) -> None:
 
 def _void(process: Process, village: Village) -> None:
     burst = _burst(process, village)
-    try:
-        village.tokenomics.void_hold(owner_id=burst.customer_id, hold_id=process.step_id("hold"), contract_id=burst.id)
-    except HoldAlreadyEnded:
-        return  # it has expired: what was held is the customer's again
+    void(village, burst.customer_id, process.step_id("hold"), burst.id)
 
 
 def _start(process: Process, village: Village) -> None:

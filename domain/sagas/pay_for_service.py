@@ -15,7 +15,7 @@ from domain.tokenomics.accounts import FEES, INSURANCE
 from domain.tokenomics.payments import capture_id_of
 from domain.tokenomics.pricing import BASIS
 from domain.tokenomics.transfer import Transfer
-from domain.tokenomics.wallet import HoldAlreadyEnded, InsufficientFunds
+from domain.tokenomics.wallet import HoldAlreadyEnded, HoldUnknown, InsufficientFunds
 
 from .deadline import Deadlines
 from .plan import Plan, Step
@@ -161,12 +161,15 @@ def _void(process: Process, village: Village) -> None:
     contract = _contract(process, village)
     if contract.hold_id is None:
         return  # nothing was delivered before it was handed off
+    void(village, contract.terms.customer_id, contract.hold_id, contract.id)
+
+
+def void(village: Village, owner_id: UUID, hold_id: UUID, contract_id: UUID) -> None:
+    """End a hold for a contract, unless it has expired: then what was held is the customer's again."""
     try:
-        village.tokenomics.void_hold(
-            owner_id=contract.terms.customer_id, hold_id=contract.hold_id, contract_id=contract.id
-        )
-    except HoldAlreadyEnded:
-        return  # it has expired: what was held is the customer's again
+        village.tokenomics.void_hold(owner_id=owner_id, hold_id=hold_id, contract_id=contract_id)
+    except (HoldAlreadyEnded, HoldUnknown):  # so long ago that the wallet has forgotten it
+        return
 
 
 def _reserve(process: Process, village: Village) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from domain.sagas.pay_for_service import PARKED_FOR, PayForService, PaymentPolicy
 from domain.sagas.process import COMPENSATE, COMPENSATED, COMPLETED, PARKED, RETRY, RUNNING
+from domain.tokenomics import wallet
 from domain.tokenomics.wallet import HoldOfContract
 from tests.trading import HOUR, HOUR_MS, PRICE
 
@@ -213,4 +214,21 @@ def test_funds_of_a_process_nobody_decides_over_are_free_again_in_the_end(market
     assert (market.process(contract_id).status, market.process(contract_id).reason) == (PARKED, "hold_already_ended")
     market.resolve(contract_id, COMPENSATE)
     assert market.process(contract_id).status == COMPENSATED
+    market.assert_sound()
+
+
+def test_a_hold_that_its_wallet_has_forgotten_hinders_nobody_from_taking_back(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract_id = parked(market)
+    market.now = market.process(contract_id).due_at + PARKED_FOR
+    market.pay(market.customer_id, market.provider_id, FUNDS)
+    monkeypatch.setattr(wallet, "MAX_REMEMBERED", 1)
+    market.given(1, market.customer_id)
+    another: dict[str, Any] = {"hold_id": uuid4(), "grains": 1, "expires_at": market.now + HOUR}
+    market.ask(market.service.hold_funds, owner_id=market.customer_id, **another)
+    assert not market.wallet(market.customer_id).ended
+    market.resolve(contract_id, COMPENSATE)
+    market.stage.until_quiet()
+    assert (market.process(contract_id).status, market.offering().free) == (COMPENSATED, 4)
     market.assert_sound()

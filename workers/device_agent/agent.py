@@ -21,6 +21,7 @@ from workers.device_agent.benchmarks import measure_evidence, signed
 from workers.device_agent.capabilities import differs
 from workers.device_agent.client import ApiRefused, ApiUnavailable, RetryPolicy, VillageClient
 from workers.device_agent.data import Dataset
+from workers.device_agent.duty import Brake
 from workers.device_agent.enrolment import Applicant, enrol
 from workers.device_agent.harvest import Harvest, HarvestOptions
 from workers.device_agent.jobs.runner import Jobs
@@ -97,12 +98,12 @@ class DeviceAgent:
                 tasks.create_task(self._for_ever(lambda: self._pause_and_measure(identity.device_id, client)))
                 if self._dataset is not None:
                     work = Participation(
-                        identity.device_id, client, self._state, self._dataset, self._executor, self._stopped.is_set,
-                        self._log,
+                        identity.device_id, client, self._state, self._dataset, self._executor,
+                        Brake(self._duty, self._stopped.is_set), self._log,
                     )  # fmt: skip
                     tasks.create_task(self._for_ever(lambda: self._poll(client, work)))
                 if self._settings.jobs:
-                    jobs = Jobs(identity.device_id, client, self._state, self._log, self._may_work)
+                    jobs = Jobs(identity.device_id, client, self._state, self._log, self._duty)
                     tasks.create_task(self._for_ever(lambda: self._work(jobs)))
                 if self._lends is not None:
                     self._harvest = self._lends.harvest(client)
@@ -190,7 +191,13 @@ class DeviceAgent:
 
     def _may_work(self) -> bool:
         """Whether its policy lets it work, if it lends itself."""
-        return self._lends is None or (self._harvest is not None and self._harvest.may_work)
+        return self._duty() > 0
+
+    def _duty(self) -> float:
+        """The share of its time that its policy lets it work, if it lends itself."""
+        if self._lends is None:
+            return 1.0
+        return 0.0 if self._harvest is None else self._harvest.duty
 
     async def _work(self, jobs: Jobs) -> None:
         if not self._may_work():

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from domain.harvest.audit import Job, answer_of
+from domain.harvest.contribution import BASIS
 from domain.harvest.decide import FLAPPING_WITHIN, Watch, clear_of, step
 from domain.harvest.policy import HarvestPolicy, stricter
 from domain.harvest.sample import MAX_AGE, MAX_BATCH, SAMPLE_EVERY, Sample
@@ -97,6 +98,11 @@ class Harvest:
     def may_work(self) -> bool:
         """Whether the device lends itself right now."""
         return self._session_id is not None and self._watch.status in ACTIVE and self._told in (*ACTIVE, ADMITTED)
+
+    @property
+    def duty(self) -> float:
+        """The share of its time that it lends itself right now: next to none where it is hot, 0 where it pauses."""
+        return max(1, self._watch.duty_bp) / BASIS if self.may_work else 0.0
 
     async def run(self) -> None:
         """Lend the device until it is cancelled, or its sensors have nothing more to say."""

@@ -15,7 +15,7 @@ from workers.device_agent.assignment import Assignment
 from workers.device_agent.client import ApiRefused, VillageClient
 from workers.device_agent.data import Dataset
 from workers.device_agent.state import DeviceState, RoundJournal, Stage, file_matches
-from workers.device_agent.training import TrainedUpdate, train_update, training_seed
+from workers.device_agent.training import TrainedUpdate, TrainingStopped, train_update, training_seed
 
 _ALREADY_SUBMITTED = frozenset({"update_already_submitted"})
 _NOT_ABOUT_THE_UPDATE = frozenset({401})
@@ -38,7 +38,7 @@ class Participation:
         self._executor, self._stopped, self._log = executor, stopped, log
 
     async def take_part(self, assignment: Assignment) -> bool:
-        """Do what is left of this round; answers False when nothing was left.
+        """Do what is left of this round; answers False when nothing was left, or when its training was stopped.
 
         Raises ApiUnavailable, or ApiRefused when the village refuses the device rather than its update.
         """
@@ -57,6 +57,9 @@ class Participation:
             await self._finish(assignment, journal)
         except ApiRefused as refused:
             await self._refused(journal, refused)
+        except TrainingStopped:
+            self._log.info("the training is done again once the device may work", round=assignment.number)
+            return False
         except (Refusal, ValueError) as unfit:
             self._log.warning("this device cannot do the round", round=assignment.number, why=str(unfit))
             await self._write(journal, Stage.REFUSED, reason=type(unfit).__name__)

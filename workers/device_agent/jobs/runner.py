@@ -5,7 +5,6 @@ import hashlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -16,6 +15,7 @@ from domain.marketplace.job import FAILED, SUCCEEDED
 from domain.marketplace.work import JobOrder, opened_order
 from workers.device_agent.assignment import MAX_MODEL_BYTES
 from workers.device_agent.client import ApiRefused, VillageClient
+from workers.device_agent.duty import Duty, on_duty
 from workers.device_agent.jobs.confinement import enforced
 from workers.device_agent.jobs.sandbox import Ending, Sandbox
 from workers.device_agent.state import DeviceState, write_private
@@ -30,7 +30,7 @@ _KEY = "village_jobs.key"
 class Jobs:
     """Works for one device. A job that was cut off is done again from its start, and is not paid twice for that.
 
-    The village's key is pinned in the device's folder when it is first asked for. While the device may not work, the
+    The village's key is pinned in the device's folder when it is first asked for. While the device is off duty, the
     job stands still.
     """
 
@@ -40,10 +40,10 @@ class Jobs:
         client: VillageClient,
         state: DeviceState,
         log: FilteringBoundLogger,
-        may_work: Callable[[], bool] = lambda: True,
+        duty: Duty = lambda: 1.0,
     ) -> None:
         self._device_id, self._client, self._state, self._log = device_id, client, state, log
-        self._may_work = may_work
+        self._duty = duty
         self._folder = state.folder / "jobs"
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700)
@@ -86,7 +86,7 @@ class Jobs:
         reported, report = time.monotonic(), None
         try:
             while (ending := sandbox.poll()) is None:
-                sandbox.rest(resting=not self._may_work())
+                sandbox.rest(resting=not on_duty(self._duty(), time.monotonic()))
                 await asyncio.sleep(_WATCH_S)
                 if report is not None and report.done():
                     if not report.result():

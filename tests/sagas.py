@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from itertools import count
+from itertools import count, cycle
 from typing import Any, Protocol, Self, cast
 from uuid import UUID
 
@@ -103,6 +103,7 @@ Faults = Mapping[int, Fault]
 """The number of a write, from 1, to what happens there."""
 faults: st.SearchStrategy[Faults] = st.dictionaries(st.integers(1, 12), st.sampled_from(Fault), max_size=4)
 
+SOME_ORDER = (3, 1, 0, 7, 2, 0, 5, 1, 11, 0, 13, 4)
 deliveries: st.SearchStrategy[list[int]] = st.lists(st.integers(0, 99), max_size=12)
 """Which of the facts known by then comes next, or that time passes."""
 
@@ -363,6 +364,13 @@ class Stage:
         oracle = scenario()
         self.survive(faults)
         oracle()
+
+    def stumble(self, scenario: Callable[[], Oracle]) -> None:
+        """What must hold of a scenario holds where each of its writes fails, before it is made and after, and where its
+        facts come twice and late. On a real log one such walk stands for the search that is made in memory.
+        """
+        self.strike(scenario, dict(zip(range(1, 4 * MAX_WRITES), cycle(Fault), strict=False)))
+        self.storm(scenario, SOME_ORDER)
 
     def adds_nothing(self) -> None:
         """A whole history that is delivered again records nothing new."""

@@ -23,6 +23,7 @@ from domain.marketplace.offering import Offering
 from domain.sagas.allocate_burst import AllocateBurst, burst_process_id_of
 from domain.sagas.operations import SagaOperations
 from domain.sagas.process import COMPENSATED, ENDED, Process
+from infrastructure.database import Database
 from tests.devices import enrol
 from tests.economy import Economy, MemoryEconomy
 from tests.sagas import DEATHS, Faults, Oracle, deliveries, faults, stormy
@@ -92,6 +93,13 @@ class StoredBursting(Bursting, Economy):
 @pytest.fixture
 def bursting() -> Iterator[Bursting]:
     bursting = MemoryBursting()
+    yield bursting
+    bursting.close()
+
+
+@pytest.fixture
+def stored_bursting(database_url: str, database: Database) -> Iterator[Bursting]:
+    bursting = StoredBursting(database_url, database)
     yield bursting
     bursting.close()
 
@@ -225,6 +233,13 @@ def test_facts_in_any_order_and_number_give_all_or_nothing(bursting: Bursting, o
 @given(broken=faults, funds=rich_or_poor)
 def test_whatever_fails_a_burst_is_all_or_nothing(bursting: Bursting, broken: Faults, funds: int) -> None:
     bursting.stage.strike(lambda: asked(bursting, funds), broken)
+
+
+@pytest.mark.parametrize("funds", [PRICE, PRICE // 2])
+def test_on_a_real_log_too_a_burst_is_all_or_nothing_where_every_write_fails(
+    stored_bursting: Bursting, funds: int
+) -> None:
+    stored_bursting.stage.stumble(lambda: asked(stored_bursting, funds))
 
 
 def test_a_whole_history_of_bursts_delivered_again_records_nothing_new(bursting: Bursting) -> None:

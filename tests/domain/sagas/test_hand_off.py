@@ -231,6 +231,10 @@ def test_whatever_fails_a_contract_is_moved_once_or_not_at_all(handing: Handing,
     handing.stage.strike(lambda: asked(handing), broken)
 
 
+def test_on_a_real_log_too_a_contract_is_moved_once_where_every_write_fails(stored_handing: Handing) -> None:
+    stored_handing.stage.stumble(lambda: asked(stored_handing))
+
+
 def test_a_history_of_hand_offs_delivered_again_records_nothing_new(handing: Handing) -> None:
     contract_id = handing.bought()
     handing.tell(contract_id, 0)

@@ -86,9 +86,13 @@ def test_a_saga_that_does_not_know_a_fact_again_is_found_by_doubled_deliveries(s
 
     with pytest.raises(AssertionError):
         deliver()
+    with pytest.raises(AssertionError):
+        stage.stumble(lambda: an_account(stage))
 
 
 def test_a_saga_that_acts_outside_its_transaction_is_found_by_a_crash(stage: Stage) -> None:
     stage.handlers = [Hasty()]
     with pytest.raises(AssertionError):
         stage.crash_points(lambda: an_account(stage), DEATHS)
+    with pytest.raises(AssertionError):
+        stage.stumble(lambda: an_account(stage))

@@ -389,6 +389,10 @@ def test_everything_ends_once_whatever_fails(village: Suspending, broken: Faults
     village.stage.strike(lambda: suspended(village), broken)
 
 
+def test_on_a_real_log_too_everything_ends_once_where_every_write_fails(stored_village: StoredSuspending) -> None:
+    stored_village.stage.stumble(lambda: suspended(stored_village))
+
+
 def test_a_whole_history_delivered_again_records_nothing_new(village: Suspending) -> None:
     oracle = suspended(village)
     village.stage.until_quiet()

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_a_training_waits_while_its_device_is_off_duty_and_stops_when_it_pauses(
     assert Brake(lambda: duty, lambda: True)() is True, "the process is to end"
 
 
-@pytest.mark.skipif(not hasattr(psutil, "STATUS_STOPPED"), reason="jobs are confined on Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="jobs are confined on Linux")
 def test_a_job_of_a_warm_device_works_and_stands_still_in_turns(tmp_path: Path) -> None:
     dial = Dial(FINE)
     with device(tmp_path, dial) as (_, run):

@@ -89,7 +89,7 @@ def replay(
     if json_output:
         typer.echo(msgspec.json.encode(comparison, enc_hook=str).decode())
     else:
-        compared = "" if until is None else f" of those untouched since fact {until} ({comparison.moved} were not)"
+        compared = "" if until is None else f" of those that no later fact has touched ({comparison.moved} were)"
         typer.echo(
             f"{comparison.facts} facts give {comparison.rows} rows; "
             f"{len(comparison.differences)}{compared} differ from the live."

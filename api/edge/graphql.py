@@ -174,10 +174,10 @@ class Listing(Generic[R, N]):
         found = await self.all(info, *conditions, most=1)
         return found[0] if found else None
 
-    async def one_at(self, info: Info, key: Key, as_of: AsOf) -> N | None:
-        """One row as it was, None when there was none or the principal may not see it."""
+    async def one_at(self, info: Info, key: Key, as_of: AsOf, *conditions: Condition) -> N | None:
+        """One row as it was, None when there was none, it does not match or the principal may not see it."""
         row = await row_of(info.context.ctx, self.model, key, as_of)
-        found = [] if row is None else self._kept(info, [row], ())
+        found = [] if row is None else self._kept(info, [row], conditions)
         return self.node(found[0]) if found else None
 
     @cached_property

@@ -66,8 +66,12 @@ class BurstQuery:
         return await BURSTS.page(info, first, after, at_least, *_own(info), *equals("state", state), as_of=as_of)
 
     @strawberry.field
-    async def burst(self, info: Info, burst_id: UUID, at_least: Position | None = None) -> Burst | None:
-        """A burst; null when there is none of one's own."""
+    async def burst(
+        self, info: Info, burst_id: UUID, at_least: Position | None = None, as_of: AsOf | None = None
+    ) -> Burst | None:
+        """A burst, as it is or as it was; null when there is none of one's own."""
+        if as_of is not None:
+            return await BURSTS.one_at(info, burst_id, as_of, *_own(info))
         return await BURSTS.one(info, *_own(info), *equals("burst_id", burst_id), at_least=at_least)
 
 

@@ -187,5 +187,4 @@ class Query(JobQuery, BurstQuery, MatchQuery):
         seen = parties(info)
         if as_of is None:
             return await CONTRACTS.one(info, *seen, *equals("contract_id", contract_id), at_least=at_least)
-        found = await CONTRACTS.one_at(info, contract_id, as_of)
-        return found if found is not None and all(condition.holds(found) for condition in seen) else None
+        return await CONTRACTS.one_at(info, contract_id, as_of, *seen)

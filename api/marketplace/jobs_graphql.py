@@ -87,8 +87,12 @@ class JobQuery:
         return await JOBS.page(info, first, after, at_least, *conditions, as_of=as_of)
 
     @strawberry.field
-    async def job(self, info: Info, job_id: UUID, at_least: Position | None = None) -> Job | None:
-        """A job; null when there is none that one is a party of."""
+    async def job(
+        self, info: Info, job_id: UUID, at_least: Position | None = None, as_of: AsOf | None = None
+    ) -> Job | None:
+        """A job, as it is or as it was; null when there is none that one is a party of."""
+        if as_of is not None:
+            return await JOBS.one_at(info, job_id, as_of, *parties(info))
         return await JOBS.one(info, *parties(info), *equals("job_id", job_id), at_least=at_least)
 
 

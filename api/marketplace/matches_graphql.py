@@ -180,8 +180,12 @@ class MatchQuery:
         return await MATCHES.page(info, first, after, at_least, *conditions, as_of=as_of)
 
     @strawberry.field
-    async def match(self, info: Info, request_id: UUID, at_least: Position | None = None) -> Match | None:
-        """The receipt of a request; null when there is none of one's own."""
+    async def match(
+        self, info: Info, request_id: UUID, at_least: Position | None = None, as_of: AsOf | None = None
+    ) -> Match | None:
+        """The receipt of a request, as it is or as it was; null when there is none of one's own."""
+        if as_of is not None:
+            return await MATCHES.one_at(info, request_id, as_of)
         return await MATCHES.one(info, *equals("request_id", request_id), at_least=at_least)
 
     @strawberry.field

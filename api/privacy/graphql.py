@@ -54,8 +54,10 @@ class Query(BudgetQuery):
 
     @strawberry.field
     async def erased_subject(
-        self, info: Info, subject_id: UUID, at_least: Position | None = None
+        self, info: Info, subject_id: UUID, at_least: Position | None = None, as_of: AsOf | None = None
     ) -> ErasedSubject | None:
-        """The erasure of a person, null when there was none."""
+        """The erasure of a person, null when there was none (by then)."""
         require(info, "operator")
+        if as_of is not None:
+            return await SUBJECTS.one_at(info, subject_id, as_of)
         return await SUBJECTS.one(info, *equals("subject_id", subject_id), at_least=at_least)

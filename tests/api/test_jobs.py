@@ -22,7 +22,7 @@ from tests.api.office import Office
 from tests.api.stall import Stall
 
 ROOT = Path(__file__).resolve().parents[2]
-JOB = "query($id: UUID!) { job(jobId: $id) { state reason usedMs wallMs resultHash jobType } }"
+JOB = "query($id: UUID!, $at: AsOf) { job(jobId: $id, asOf: $at) { state reason usedMs wallMs resultHash jobType } }"
 LIMITS = {"cpu_ms": 40_000, "wall_ms": 600_000, "memory_mb": 512}
 SEARCH = {
     "job_type": "hash_search",
@@ -101,6 +101,9 @@ def test_a_job_is_done_on_the_device_and_paid_by_the_millisecond(site: Site) -> 
     done = site.ended(job_id)
     assert (done["state"], done["reason"], done["jobType"]) == ("succeeded", "", "hash_search")
     assert site.job(job_id, uuid4()) is None
+    now = {"position": site.office.log.head()}
+    assert site.office.ask(JOB, site.customer, id=job_id, at=now)["job"] == done
+    assert site.office.ask(JOB, uuid4(), id=job_id, at=now)["job"] is None
     result = b"".join(site.office.ctx.blobs.pieces(done["resultHash"]))
     assert str(msgspec.json.decode(result)["digest"]).startswith("000")
 

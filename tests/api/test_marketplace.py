@@ -16,7 +16,9 @@ __all__ = ["stall"]
 CONTRACTS = """query($at: AsOf, $state: String) { contracts(first: 10, asOf: $at, state: $state) {
     totalCount edges { node { contractId state } }
 } }"""
-BURST = "query($id: UUID!) { burst(burstId: $id) { state reason nodes { contractId priceGrains } } }"
+BURST = (
+    "query($id: UUID!, $at: AsOf) { burst(burstId: $id, asOf: $at) { state reason nodes { contractId priceGrains } } }"
+)
 OFFERINGS = """query($region: String, $state: String) { offerings(first: 10, region: $region, state: $state) {
     edges { node { offeringId capacity reserved priceGrainsPerHour state } }
 } }"""
@@ -63,6 +65,10 @@ def test_a_burst_is_allocated_and_seen_by_its_customer_only(stall: Stall) -> Non
     assert (seen["state"], seen["nodes"]) == ("allocated", nodes)
     assert stall.contract(node["contract_id"])["state"] == "active"
     assert stall.office.ask(BURST, stall.provider, id=asked["burst_id"])["burst"] is None
+    now, before = {"position": stall.office.log.head()}, {"position": answer.json()["position"] - 1}
+    assert stall.office.ask(BURST, stall.customer, id=asked["burst_id"], at=now)["burst"] == seen
+    assert stall.office.ask(BURST, stall.provider, id=asked["burst_id"], at=now)["burst"] is None
+    assert stall.office.ask(BURST, stall.customer, id=asked["burst_id"], at=before)["burst"] is None
 
 
 def test_nobody_else_sees_or_touches_a_contract(stall: Stall) -> None:

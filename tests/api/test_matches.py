@@ -39,7 +39,7 @@ def matched(stall: Stall, **changes: Any) -> dict[str, Any]:
 MATCHES = """query($offering: UUID) { matches(first: 10, offeringId: $offering) { edges { node {
     requestId winner explain rejected { reason count explain } candidates { rank offeringId explain }
 } } } }"""
-MATCH = "query($id: UUID!) { match(requestId: $id) { winner } }"
+MATCH = "query($id: UUID!, $at: AsOf) { match(requestId: $id, asOf: $at) { winner } }"
 
 
 def test_a_customer_reads_why_an_offering_won_and_why_the_others_did_not(stall: Stall) -> None:
@@ -60,7 +60,10 @@ def test_a_customer_reads_why_an_offering_won_and_why_the_others_did_not(stall: 
     assert stall.office.ask(MATCHES, stall.customer, offering=str(uuid4()))["matches"]["edges"] == []
     assert stall.office.ask(MATCHES, stall.provider)["matches"]["edges"] == []
     assert stall.office.ask(MATCH, stall.provider, id=receipt["id"])["match"] is None
-    assert stall.office.ask(MATCH, id=receipt["id"])["match"] == {"winner": cheap}
+    now, before = {"position": stall.office.log.head()}, {"position": receipt["position"] - 1}
+    for at, winner in ((None, {"winner": cheap}), (now, {"winner": cheap}), (before, None)):
+        assert stall.office.ask(MATCH, id=receipt["id"], at=at)["match"] == winner
+    assert stall.office.ask(MATCH, stall.provider, id=receipt["id"], at=now)["match"] is None
 
 
 DEALINGS = """query { dealings(first: 10) { edges { node {

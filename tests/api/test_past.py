@@ -6,14 +6,20 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
+import graphql
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from strawberry.printer import print_schema
 
+import api.log
+from api.schema import build_schema
+from cli import contexts
 from domain.kernel import Receipt, Refusal, new_scope, within
 from domain.tokenomics.pricing import Activity
 from infrastructure.database import Database
 from infrastructure.event_store import LogReader
+from infrastructure.settings import Settings
 from tests.api.office import Office, open_office
 from tests.devices import Applicant, enrol
 
@@ -205,6 +211,16 @@ def test_before_the_first_fact_there_was_nothing(office: Office) -> None:
     office.opened()
     for at in ({"position": 0}, {"time": "1970-01-01T00:00:00Z"}):
         assert office.ask(WALLETS, first=1, at=at)["wallets"]["totalCount"] == 0
+
+
+def test_whatever_can_be_asked_of_a_read_model_can_be_asked_of_its_past() -> None:
+    modules, left_out = contexts.modules("api", contexts.running(Settings()))
+    assert not left_out
+    queries = graphql.build_schema(print_schema(build_schema((api.log, *modules)))).query_type
+    assert queries is not None
+    folded = {name: field.args for name, field in queries.fields.items() if "atLeast" in field.args}
+    assert {"wallets", "jobs", "sagas", "incidents"} <= folded.keys()
+    assert [name for name, args in folded.items() if "asOf" not in args] == []
 
 
 def test_a_past_that_is_too_long_to_fold_is_refused_by_name(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

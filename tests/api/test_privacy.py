@@ -231,7 +231,9 @@ def test_an_erasure_is_recorded_once_by_an_operator_and_told(office: Office, dat
     told = office.ask(ERASED)["erasedSubjects"]
     assert told["totalCount"] == 1
     assert told["edges"][0]["node"] == {"subjectId": str(subject), "reason": "asked for it", "actor": "operator:ada"}
-    one = "query($id: UUID!) { erasedSubject(subjectId: $id) { reason } }"
+    one = "query($id: UUID!, $at: AsOf) { erasedSubject(subjectId: $id, asOf: $at) { reason } }"
+    for at, found in ((1, {"reason": "asked for it"}), (0, None)):
+        assert office.ask(one, id=str(subject), at={"position": at})["erasedSubject"] == found
     assert office.ask(one, id=str(subject))["erasedSubject"] == {"reason": "asked for it"}
     assert office.ask(one, id=str(uuid4()))["erasedSubject"] is None
 

@@ -356,6 +356,49 @@ def test_partitions_folded_by_two_projectors_add_up_to_the_whole(village: Villag
     assert village.differences() == []
 
 
+SLOW_REBUILD = """
+import sys, threading, time
+import projections.rebuild
+from infrastructure.database import Database
+from projections.monitoring import Controls
+from tests.balances import Balances
+from workers.projector import Projector
+
+class Slow(Balances):
+    def evolve(self, row, fact, key):
+        time.sleep(0.01)
+        return super().evolve(row, fact, key)
+
+projections.rebuild.MAX_LAST_FACTS = 5
+Projector(Database(sys.argv[1]), [Controls(), Slow()], batch_size=7, lease_s=1.0).run(threading.Event())
+"""
+
+
+def test_a_process_killed_in_a_rebuild_leaves_it_to_the_next_one_which_goes_on_from_there(village: Village) -> None:
+    village.models = [Controls(), Balances()]
+    for number in range(60):
+        village.open(f"owner {number}", 1)
+    village.project()
+    village.operate(village.monitoring.rebuild_projection)
+    rebuilt_to = "SELECT position FROM engine.cursors WHERE name = 'rebuild:balances'"
+    with subprocess.Popen([sys.executable, "-c", SLOW_REBUILD, village.url]) as process:
+        try:
+            _until(lambda: any(position > 0 for (position,) in village.query(rebuilt_to)))
+        finally:
+            process.kill()
+    dead = "SELECT 1 FROM engine.workers WHERE seen_at > clock_timestamp() - interval '1 second'"
+    _until(lambda: village.query(dead) == [])  # nor does it share the work any more
+    ((killed_at,),) = village.query(rebuilt_to)
+    assert 0 < killed_at < village.log.head()
+    again = Projector(village.database, village.models, batch_size=7, lease_s=1.0)
+    again.step()
+    ((goes_on_at,),) = village.query(rebuilt_to) or [(village.log.head(),)]
+    assert goes_on_at >= killed_at
+    again.run_once()
+    again.close()
+    assert (village.query(rebuilt_to), len(village.balances()), village.differences()) == ([], 60, [])
+
+
 PROJECTOR_PROCESS = """
 import sys, threading
 from infrastructure.database import Database

@@ -28,7 +28,8 @@ class Step:
     `retries` times, with pauses that double from `first_pause_ms` to `last_pause_ms`.
 
     `awaits` answers until when the step still waits, or None once it can be done; it is asked again when a fact
-    of the plan's `wakes_on` comes, and at that instant. A step that `parks` is never given up by the process
+    of the plan's `wakes_on` comes, and at that instant. An instant that is past is not waited for: no deadline would
+    come again. A step that `parks` is never given up by the process
     alone: where it is refused or times out, an operator decides. A `do` that has more to do than fits in one
     transaction answers True, and is called again: `process.parts` says how many parts are done.
     """
@@ -154,7 +155,7 @@ class Plan(ABC):
 
     def _do(self, process: Process, now: datetime, log: EventLog, village: Any) -> None:
         step = self.steps[process.done]
-        if step.awaits is not None and (until := step.awaits(process, village)) is not None:
+        if step.awaits is not None and (until := step.awaits(process, village)) is not None and until > now:
             self._await(process, step, until)
             return
         more: list[bool | None] = []

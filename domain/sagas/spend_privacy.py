@@ -5,7 +5,7 @@ without limit.
 """
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -21,8 +21,14 @@ from .village import Village
 
 PURPOSE = "federated_learning"
 REASON = "privacy_budget_exhausted"
+MAX_PATIENCE = timedelta(hours=1)
+"""How long a process that is retried after its time waits for its round."""
 MAX_DEVICES = 250
 """Devices handled in one transaction."""
+
+
+class RoundNotOver(Refusal):
+    """What a round has reserved is spent or released once the round is over."""
 
 
 class SpendPrivacy(Plan):
@@ -77,6 +83,8 @@ class SpendPrivacy(Plan):
 
     def _settle(self, process: Process, village: Village) -> bool:
         asked = _round(process, village)
+        if not asked.ended:
+            raise RoundNotOver(f"round {asked.id}")
         aggregated = set(asked.survivors) if asked.state_name == COMPLETED else set()
         chosen, more = _part(process, asked)
         for device_id in chosen:
@@ -113,7 +121,7 @@ def _budgets(device_id: UUID, village: Village) -> Iterator[tuple[UUID, PrivacyB
 
 
 def _ended_by(process: Process, village: Village) -> datetime | None:
-    return None if _round(process, village).ended else process.due_at
+    return None if _round(process, village).ended else process.due_at + MAX_PATIENCE
 
 
 def _release(process: Process, village: Village) -> None:

@@ -191,6 +191,19 @@ def test_a_round_that_does_not_end_parks_its_process_and_an_operator_decides(wor
     assert (world.process(round_id).status, world.figures(world.devices[0])) == (COMPLETED, (0, 0))
 
 
+def test_an_operator_who_retries_while_the_round_still_runs_is_asked_again(world: Spending) -> None:
+    world.grant(world.devices[0])
+    round_id = world.open_round()
+    world.stage.until_quiet()
+    world.resolve(round_id, RETRY)
+    world.stage.until_quiet()
+    assert (world.process(round_id).status, world.process(round_id).reason) == (PARKED, "round_not_over")
+    assert world.figures(world.devices[0]) == (1, 0)
+    world.ask(world.training.abandon_training_round, round_id=round_id, reason="a drill")
+    world.resolve(round_id, RETRY)
+    assert (world.process(round_id).status, world.figures(world.devices[0])) == (COMPLETED, (0, 0))
+
+
 # Crashes and deliveries.
 
 

@@ -1,5 +1,6 @@
 """A step of a process that waits for facts from outside, and one that only an operator gives up."""
 
+import dataclasses
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from domain.sagas.plan import Plan, Step
 from domain.sagas.process import COMPENSATE, COMPENSATED, COMPLETED, PARKED, RETRY, RUNNING, Process
 from tests.ledger import Account
 from tests.memory_stage import MemoryTimeline
-from tests.sagas import stormy
+from tests.sagas import START, stormy
 
 from .test_process import Shopping
 
@@ -129,6 +130,17 @@ def test_an_operator_decides_over_a_step_that_parks(world: Collecting) -> None:
     assert world.collecting(first).status == COMPLETED
     world.resolve(world.collecting(second).id, COMPENSATE)
     assert (world.collecting(second).status, world.shop.undone) == (COMPENSATED, ["open"])
+
+
+def test_an_instant_that_is_past_is_not_waited_for(world: Collecting, monkeypatch: pytest.MonkeyPatch) -> None:
+    account_id = world.opened()
+    always = dataclasses.replace(world.plan.steps[1], awaits=lambda process, shop: START + PATIENCE)
+    monkeypatch.setattr(world.plan, "steps", (world.plan.steps[0], always, world.plan.steps[2]))
+    world.stage.until_quiet()
+    assert (world.collecting(account_id).status, world.collecting(account_id).reason) == (PARKED, "nobody_paid")
+    world.resolve(world.collecting(account_id).id, RETRY)
+    world.stage.until_quiet()
+    assert world.collecting(account_id).status == PARKED
 
 
 @stormy

@@ -32,6 +32,10 @@ SELECT c.name, c.partition, c.position, c.version, c.owner,
        coalesce((SELECT paused FROM read.projection_controls p WHERE p.projection = c.name), false) AS paused
 FROM engine.cursors c WHERE c.name = ANY(%s) OR c.name LIKE 'rebuild:%%' ORDER BY c.name, c.partition
 """
+_REBUILD = (
+    "SELECT position, coalesce((SELECT paused FROM read.projection_controls WHERE projection = %s), false)"
+    " FROM engine.cursors WHERE name = %s"
+)
 _LETTERS = "SELECT cursor, key, position, error FROM engine.dead_letters WHERE poison AND cursor = %s ORDER BY position"
 
 
@@ -136,12 +140,11 @@ def _show_rebuild(connection: Any, name: str) -> None:
     with Progress(*columns) as bar:
         task = bar.add_task(f"rebuilding {name}", total=_head(connection))
         while time.monotonic() < deadline:
-            row = connection.execute(
-                "SELECT position FROM engine.cursors WHERE name = %s", (f"rebuild:{name}",)
-            ).fetchone()
+            row = connection.execute(_REBUILD, (name, f"rebuild:{name}")).fetchone()
             if row is not None:
                 begun = True
-                bar.update(task, completed=row[0], total=_head(connection))
+                what = f"rebuilding {name}" + (", paused: `village projections resume`" if row[1] else "")
+                bar.update(task, description=what, completed=row[0], total=_head(connection))
             elif begun or _is_obeyed(connection, name):
                 bar.update(task, completed=_head(connection))
                 return

@@ -22,9 +22,11 @@ STATE_AFTER = {
     "Ended": COMPLETED,
     "Compensated": COMPENSATED,
     "CompensationBegan": COMPENSATING,
+    "StepUndone": COMPENSATING,
     "Parked": PARKED,
 }
-"""By the last part of a fact's topic; any other fact leaves a saga running (or compensating)."""
+"""By the last part of a fact's topic; any other fact leaves a saga running (or compensating). One that was parked while
+it compensated and is retried is known to compensate by the next step that it undoes."""
 
 
 class SagaRow(Row, frozen=True):
@@ -47,7 +49,7 @@ class Sagas(ReadModel[SagaRow]):
 
     name = "sagas"
     table = "read.sagas"
-    version = 2
+    version = 3
     row = SagaRow
     key = ("saga_id",)
     folds_own_stream = True

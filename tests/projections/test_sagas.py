@@ -56,6 +56,12 @@ def test_a_compensating_process_stays_so_until_all_is_undone() -> None:
     assert told(*begun, fact(Process.Compensated, reason="x")).state == "compensated"
 
 
+def test_a_process_that_was_parked_in_compensating_and_is_retried_compensates_with_its_next_step() -> None:
+    parked = (began(), fact(Process.CompensationBegan, reason="x"), fact(Process.Parked, reason="closed"))
+    retried = (*parked, fact(Process.Resolved, action="retry", reason="it is open"))
+    assert told(*retried, fact(Process.StepUndone, step=1, name="b")).state == "compensating"
+
+
 def test_other_sagas_are_called_by_their_class() -> None:
     started = RewardTraining.fact(
         RewardTraining.Started, SAGA, saga_id=SAGA, round_id=SAGA, quality_rule="q", cause_event_id=SAGA

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -172,6 +172,11 @@ def ruleset_hash(wish: Wish, rules: int = RULESET) -> str:
         asked = {name: value for name, value in asked.items() if name not in UNASKED}
     parts: Sequence[object] = (RULES[rules], asked)
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+
+
+def measures_up(wish: Wish, measured: Mapping[str, int]) -> bool:
+    """Whether a device that has measured so much of itself has what a wish asks of that."""
+    return all(measured.get(name, 0) >= _least(wish, name) for name in MEASURED)
 
 
 def _least(wish: Wish, quantity: str) -> int:

@@ -7,6 +7,8 @@ from domain.kernel import Conflict, Fact, Refusal, scope
 from domain.marketplace.contract import Contract
 from domain.marketplace.delivery import outgoing_ms
 from domain.marketplace.hand_off import HandOff, NoHeir, heir_of
+from domain.marketplace.matching import measures_up
+from domain.marketplace.request import ServiceRequest
 from domain.marketplace.terms import Terms
 
 from .deadline import Deadlines
@@ -80,26 +82,30 @@ def move(village: Village, contract_id: UUID, kept_hold_id: UUID) -> None:
 
 
 def _heir(village: Village, contract: Contract, kept: int) -> Terms:
-    """The terms of the best heir whose device is online and active and whose price the customer has. Raises NoHeir."""
+    """The terms of the best heir whose device serves and whose price the customer has. Raises NoHeir."""
     terms = contract.terms
     found = village.tokenomics.verify_payment_capability(
         owner_id=terms.customer_id, grains=terms.agreed_price, now=scope().now, kind="service_payment"
     )
     funds = found.available + terms.agreed_price - kept
     for heir in village.marketplace.heirs(contract_id=contract.id):
-        if heir.agreed_price <= funds and _serves(village, heir.device_id):
+        if heir.agreed_price <= funds and _serves(village, heir):
             return heir
     raise NoHeir(f"contract {contract.id}")
 
 
-def _serves(village: Village, device_id: UUID) -> bool:
-    if village.marketplace.device_rests(device_id=device_id):
+def _serves(village: Village, heir: Terms) -> bool:
+    """Whether a device is active, online and not at rest, and has still measured what was wished."""
+    if village.marketplace.device_rests(device_id=heir.device_id):
         return False
-    device = village.log.load(Device, device_id)
+    device = village.log.load(Device, heir.device_id)
     try:
         device.require_active()
     except Conflict:
         raise
     except Refusal:
         return False
-    return device.presence == ONLINE
+    assert heir.request_id is not None, "heirs are of a receipt"
+    wish = village.log.load(ServiceRequest, heir.request_id).wish
+    measured = {} if device.evidence is None else device.evidence.quantities
+    return device.presence == ONLINE and measures_up(wish, measured)

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from msgspec.structs import replace
 
-from domain.device_registry.device import ONLINE
+from domain.device_registry.device import ONLINE, Device
 from domain.device_registry.reputation import Reputation
 from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import Fact, Receipt
@@ -107,12 +107,18 @@ class Market(Books):
             Candidate(
                 one.id, one.provider_id, one.service_type, one.region, 4_096, 4, 12_000, one.free,
                 one.price_grains_per_hour, one.sla.uptime_bp, one.valid_until,
-                KnownDevice(online=self.registry.presence_of(one.device_id) == ONLINE),
+                self.known(one.device_id),
             )
             for one in found
             if not one.withdrawn
         ]  # fmt: skip
         return Snapshot(candidates[:limit], self.log.head())
+
+    def known(self, device_id: UUID) -> KnownDevice:
+        """A device as the log has it."""
+        device = self.log.load(Device, device_id)
+        measured: dict[str, Any] = {} if device.evidence is None else {**device.evidence.quantities}
+        return KnownDevice(online=device.presence == ONLINE, **measured)
 
     def flows_between(self, low_id: UUID, high_id: UUID) -> Flows:
         """The port of payments: what the log has."""
@@ -121,9 +127,9 @@ class Market(Books):
         gave, got, hops = flows_through(rows, wallet_id_of(low_id), wallet_id_of(high_id))
         return Flows(gave, got, *around(hops), facts[-1].position)
 
-    def receipt(self, price: int = PRICE) -> UUID:
+    def receipt(self, price: int = PRICE, **changes: Any) -> UUID:
         """Ask for an hour at such a price at most; answers the id of the receipt."""
-        wish = Wish("compute_burst", 1, HOUR_MS, self.now + 2 * HOUR, price)
+        wish = Wish("compute_burst", 1, HOUR_MS, self.now + 2 * HOUR, price, **changes)
         asked = {"request_id": uuid4(), "customer_id": self.customer_id, "wish": wish}
         receipt = self.ask(self.market.match_service_request, **asked)
         assert receipt.id is not None

@@ -1,10 +1,13 @@
 """A contract goes to the next match before it breaks: paid once for each part, whatever crashes, to the last device."""
 
+from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
 
+from domain.device_registry.evidence import Evidence, Measurement
 from domain.kernel import Refusal
 from domain.marketplace.hand_off import (
     ASKED,
@@ -21,6 +24,7 @@ from domain.marketplace.states import UsageBeyondContract, WrongParty
 from domain.sagas.process import ENDED
 from infrastructure.database import Database
 from projections.marketplace import Contracts
+from tests.devices import Applicant, enrol, some_capabilities
 from tests.sagas import DEATHS, Faults, Oracle, deliveries, faults, stormy
 from tests.trading import HOUR_MS, PRICE
 from workers.projector import Projector
@@ -104,6 +108,28 @@ def test_a_device_that_is_gone_at_the_moment_of_the_hand_off_is_passed_over(hand
         handing.ask(handing.registry.device_went_offline, device_id=gone, last_seen_at=handing.now)
     else:
         handing.ask(handing.registry.device_went_degraded, device_id=gone, seen_at=handing.now)
+    handing.tell(contract_id, 0)
+    assert handing.contract(heir_of(contract_id)).terms.offering_id == third
+
+
+def test_a_device_that_no_longer_measures_what_was_wished_inherits_nothing(handing: Handing) -> None:
+    def measure(device: Applicant, mflops: int) -> None:
+        handing.now += timedelta(minutes=1)
+        told = Evidence(4, 4_096, [Measurement("matmul-f32", 1, mflops, handing.now)])
+        proof: dict[str, Any] = {"evidence": told, "signature": device.signed(told)}
+        known = {"device_id": device.device_id, "capabilities": some_capabilities(benchmark_id="other")}
+        handing.ask(handing.registry.update_capabilities, **known, **proof)
+
+    handing.offerings.clear()
+    devices: dict[UUID, Applicant] = {}
+    for _ in range(3):
+        device = Applicant()
+        device_id = enrol(handing.registry, device, owner_id=handing.provider_id, now=handing.now)
+        devices[handing.offer(capacity=1, device_id=device_id)] = device
+        measure(device, 9_000)
+    first, second, third = sorted(devices)
+    contract_id = handing.running(request_id=handing.receipt(min_matrix_mflops=9_000), offering_id=first)
+    measure(devices[second], 8_999)
     handing.tell(contract_id, 0)
     assert handing.contract(heir_of(contract_id)).terms.offering_id == third
 

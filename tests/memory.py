@@ -23,7 +23,7 @@ from domain.kernel.ports import Clock
 from domain.kernel.scope import CommandScope
 from domain.kernel.snapshot import StoredSnapshot
 from domain.kernel.write import Append, Receipt, Write, Written
-from infrastructure.event_store.decide import Accepted, LogState, Stream, decide, given_answer, key_of
+from infrastructure.event_store.decide import Accepted, LogState, decide, given_answer, key_of
 
 
 class MemoryRecorder(ProcessRecorder):
@@ -118,13 +118,13 @@ class MemoryRecorder(ProcessRecorder):
         raise NotImplementedError
 
     def _state(self, write: Write) -> LogState:
-        streams = {append.stream for append in write.appends}.union(write.reads)
+        streams = {append.stream for append in write.appends}.union(UUID(int=number) for number in write.reads)
         now = self.clock()
         return LogState(
             began_at=len(self._facts), position=len(self._facts), recorded_at=now,
-            streams={stream.int: Stream(version) for stream, version in self.versions_of(list(streams)).items()},
+            streams={stream.int: version for stream, version in self.versions_of(list(streams)).items()},
             cursors=self.cursors, given=dict(self._answers), standing={}, retried=False,
-            topics_since=lambda stream, after: [append.topic for _, append in self._streams.get(stream, ())[after:]],
+            stored_topics_since=lambda stream, after: [made.topic for _, made in self._streams.get(stream, ())[after:]],
         )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
+from itertools import repeat
 from typing import Any, ClassVar, Self, cast
 from uuid import UUID
 
@@ -87,7 +88,7 @@ class Aggregate(LibraryAggregate):
     def _spares_containers(self, fact: Any) -> bool:
         """Whether to evolve by an event reaches plain values of this aggregate only, as a credit does of a wallet."""
         held, names = self.__dict__, reached_by(fact.__class__)
-        return names is not None and ATOMS.issuperset([type(held.get(name, held)) for name in names])
+        return names is not None and ATOMS.issuperset(map(type, map(held.get, names, repeat(held))))
 
     def collect_events(self) -> Sequence[CanMutateAggregate[UUID]]:
         """The pending events, which are pending no longer."""

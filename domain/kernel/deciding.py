@@ -29,7 +29,8 @@ class Attempt:
     used_cache: bool = False
     refused_on_cache: bool = False
     recorded: bool = False
-    reads: dict[UUID, int] = field(default_factory=dict)
+    reads: dict[int, int] = field(default_factory=dict)
+    """Versions of the streams it has read, by their numbers."""
 
 
 attempt: ContextVar[Attempt | None] = ContextVar("attempt", default=None)

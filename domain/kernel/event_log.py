@@ -91,7 +91,7 @@ class EventLog(Application[UUID]):
             running.used_cache = True
         elif (found := self._loaded(kind, stream)) is not None:
             self.cache.put(found)
-        running.reads.setdefault(stream, 0 if found is None else found.version)
+        running.reads.setdefault(stream.int, 0 if found is None else found.version)
         return found
 
     def load(self, kind: type[A], stream: UUID) -> A:
@@ -231,7 +231,8 @@ class EventLog(Application[UUID]):
         """Whether a refusal was decided on what is true: all it read was so at one moment, and still is."""
         if not running.used_cache and len(running.reads) < 2:
             return True
-        return self._recorder.versions_of(list(running.reads)) == running.reads
+        found = self._recorder.versions_of([UUID(int=number) for number in running.reads])
+        return all(running.reads[stream.int] == version for stream, version in found.items())
 
     def _write(
         self,
@@ -252,9 +253,9 @@ class EventLog(Application[UUID]):
         try:
             written = self._recorder.write(write)
         except Conflict as conflict:
-            lost = {append.stream for append in appends}.union(running.reads)
-            for stream in lost if conflict.stream is None else {conflict.stream}:
-                self.cache.drop(stream)
+            lost = {append.stream.int for append in appends}.union(running.reads)
+            for number in lost if conflict.stream is None else {conflict.stream.int}:
+                self.cache.drop(UUID(int=number))
             raise
         remember(self.cache, held, facts, appends, written)
         return written.receipt

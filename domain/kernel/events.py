@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import cache
+from operator import itemgetter
 from types import CodeType, UnionType
 from typing import Any, ClassVar
 from uuid import UUID
@@ -76,10 +77,9 @@ def begun(fact: Any) -> Any:
 
 def evolve_by(aggregate: Any, fact: Any) -> None:
     """Evolve an aggregate by an event in place; its version stays as it is."""
-    kind, values = fact.__class__, fact.__dict__
-    evolve, names = evolution_of(kind)
-    taken = {name: values[name] for name in names}
-    evolve(aggregate, **(taken if _is_flat(kind) else _own(taken)))
+    evolve, values_of, is_flat = _evolving(fact.__class__)
+    values = values_of(fact.__dict__)
+    evolve(aggregate, *(values if is_flat else map(copied, values)))
 
 
 @cache
@@ -90,6 +90,20 @@ def evolution_of(kind: Any) -> tuple[Callable[..., Any], tuple[str, ...]]:
     """
     evolve: Any = decorated_funcs.get(kind, _unchanged)
     return evolve, _shared_names(evolve, kind)
+
+
+@cache
+def _evolving(kind: Any) -> tuple[Callable[..., Any], Callable[[dict[str, Any]], tuple[Any, ...]], bool]:
+    evolve, names = evolution_of(kind)
+    assert names == tuple(inspect.signature(evolve).parameters)[1:], f"{evolve.__qualname__} takes fields of its event"
+    return evolve, values_of(names), _is_flat(kind)
+
+
+def values_of(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """What takes the values of these names out of a dict, as a tuple."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: tuple([values[name] for name in names])
 
 
 @cache

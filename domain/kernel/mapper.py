@@ -6,7 +6,6 @@ import typing
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import product
-from operator import itemgetter
 from types import NoneType, UnionType
 from typing import Any
 from uuid import UUID
@@ -17,6 +16,7 @@ from eventsourcing.persistence import Mapper, StoredEvent
 from eventsourcing.utils import TopicError, resolve_topic
 
 from .errors import UnreadableEvent, UnrecordableEvent
+from .events import values_of
 from .personal import Personal, Sealed
 from .time import Instant
 
@@ -50,7 +50,7 @@ class Codec:
             "State", [*self.fields.items(), *versioned], frozen=True, forbid_unknown_fields=True
         )
         self.decoder = msgspec.json.Decoder(self.shape)
-        self.values_of = _values_of(self.names)
+        self.values_of = values_of(self.names)
         self.plain = _plain(self.fields.values())
         self.textless = frozenset(kinds for kinds in self.plain if str not in kinds)
         self.opens = issubclass(kind, CanInitAggregate)
@@ -202,13 +202,6 @@ def _plain(hints: Iterable[Any]) -> frozenset[tuple[type, ...]]:
     """The types of values that JSON gives back as they are, whatever they are; none for other fields than these."""
     kinds = [set(typing.get_args(hint)) if isinstance(hint, UnionType) else {hint} for hint in hints]
     return frozenset(product(*kinds) if all(kind <= _PLAIN for kind in kinds) else ())
-
-
-def _values_of(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    """What takes the values of these names out of a dict, as a tuple."""
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda values: tuple(values[name] for name in names)
 
 
 def _is_personal(hint: Any) -> bool:

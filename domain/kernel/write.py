@@ -56,8 +56,9 @@ class Receipt(msgspec.Struct, frozen=True):
 class Write:
     """The transaction of a command, or of a unit of several.
 
-    `reads` are the versions of the streams it was decided on (0 for one that did not exist): it stands only if
-    nothing but commuting facts has come to them since, and when it was `cached` (a copy of any age), nothing at all.
+    `reads` are the versions of the streams it was decided on, by their numbers (0 for one that did not exist): it
+    stands only if nothing but commuting facts has come to them since, and when it was `cached` (a copy of any age),
+    nothing at all.
     """
 
     scope: CommandScope
@@ -66,12 +67,11 @@ class Write:
     id: UUID | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     cursors: tuple[CursorMove, ...] = ()
-    reads: dict[UUID, int] = field(default_factory=dict)
+    reads: dict[int, int] = field(default_factory=dict)
     cached: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """What became of a write. `versions` are the ones assigned (0 for an opener that was not needed);
     `replayed` says that an earlier command with the same idempotency key had given this answer.
     """

@@ -1,6 +1,6 @@
 """What becomes of a write, given what is read under the log's lock. No I/O but one rare question."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -23,16 +23,13 @@ from domain.kernel.write import Append, CursorMove, Receipt, Write, Written
 Key = tuple[str, str, str]
 
 
-@dataclass(slots=True)
-class Stream:
-    """A stream under the lock: the version it is stored at, and the topics that accepted writes append to it."""
+class Accepted(msgspec.Struct, frozen=True):
+    """A write that stands: what to insert, at which versions, and what to answer."""
 
-    stored: int = 0
-    topics: list[str] = field(default_factory=list)
-
-    @property
-    def version(self) -> int:
-        return self.stored + len(self.topics)
+    write: Write
+    appends: Sequence[Append]
+    versions: Sequence[int]
+    written: Written
 
 
 @dataclass(slots=True)
@@ -42,25 +39,35 @@ class LogState:
     began_at: int
     position: int
     recorded_at: datetime
-    streams: dict[int, Stream]
-    """Every stream that the writes append to or have read, by its number: a UUID hashes slowly."""
+    streams: dict[int, int]
+    """Versions of all streams that the writes append to or have read, by their numbers: a UUID hashes slowly."""
     cursors: dict[tuple[str, int], int]
     given: dict[Key, tuple[bytes, bytes]]
     standing: dict[bytes, tuple[int, int]]
     """Position and version by event id, of a flush whose commit had lost its answer."""
     retried: bool
-    topics_since: Callable[[UUID, int], list[str]]
+    stored_topics_since: Callable[[UUID, int], list[str]]
     """Stored topics of a stream after a version; asked only when an exact append finds the stream ahead."""
+    _accepted: list[Accepted] = field(default_factory=list)
+    _topics: dict[int, list[tuple[int, str]]] = field(default_factory=dict)
 
+    def move_on(self, accepted: Accepted, heads: dict[int, int]) -> None:
+        """Take a write for written, which moves its streams to these versions."""
+        self._accepted.append(accepted)
+        self.streams.update(heads)
+        self.position += len(accepted.appends)
+        self.cursors.update({(move.name, move.partition): move.new for move in accepted.write.cursors})
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A write that stands: what to insert, at which versions, and what to answer."""
-
-    write: Write
-    appends: list[Append]
-    versions: list[int]
-    written: Written
+    def topics_since(self, stream: UUID, version: int) -> list[str]:
+        """Topics of a stream after a version, of what is stored and of what is accepted, in no order."""
+        for accepted in self._accepted:  # seldom asked, so it is indexed only now
+            for append, at in zip(accepted.appends, accepted.versions, strict=True):
+                self._topics.setdefault(append.stream.int, []).append((at, append.topic))
+        self._accepted.clear()
+        own = self._topics.get(stream.int, [])
+        stored = own[0][0] - 1 if own else self.streams[stream.int]
+        topics = [topic for at, topic in own if at > version]
+        return topics + self.stored_topics_since(stream, version) if version < stored else topics
 
 
 def decide(write: Write, state: LogState) -> Accepted | Written | Refusal:
@@ -70,19 +77,19 @@ def decide(write: Write, state: LogState) -> Accepted | Written | Refusal:
             return before
         _check_cursors(write, state)
         _check_reads(write, state)
-        versions, added = _versions(write, state)
+        versions, heads = _versions(write, state)
     except Refusal as refusal:
         return refusal
-    for stream, topics in added:
-        stream.topics += topics
     kept = [version for version in versions if version]
-    state.position += len(kept)
-    state.cursors.update({(move.name, move.partition): move.new for move in write.cursors})
-    receipt = Receipt(state.position, write.id, write.extra)
+    receipt = Receipt(state.position + len(kept), write.id, write.extra)
     if write.scope.idempotency_key is not None:
         state.given[key_of(write)] = (write.scope.body_hash, msgspec.json.encode(receipt))
-    appends = [append for append, version in zip(write.appends, versions, strict=True) if version]
-    return Accepted(write, appends, kept, Written(receipt, tuple(versions)))
+    appends = write.appends
+    if len(kept) < len(versions):
+        appends = [append for append, version in zip(appends, versions, strict=True) if version]
+    accepted = Accepted(write, appends, kept, Written(receipt, tuple(versions)))
+    state.move_on(accepted, heads)
+    return accepted
 
 
 def key_of(write: Write) -> Key:
@@ -126,43 +133,42 @@ def _check_cursors(write: Write, state: LogState) -> None:
 
 
 def _check_reads(write: Write, state: LogState) -> None:
-    for stream, version in write.reads.items():
-        head = state.streams[stream.int].version
-        if version != head and (write.cached or not _holds(stream, version, head, state)):
-            raise Conflict(f"stream {stream} was read at version {version}, and is at {head}", stream)
+    for number, version in write.reads.items():
+        head = state.streams[number]
+        if version != head and (write.cached or not _holds(UUID(int=number), version, head, state)):
+            raise Conflict(
+                f"stream {UUID(int=number)} was read at version {version}, and is at {head}", UUID(int=number)
+            )
 
 
-def _versions(write: Write, state: LogState) -> tuple[list[int], Collection[tuple[Stream, list[str]]]]:
-    """The version each append gets, 0 for an opener whose stream exists; and the topics that come to each stream."""
-    added: dict[int, tuple[Stream, list[str]]] = {}
-    expected: set[int] = set()
+def _versions(write: Write, state: LogState) -> tuple[list[int], dict[int, int]]:
+    """The version each append gets, 0 for an opener whose stream exists; and the versions its streams come to."""
+    heads: dict[int, int] = {}
+    told: set[int] = set()
     versions = []
-    stream: UUID | None = None
     for append in write.appends:
-        if append.stream is not stream:
-            stream = append.stream
-            found = state.streams[stream.int]
-            before, (_, topics) = found.version, added.setdefault(id(found), (found, []))
-            told = id(found) in expected
-        head = before + len(topics)
+        number = append.stream.int
+        before = state.streams[number]
+        head = heads.get(number, before)
         if append.opener and head:
             versions.append(0)
             continue
-        if append.version is not None and not told:
+        if append.version is not None and number not in told:
             # The first exact append tells at which version its aggregate stood; an opener of this command is in it,
             # commuting facts of this command are not.
-            told = True
-            expected.add(id(found))
-            _check_version(stream, append.version - 1, before or min(head, 1), state)
+            told.add(number)
+            _check_version(append.stream, append.version - 1, before or min(head, 1), state)
         if not head and not codec_of(append.topic).opens:
-            raise AggregateNotFound(f"{append.topic}: stream {stream} does not exist")
-        topics.append(append.topic)
+            raise AggregateNotFound(f"{append.topic}: stream {append.stream} does not exist")
+        heads[number] = head + 1
         versions.append(head + 1)
-    return versions, added.values()
+    return versions, heads
 
 
 def _check_version(stream: UUID, expected: int, head: int, state: LogState) -> None:
-    if expected == 0 and head:
+    if expected == head:
+        return
+    if expected == 0:
         raise AlreadyExists(f"stream {stream} exists")
     if not _holds(stream, expected, head, state):
         raise Conflict(f"stream {stream} is at version {head}, not at {expected}", stream)
@@ -170,13 +176,7 @@ def _check_version(stream: UUID, expected: int, head: int, state: LogState) -> N
 
 def _holds(stream: UUID, version: int, head: int, state: LogState) -> bool:
     """Whether what was decided at a version still holds: nothing, or only facts that commute, came after it."""
-    return version == head or (version < head and all(map(commutes, _topics_since(stream, version, state))))
-
-
-def _topics_since(stream: UUID, version: int, state: LogState) -> list[str]:
-    found = state.streams[stream.int]
-    own = found.topics[max(0, version - found.stored) :]
-    return own + state.topics_since(stream, version) if version < found.stored else own
+    return version == head or (version < head and all(map(commutes, state.topics_since(stream, version))))
 
 
 def commutes(topic: str) -> bool:

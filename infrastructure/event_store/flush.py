@@ -13,7 +13,7 @@ from domain.kernel.scope import CommandScope
 from domain.kernel.write import Append, Write, Written
 
 from .arrays import bigint, bigints, byteas, instant, texts, uuids, uuids_of_bytes
-from .decide import Accepted, Key, LogState, Stream, decide, key_of
+from .decide import Accepted, Key, LogState, decide, key_of
 from .exchange import Answer, Exchange
 from .known import MAX_GUESSED, NOTHING_YET, Known
 
@@ -111,6 +111,7 @@ class Flush:
         state = self.known.guess(self.writes, partial(_topics_since, connection))
         if state is None:
             return None
+        guess = _guess_of(state, self.known.newest, self._keys)
         outcomes = [decide(write, state) for write in self.writes]
         accepted = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
         if len(accepted) < len(outcomes) or state.position == state.began_at:
@@ -118,7 +119,7 @@ class Flush:
         self.began_at = state.began_at
         writing = Exchange(connection)
         lock = writing.ask(_LOCK, bigint(LOG_LOCK))
-        if not self._write(writing, state, accepted, self.known.newest, guessed=True):
+        if not self._write(writing, state, accepted, self.known.newest, guess):
             self.began_at = None
             self.known.doubt()
             return None
@@ -131,19 +132,18 @@ class Flush:
         state: LogState,
         accepted: list[Accepted],
         newest: bytes | None,
-        guessed: bool = False,
+        guess: tuple[bytes, ...] = (),
     ) -> bool:
         """Whether it was written: what is guessed may be wrong."""
         now = max(self.clock(), state.recorded_at)
-        guess = _guess_of(state, newest, self._keys) if guessed else ()
         inserted = _append(writing, accepted, state.began_at, instant(now), guess)
         newest = next((append.event_id for outcome in reversed(accepted) for append in outcome.appends[-1:]), newest)
-        _remember(writing, accepted, instant(now), newest if guessed else None)
+        _remember(writing, accepted, instant(now), newest if guess else None)
         _move(writing, accepted, instant(now))
-        if not guessed:
+        if not guess:
             writing.ask("COMMIT")
         writing.end()
-        if guessed and not inserted.count:
+        if guess and not inserted.count:
             return False
         self.known.learn(state, newest, now)
         return True
@@ -154,18 +154,15 @@ class Flush:
 
     def _read(self, connection: psycopg.Connection[Any]) -> tuple[LogState, bytes | None]:
         """The log under its lock, and the id of its newest fact."""
-        streams = {
-            stream.int: stream
-            for write in self.writes
-            for stream in (*write.reads, *(append.stream for append in write.appends))
-        }
+        streams = {append.stream.int for write in self.writes for append in write.appends}
+        streams.update(*(write.reads for write in self.writes))
         names = {move.name for write in self.writes for move in write.cursors}
         keys = self._keys
         reading = Exchange(connection)
         reading.ask(_BEGIN)
         lock = reading.ask(_LOCK, bigint(LOG_LOCK))
         head = reading.ask(_HEAD)
-        versions = reading.ask(_VERSIONS, uuids(streams.values())) if streams else Answer()
+        versions = reading.ask(_VERSIONS, _numbered(streams)) if streams else Answer()
         cursors = reading.ask(_CURSORS, texts(names)) if names else Answer()
         given = reading.ask(_GIVEN, *_columns(keys)) if keys else Answer()
         standing = Answer() if self.began_at is None else reading.ask(_STANDING, bigint(self.began_at))
@@ -176,12 +173,12 @@ class Flush:
             began_at=position,
             position=position,
             recorded_at=recorded_at,
-            streams={stream.int: Stream(version) for stream, version in versions.rows()},
+            streams={stream.int: version for stream, version in versions.rows()},
             cursors={(name, partition): at for name, partition, at in cursors.rows()},
             given={(a, m, k): (h, answer) for a, m, k, h, answer in given.rows()},
             standing={event_id.bytes: (at, version) for event_id, at, version in standing.rows()},
             retried=self.began_at is not None,
-            topics_since=partial(_topics_since, connection),
+            stored_topics_since=partial(_topics_since, connection),
         )
         return state, newest and newest.bytes
 
@@ -196,9 +193,12 @@ def _topics_since(connection: psycopg.Connection[Any], stream: UUID, version: in
 def _guess_of(state: LogState, newest: bytes | None, keys: Sequence[Key]) -> tuple[bytes, ...]:
     """What the INSERT checks: the newest fact, the version of each stream, and that no key was answered."""
     assert newest is not None
-    versions = [found.stored for found in state.streams.values()]
-    streams = [number.to_bytes(16, "big") for number in state.streams]
-    return (newest, uuids_of_bytes(streams), bigints(versions), *_columns(keys))
+    return (newest, _numbered(state.streams), bigints(state.streams.values()), *_columns(keys))
+
+
+def _numbered(streams: Iterable[int]) -> bytes:
+    """uuid[], of the numbers of streams"""
+    return uuids_of_bytes([number.to_bytes(16, "big") for number in streams])
 
 
 def _columns(keys: Sequence[Key]) -> tuple[bytes, ...]:
@@ -232,13 +232,12 @@ def _insert(
     now: bytes,
     guess: tuple[bytes, ...],
 ) -> Answer:
-    streams, lengths = _runs(append.stream for append in appends)
     given, times = _runs(scopes)
     return writing.ask(
         _INSERT_GUESSED if guess else _INSERT,
         bigint(base),
         now,
-        uuids(streams, lengths),
+        _numbered([append.stream.int for append in appends]),
         bigints(versions),
         texts([append.topic for append in appends]),
         byteas([append.state for append in appends]),

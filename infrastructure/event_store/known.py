@@ -7,7 +7,7 @@ from uuid import UUID
 
 from domain.kernel.write import Write
 
-from .decide import LogState, Stream
+from .decide import LogState
 
 MAX_STREAMS = 16_384
 MAX_GUESSED = 256
@@ -36,14 +36,18 @@ class Known:
             return None
         if sum(len(write.appends) for write in writes) > MAX_GUESSED:
             return None
-        streams: dict[int, Stream] = {}
+        streams: dict[int, int] = {}
+        known = self._versions
         for write in writes:
-            read = {stream.int: version for stream, version in write.reads.items()}
-            for number in {*read, *(append.stream.int for append in write.appends)}.difference(streams):
-                version = self._versions.get(number, read.get(number))
-                if version is None:
-                    return None
-                streams[number] = Stream(version)
+            for number, version in write.reads.items():
+                if number not in streams:
+                    streams[number] = known.get(number, version)
+            for append in write.appends:
+                number = append.stream.int
+                if number not in streams:
+                    if number not in known:
+                        return None
+                    streams[number] = known[number]
         return LogState(
             began_at=self._position,
             position=self._position,
@@ -53,7 +57,7 @@ class Known:
             given={},
             standing={},
             retried=False,
-            topics_since=topics_since,
+            stored_topics_since=topics_since,
         )
 
     def learn(self, state: LogState, newest: bytes | None, recorded_at: datetime) -> None:
@@ -65,8 +69,8 @@ class Known:
         self.newest, self._position, self._recorded_at = newest, state.position, recorded_at
         if is_large:
             return
-        for number, found in state.streams.items():
-            self._versions[number] = found.version
+        for number, version in state.streams.items():
+            self._versions[number] = version
             self._versions.move_to_end(number)
         while len(self._versions) > MAX_STREAMS:
             self._versions.popitem(last=False)

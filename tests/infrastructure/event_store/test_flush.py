@@ -123,10 +123,10 @@ def test_a_read_that_no_longer_holds_is_a_conflict_and_one_passed_only_by_commut
     a, b, c = uuid4(), uuid4(), uuid4()
     flushed(database, write(a), write(a, (2, WITHDRAWN)), write(b), write(b, (None, DEPOSITED)))
     stale, passed, absent, still_absent = (write(uuid4()) for _ in range(4))
-    stale.reads[a] = 1
-    passed.reads[b] = 1
-    absent.reads[a] = 0
-    still_absent.reads[c] = 0
+    stale.reads[a.int] = 1
+    passed.reads[b.int] = 1
+    absent.reads[a.int] = 0
+    still_absent.reads[c.int] = 0
     outcomes = flushed(database, stale, passed, absent, still_absent)
     assert kinds(outcomes) == [Conflict, Written, Conflict, Written]
 
@@ -135,8 +135,8 @@ def test_a_read_from_a_cache_holds_only_while_nothing_at_all_has_come_to_its_str
     a = uuid4()
     flushed(database, write(a), write(a, (None, DEPOSITED)))
     stale, exact = write(uuid4()), write(uuid4())
-    stale.reads[a], stale.cached = 1, True
-    exact.reads[a], exact.cached = 2, True
+    stale.reads[a.int], stale.cached = 1, True
+    exact.reads[a.int], exact.cached = 2, True
     assert kinds(flushed(database, stale, exact)) == [Conflict, Written]
 
 

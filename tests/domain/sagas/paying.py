@@ -80,6 +80,10 @@ class Market(Books):
     def ask(self, command: Any, **arguments: Any) -> Receipt:
         return self.stage.ask(command, **arguments)
 
+    def enrolled(self) -> UUID:
+        """Another device of the provider."""
+        return enrol(self.registry, owner_id=self.provider_id, now=self.now)
+
     def offer(self, capacity: int = 4, sla: SlaTerms = SLA, **more: Any) -> UUID:
         """Publish an offering at ten grains a millisecond; by default of the one device."""
         asked: dict[str, Any] = {

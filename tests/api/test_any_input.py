@@ -158,8 +158,10 @@ def test_no_argument_makes_a_query_fail(client: TestClient, chance: random.Rando
     assert schema.query_type is not None
     fields = sorted(schema.query_type.fields.items())
     answered = set()
-    for number in range(REQUESTS):
+    for number in range(9 * REQUESTS):
         name, field = fields[number % len(fields)]
+        if number >= REQUESTS and name in answered:
+            continue  # only those that had no luck yet
         chosen = [
             (given, argument.type)
             for given, argument in field.args.items()

@@ -35,6 +35,7 @@ from .feed import Feed
 from .gate import COOKIE, Access, Gate, GatedRoute
 from .graphql import Grains, GraphQLContext, Milliseconds, Position
 from .graphql_execution import Executor
+from .graphql_inputs import prepare
 from .graphql_limits import Documents
 from .principals import ROLES
 from .problems import DatabaseUnavailable, RateLimited, TokenExpired, Unauthenticated
@@ -246,13 +247,15 @@ def schema_of(query: type, subscription: type) -> Schema:
     """The schema, with the bounds and error rules of this edge."""
     extensions: list[type[SchemaExtension] | Callable[[], SchemaExtension]] = [CodedErrors, Documents]
     config = StrawberryConfig(disable_field_suggestions=True, scalar_map=SCALARS)
-    return VillageSchema(
+    schema = VillageSchema(
         query=query,
         subscription=subscription,
         extensions=extensions,
         execution_context_class=Executor,
         config=config,
     )
+    prepare(schema._schema)
+    return schema
 
 
 def router(ctx: ApiContext, feed: Feed, schema: Schema) -> VillageGraphQL:

@@ -10,6 +10,7 @@ from psycopg import sql
 from domain.kernel import NotFound
 from domain.marketplace.matching import (
     MAX_CANDIDATES,
+    NOTHING_KNOWN,
     RULES,
     Candidate,
     Decision,
@@ -27,7 +28,6 @@ from .as_of import rows_at
 from .marketplace import OPEN, OfferingRow, Offerings
 
 _OPEN = sql.SQL(" WHERE state = %(open)s ORDER BY offering_id LIMIT %(limit)s")
-NOTHING_KNOWN = KnownDevice()
 _POSITION = "SELECT coalesce(min(position), 0) FROM engine.cursors WHERE name = 'offerings'"
 
 

@@ -81,6 +81,9 @@ class KnownDevice(Value, frozen=True):
         return {name: value for name in MEASURED if (value := getattr(self, name))}
 
 
+NOTHING_KNOWN = KnownDevice()
+
+
 class Candidate(Value, frozen=True):
     """What is known of an open offering at the snapshot. `device` is None under rules that did not look at it."""
 
@@ -190,7 +193,7 @@ def _price(wish: Wish, candidate: Candidate) -> int:
 
 def _rejected_by(wish: Wish, customer_id: UUID, asked_at: datetime, candidate: Candidate, rules: int) -> str | None:
     """The first constraint that is not met."""
-    measured, device = _measured(candidate), candidate.device
+    device = candidate.device or NOTHING_KNOWN
     met = {
         "service_type": candidate.service_type == wish.service_type,
         "self_dealing": candidate.provider_id != customer_id,
@@ -199,12 +202,14 @@ def _rejected_by(wish: Wish, customer_id: UUID, asked_at: datetime, candidate: C
         "min_ram_mb": candidate.ram_mb >= wish.min_ram_mb,
         "min_cpu_cores": candidate.cpu_cores >= wish.min_cpu_cores,
         "min_compute_score": candidate.compute_score >= wish.min_compute_score,
-        **{f"min_{name}": measured.get(name, 0) >= _least(wish, name) for name in MEASURED},
+        "min_matrix_mflops": device.matrix_mflops >= wish.min_matrix_mflops,
+        "min_memory_mb_s": device.memory_mb_s >= wish.min_memory_mb_s,
+        "min_disk_mb_s": device.disk_mb_s >= wish.min_disk_mb_s,
         "min_uptime_bp": candidate.uptime_bp >= wish.min_uptime_bp,
         "units": candidate.free >= wish.units,
         "max_price": 0 < _price(wish, candidate) <= min(wish.max_price_grains, MAX_GRAINS),
-        "device_offline": rules < 3 or (device is not None and device.online),
-        "device_rests": rules < 3 or (device is not None and not device.rests),
+        "device_offline": rules < 3 or device.online,
+        "device_rests": rules < 3 or not device.rests,
     }
     return next((name for name, is_met in met.items() if not is_met), None)
 
@@ -213,8 +218,6 @@ def _scored(wish: Wish, candidate: Candidate) -> Scored:
     price = _price(wish, candidate)
     saving = wish.price_weight * ((wish.max_price_grains - price) * BASIS // wish.max_price_grains)
     uptime = wish.uptime_weight * candidate.uptime_bp
-    return Scored(candidate.offering_id, saving + uptime, saving, uptime, price, _measured(candidate))
-
-
-def _measured(candidate: Candidate) -> dict[str, int]:
-    return {} if candidate.device is None else candidate.device.measured
+    return Scored(
+        candidate.offering_id, saving + uptime, saving, uptime, price, (candidate.device or NOTHING_KNOWN).measured
+    )

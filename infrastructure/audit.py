@@ -162,6 +162,7 @@ class _Audit:
                 self._check(batch.records)
                 self._progress(self._edge.size, head)
             if self._edge.size < self._sealed:
+                self._genuine(*self._checkpoints[self._next])
                 raise _Lie(self._edge.size + 1, "a sealed fact was removed")
         except _Lie as lie:
             found = lie
@@ -191,11 +192,14 @@ class _Audit:
             while self._next < len(self._checkpoints) and self._checkpoints[self._next][0] == self._edge.size:
                 self._compare(*self._checkpoints[self._next])
 
-    def _compare(self, size: int, note: str) -> None:
+    def _genuine(self, size: int, note: str) -> Checkpoint:
         try:
-            checkpoint: Checkpoint = verify(note, self._trusted)
+            return verify(note, self._trusted)
         except CheckpointInvalid as error:
             raise _Lie(self._good + 1, f"checkpoint {size} is not genuine: {error}") from error
+
+    def _compare(self, size: int, note: str) -> None:
+        checkpoint = self._genuine(size, note)
         if checkpoint.size != size or checkpoint.root != self._edge.root():
             raise _Lie(self._good + 1, f"facts {self._good + 1}..{size} do not hash to what checkpoint {size} signed")
         self._good = size

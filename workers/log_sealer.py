@@ -57,8 +57,7 @@ class LogSealer:
             sealed.extend(edge, records)
             if len(records) >= BATCH:
                 return True
-            newest = sealed.newest_checkpoint()
-            if edge.size > (0 if newest is None else newest[0]):
+            if edge.size and sealed.checkpoint(edge.size) is None:
                 keys = self._keys()
                 checkpoint = Checkpoint(keys.name, edge.size, edge.root())
                 sealed.add_checkpoint(edge.size, sign(checkpoint, keys.name, keys.current))

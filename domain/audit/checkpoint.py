@@ -85,7 +85,10 @@ def verify(note: str, trusted: list[Verifier]) -> Checkpoint:
         raise CheckpointInvalid("a note has a blank line before its signatures")
     signed = (body + "\n").encode()
     for name, encoded in _SIGNATURE.findall(signatures):
-        blob = base64.b64decode(encoded)
+        try:
+            blob = base64.b64decode(encoded)
+        except ValueError:
+            continue
         for key in trusted:
             if key.name == name and key.key_id == blob[:4]:
                 try:

@@ -164,6 +164,23 @@ def test_a_checkpoint_signed_by_a_stranger_is_a_lie(sealed: Sealed, tmp_path: Pa
     assert "not genuine" in sealed.audit().reason
 
 
+@pytest.mark.parametrize("size", [21, 1_000])
+def test_a_checkpoint_that_nobody_signed_is_the_lie_and_not_the_facts_it_speaks_of(sealed: Sealed, size: int) -> None:
+    forged = f"{ORIGIN}\n{size}\n{'A' * 43}=\n\n— {ORIGIN} A\n"
+    sealed.tamper(
+        f"DELETE FROM log.checkpoints WHERE size = {size}",
+        f"INSERT INTO log.checkpoints (size, note, sealed_at) VALUES ({size}, '{forged}', now())",
+    )
+    verdict = sealed.audit()
+    assert f"checkpoint {size} is not genuine" in verdict.reason
+    sealed.grow(1)
+    sealed.seal()
+    with sealed.database.connect(Role.READER) as connection:
+        note = SealedLog(connection).checkpoint(41)
+    assert note is not None, "a forgery stops the sealer"
+    assert verify(note, sealed.keys.verifiers).size == 41
+
+
 def test_after_a_key_rotation_all_checkpoints_stay_genuine(sealed: Sealed) -> None:
     old = sealed.keys
     sealed.keys = rotate_sealing_key(sealed.home, ORIGIN)

@@ -40,6 +40,13 @@ def test_after_a_key_rotation_old_and_new_checkpoints_are_both_trusted() -> None
         assert verify(sign(CHECKPOINT, TRUSTED.name, key), [TRUSTED, new]) == CHECKPOINT
 
 
+@pytest.mark.parametrize("signature", ["A", "AAAAA", "AAAA", "====", "é"])
+def test_a_signature_that_is_no_base64_or_too_short_is_refused(signature: str) -> None:
+    note = f"{CHECKPOINT.body()}\n— {TRUSTED.name} {signature}\n"
+    with pytest.raises(CheckpointInvalid):
+        verify(note, [TRUSTED])
+
+
 def test_a_verifier_string_is_read_back() -> None:
     assert Verifier.parse(TRUSTED.text()) == TRUSTED
 

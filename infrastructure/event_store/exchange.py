@@ -1,6 +1,7 @@
 """Statements that go down a connection together and are answered together: its thread waits once for all of them."""
 
 from collections.abc import Generator
+from struct import Struct
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,6 +13,7 @@ from psycopg.pq import ExecStatus, Format
 from psycopg.pq.abc import PGresult
 from psycopg.waiting import Wait
 
+_FLOAT8 = Struct("!d")
 _prepared: WeakKeyDictionary[psycopg.Connection[Any], dict[str, bytes]] = WeakKeyDictionary()
 
 
@@ -28,6 +30,12 @@ class Answer:
         reading = Transformer()
         reading.set_pgresult(self.result)
         return reading.load_rows(0, self.result.ntuples, tuple)
+
+    def number(self, column: int) -> float:
+        """The float8 in a column of its one row."""
+        value = None if self.result is None else self.result.get_value(0, column)
+        assert value is not None
+        return float(_FLOAT8.unpack(value)[0])
 
     @property
     def count(self) -> int:

@@ -29,6 +29,7 @@ _NIL = UUID(int=0)
 
 _BEGIN = "BEGIN"
 _LOCK = "SELECT pg_advisory_xact_lock($1), extract(epoch FROM clock_timestamp() - statement_timestamp())::float8"
+_LOCK_AND_NOTIFY = f"{_LOCK}, pg_notify($2, $3)"
 _HEAD = "SELECT position, recorded_at, event_id FROM log.events ORDER BY position DESC LIMIT 1"
 VERSIONS = (
     "SELECT s, coalesce((SELECT version FROM log.events WHERE stream = s ORDER BY version DESC LIMIT 1), 0) "
@@ -118,12 +119,12 @@ class Flush:
             return None  # a refusal is decided on what is read
         self.began_at = state.began_at
         writing = Exchange(connection)
-        lock = writing.ask(_LOCK, bigint(LOG_LOCK))
+        lock = writing.ask(_LOCK_AND_NOTIFY, bigint(LOG_LOCK), CHANNEL.encode(), b"%d" % state.position)
         if not self._write(writing, state, accepted, self.known.newest, guess):
             self.began_at = None
             self.known.doubt()
             return None
-        self.lock_wait_s = lock.rows()[0][1]
+        self.lock_wait_s = lock.number(1)
         return [outcome.written for outcome in accepted]
 
     def _write(
@@ -167,7 +168,7 @@ class Flush:
         given = reading.ask(_GIVEN, *_columns(keys)) if keys else Answer()
         standing = Answer() if self.began_at is None else reading.ask(_STANDING, bigint(self.began_at))
         reading.end()
-        self.lock_wait_s = lock.rows()[0][1]
+        self.lock_wait_s = lock.number(1)
         position, recorded_at, newest = next(iter(head.rows()), (0, NOTHING_YET, None))
         state = LogState(
             began_at=position,
@@ -218,7 +219,7 @@ def _append(writing: Exchange, accepted: list[Accepted], base: int, now: bytes, 
         answer = _insert(writing, appends[part], versions[part], scopes[part], base + first, now, guess)
         if not first:
             inserted = answer
-    if appends:
+    if appends and not guess:
         writing.ask(_NOTIFY, CHANNEL.encode(), b"%d" % (base + len(appends)))
     return inserted
 

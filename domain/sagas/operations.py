@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from uuid import UUID
 
-from domain.kernel import EventLog, NotFound, Receipt, command
+from domain.kernel import Aggregate, AggregateNotFound, EventLog, NotFound, Receipt, command
 
 from .plan import Plan
 from .process import Process
+from .reward_training import RewardTraining
 
 
 class PlanUnknown(NotFound):
@@ -14,7 +15,7 @@ class PlanUnknown(NotFound):
 
 
 class SagaOperations:
-    """Commands of operators over processes of these plans; the saga runner goes on from there."""
+    """Commands of operators over processes of these plans and over rewards of rounds; the saga runner goes on then."""
 
     def __init__(self, log: EventLog, plans: Iterable[Plan] = ()) -> None:
         self.log = log
@@ -30,9 +31,18 @@ class SagaOperations:
         Raises:
             AggregateNotFound, PlanUnknown, ProcessNotParked, ActionUnknown, PivotPassed.
         """
-        process = self.log.load(Process, process_id)
-        plan = next((plan for plan in self.plans if plan.name == process.plan), None)
-        if plan is None:
-            raise PlanUnknown(process.plan)
-        process.resolve(action, reason, pivot_passed=plan.pivot_passed(process))
-        return self.log.record(process)
+        found = self.log.load(Aggregate, process_id)
+        match found:
+            case Process():
+                found.resolve(action, reason, pivot_passed=self._plan(found.plan).pivot_passed(found))
+            case RewardTraining():
+                found.resolve(action, reason)
+            case _:
+                raise AggregateNotFound(f"no process {process_id}")
+        return self.log.record(found)
+
+    def _plan(self, name: str) -> Plan:
+        for plan in self.plans:
+            if plan.name == name:
+                return plan
+        raise PlanUnknown(name)

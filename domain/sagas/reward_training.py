@@ -13,6 +13,7 @@ from domain.tokenomics.reward_epoch import EpochBudgetExhausted
 from domain.tokenomics.rewards import MAX_BATCH
 
 from .deadline import Deadline
+from .process import ABANDON, COMPENSATE, RETRY, ActionUnknown, PivotPassed, ProcessNotParked
 from .village import Village
 
 QUALITY_RULE = "fl-quality-1"
@@ -21,7 +22,7 @@ MAX_ACCRUALS = 250
 MAX_POSTPONEMENTS = 30
 """Epochs that may pass without a budget for this round before an operator is wanted."""
 SERVICE = "federated_learning"
-RETRY = "post_rewards"
+POSTING = "post_rewards"
 
 
 class DeviceMissing(Refusal):
@@ -32,7 +33,8 @@ class RewardTraining(Saga):
     """Started -> accrued -> posted -> Completed; waits for a later epoch when the budget is used up.
 
     A fact of its own is acted on only while it is the newest step, so that one delivered again changes nothing.
-    Claims outlive the saga: even where it parks, what is accrued stays pending and can be posted.
+    Claims outlive the saga: even where it parks, what is accrued stays pending and can be posted. An operator has it
+    go on from where it parked, or abandons it; what was claimed is not taken back.
     """
 
     class Started(Created):
@@ -75,17 +77,26 @@ class RewardTraining(Saga):
         step: int
         reason: str
 
+    class Resolved(Saga.Event):
+        """An operator's decision over it."""
+
+        step: int
+        action: str
+        reason: str
+
     @event(Started)
     def __init__(self, saga_id: UUID, round_id: UUID, quality_rule: str, cause_event_id: UUID) -> None:
         self.round_id = round_id
         self.cause_event_id = cause_event_id
         self.step = 0
+        self.accruals = 0
         self.claims = 0
         self.remaining = 0
         self.pending: list[UUID] = []
         self.postponements = 0
         self.waits_for: UUID | None = None
         self.ended = False
+        self.parked = False
 
     @staticmethod
     def create_id(saga_id: UUID) -> UUID:
@@ -97,7 +108,7 @@ class RewardTraining(Saga):
             case TrainingRound.Completed():
                 return saga_id_of(fact.stream)
             case Deadline.Elapsed(saga_id=saga_id, kind=kind):
-                return UUID(str(saga_id)) if kind == RETRY else None
+                return UUID(str(saga_id)) if kind == POSTING else None
         return fact.stream
 
     @classmethod
@@ -121,13 +132,29 @@ class RewardTraining(Saga):
         except Refusal as refusal:
             self._parked(step=self.step + 1, reason=refusal.code)
 
+    def resolve(self, action: str, reason: str) -> None:
+        """An operator's decision, once it is parked. Raises ProcessNotParked, ActionUnknown, PivotPassed."""
+        if not self.parked:
+            raise ProcessNotParked(f"saga {self.id}")
+        if action not in (RETRY, COMPENSATE, ABANDON):
+            raise ActionUnknown(repr(action))
+        if action == COMPENSATE:
+            raise PivotPassed(f"saga {self.id}")
+        self._resolved(step=self.step + 1, action=action, reason=reason)
+
     def _advance(self, fact: Fact, village: Village) -> None:
         match fact.event:
             case TrainingRound.Completed() if self.step == 0:
                 self._accrue(village)
             case RewardTraining.RewardsAccrued(step=self.step) if self.remaining:
                 self._accrue(village)
-            case RewardTraining.RewardsAccrued(step=self.step) | RewardTraining.RewardsPosted(step=self.step):
+            case RewardTraining.Resolved(step=self.step) if self.remaining or not self.accruals:
+                self._accrue(village)
+            case (
+                RewardTraining.RewardsAccrued(step=self.step)
+                | RewardTraining.RewardsPosted(step=self.step)
+                | RewardTraining.Resolved(step=self.step)
+            ):
                 self._post(village, fact.recorded_at)
             case Deadline.Elapsed(token=self.waits_for):
                 self._post(village, fact.recorded_at)
@@ -138,7 +165,7 @@ class RewardTraining(Saga):
         """
         done = village.log.load(TrainingRound, self.round_id)
         answered = sorted({*done.survivors, *done.rejected})
-        start = self.step * MAX_ACCRUALS  # accruals are the saga's first steps
+        start = self.accruals * MAX_ACCRUALS
         chunk = answered[start : start + MAX_ACCRUALS]
         survivors = set(done.survivors)
         # All that may be refused comes before the first claim.
@@ -210,12 +237,13 @@ class RewardTraining(Saga):
         step = self.step + 1
         token = derive("sagas.RewardTraining.deadline", self.id, step)
         until = village.tokenomics.epoch_ends_at(now)
-        village.deadlines.set_deadline(token=token, saga_id=self.id, kind=RETRY, due_at=until)
+        village.deadlines.set_deadline(token=token, saga_id=self.id, kind=POSTING, due_at=until)
         self._postponed(step=step, token=token, until=until)
 
     @event(RewardsAccrued)
     def _rewards_accrued(self, step: int, claim_ids: list[UUID], remaining: int) -> None:
         self.step = step
+        self.accruals += 1
         self.claims += len(claim_ids)
         self.remaining = remaining
         self.pending = [*self.pending, *claim_ids]
@@ -239,7 +267,15 @@ class RewardTraining(Saga):
     @event(Parked)
     def _parked(self, step: int, reason: str) -> None:
         self.step = step
-        self.ended = True
+        self.ended = self.parked = True
+
+    @event(Resolved)
+    def _resolved(self, step: int, action: str, reason: str) -> None:
+        self.step = step
+        self.parked = False
+        self.ended = action == ABANDON
+        self.postponements = 0
+        self.waits_for = None
 
 
 # Here, because the library replaces the event classes of a body when the class is made.
@@ -247,6 +283,7 @@ RewardTraining.listens = (
     TrainingRound.Completed,
     RewardTraining.RewardsAccrued,
     RewardTraining.RewardsPosted,
+    RewardTraining.Resolved,
     Deadline.Elapsed,
 )
 

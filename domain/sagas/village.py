@@ -12,10 +12,11 @@ from domain.privacy.service import PrivacyService
 from domain.tokenomics.service import TokenomicsService
 
 from .deadline import Deadlines
-from .operations import SagaOperations
 
 if TYPE_CHECKING:
     from domain.federated_learning.service import FederatedLearningService
+
+    from .operations import SagaOperations
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,6 @@ class Village:
     marketplace: MarketplaceService
     deadlines: Deadlines
     monitoring: MonitoringService
-    sagas: SagaOperations
+    sagas: "SagaOperations"
     privacy: PrivacyService
     harvest: HarvestService

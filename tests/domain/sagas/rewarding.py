@@ -13,6 +13,7 @@ from domain.federated_learning.selection import Selection
 from domain.federated_learning.update import Update
 from domain.kernel import new_scope, within
 from domain.sagas.deadline import Deadlines
+from domain.sagas.operations import SagaOperations
 from domain.sagas.reward_training import RewardTraining, saga_id_of
 from domain.sagas.village import Village
 from domain.tokenomics.reward_claim import RewardClaim, claim_id_of
@@ -78,8 +79,9 @@ class Rewarding(Books):
         super().__init__(*where, **policy)
         self.registry = DeviceRegistryService(self.log)
         unused: Any = None
+        sagas = SagaOperations(self.log)
         village = Village(
-            self.log, self.registry, self.service, unused, unused, Deadlines(self.log), unused, unused, unused, unused
+            self.log, self.registry, self.service, unused, unused, Deadlines(self.log), unused, sagas, unused, unused
         )
         self.stage = self.staged([RewardTraining], village)
 

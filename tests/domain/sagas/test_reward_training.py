@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from uuid import uuid4
+from datetime import timedelta
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import given
 from domain.device_registry.reputation import NEWCOMER_BP
 from domain.kernel.tokens import tokens
 from domain.sagas import reward_training
+from domain.sagas.process import ABANDON, COMPENSATE, RETRY, ActionUnknown, PivotPassed, ProcessNotParked
 from domain.sagas.reward_training import MAX_POSTPONEMENTS, median, quality_bp
 from domain.tokenomics.pricing import Policy
 from domain.tokenomics.reward_claim import RewardClaim, claim_id_of
@@ -20,6 +22,7 @@ from tests.economy import assert_sound
 from tests.sagas import DEATHS, Oracle, deliveries, stormy
 
 from .rewarding import TEN_MINUTES, MemoryRewarding, Rewarding, StoredRewarding
+from .stubborn import out_of_order
 
 FULL = tokens(15) // 6
 """Ten minutes of training at full quality."""
@@ -199,6 +202,81 @@ def test_a_saga_that_no_epoch_can_pay_parks_at_last_and_its_claims_can_still_be_
     rich.distribute(claims)
     assert rich.wallet(owner).available == FULL
     rich.close()
+
+
+@pytest.fixture
+def broke(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rewarding]:
+    """A village whose epochs pay a device, but for a grain, and whose sagas wait for two of them."""
+    monkeypatch.setattr(reward_training, "MAX_POSTPONEMENTS", 2)
+    broke = MemoryRewarding(replace(Policy(), epoch_budget_grains=FULL - 1))
+    yield broke
+    broke.close()
+
+
+def parked(broke: Rewarding) -> tuple[UUID, UUID]:
+    """A round that no epoch has paid, and the owner of its device."""
+    owner = uuid4()
+    round_id = broke.completed_round([broke.device(owner_id=owner)])
+    broke.stage.until_quiet()
+    assert broke.saga(round_id).parked
+    return round_id, owner
+
+
+def fund_tomorrow(broke: Rewarding) -> None:
+    broke.now += timedelta(days=1)
+    number = epoch_number(broke.now, broke.service.policy.epoch_ms)
+    broke.stage.ask(broke.service.open_epoch, number=number, budget_grains=FULL)
+
+
+def test_a_saga_that_is_parked_goes_on_where_it_was_once_an_operator_says_so(broke: Rewarding) -> None:
+    round_id, owner = parked(broke)
+    fund_tomorrow(broke)
+    broke.stage.resolve(broke.saga(round_id).id, RETRY)
+    assert (broke.steps(round_id)[-3:], broke.wallet(owner).available) == (
+        ["Resolved", "RewardsPosted", "Completed"], FULL,
+    )  # fmt: skip
+    with pytest.raises(ProcessNotParked):
+        broke.stage.resolve(broke.saga(round_id).id, RETRY)
+    broke.stage.adds_nothing()
+    assert_sound(broke.facts())
+
+
+def test_a_saga_that_is_tried_again_too_early_parks_again(broke: Rewarding) -> None:
+    round_id, owner = parked(broke)
+    broke.stage.resolve(broke.saga(round_id).id, RETRY)
+    broke.stage.until_quiet()
+    assert (broke.saga(round_id).parked, broke.wallet(owner).available) == (True, 0)
+    assert broke.steps(round_id).count("Postponed") == 4
+
+
+def test_a_saga_that_an_operator_gives_up_leaves_claims_that_a_batch_pays_once(broke: Rewarding) -> None:
+    round_id, owner = parked(broke)
+    with pytest.raises(PivotPassed):
+        broke.stage.resolve(broke.saga(round_id).id, COMPENSATE)
+    with pytest.raises(ActionUnknown):
+        broke.stage.resolve(broke.saga(round_id).id, "shrug")
+    broke.stage.resolve(broke.saga(round_id).id, ABANDON)
+    assert (broke.steps(round_id)[-1], broke.saga(round_id).parked) == ("Resolved", False)
+    fund_tomorrow(broke)
+    paid = [broke.distribute(broke.saga(round_id).pending).extra["posted"] for _ in range(2)]
+    assert (paid, broke.wallet(owner).available) == ([1, 0], FULL)
+
+
+def test_a_saga_that_parked_between_two_parts_of_its_devices_goes_on_with_the_next_part(
+    village: Rewarding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reward_training, "MAX_ACCRUALS", 2)
+    owners = [uuid4() for _ in range(6)]
+    round_id = village.completed_round([village.device(owner_id=owner) for owner in owners])
+    while "RewardsAccrued" not in village.steps(round_id):
+        village.stage.runner().step()
+    with out_of_order(village.stage, "tokenomics.accrue_reward"):
+        village.stage.until_quiet()
+    assert village.steps(round_id) == ["Started", "RewardsAccrued", "Parked"]
+    village.stage.resolve(village.saga(round_id).id, RETRY)
+    village.stage.until_quiet()
+    assert [village.wallet(owner).available for owner in owners] == [FULL] * 6
+    assert village.steps(round_id)[3:] == ["Resolved", *["RewardsAccrued"] * 2, "RewardsPosted", "Completed"]
 
 
 def test_thirty_epochs_may_pass_before_an_operator_is_wanted() -> None:

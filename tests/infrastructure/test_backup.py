@@ -4,8 +4,10 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -23,12 +25,13 @@ from infrastructure.audit import audit
 from infrastructure.backup import FORMAT_1, BackupInvalid, TargetNotEmpty, backup, restore
 from infrastructure.database import Database, Role, migrate
 from infrastructure.embedded.postgres import EmbeddedPostgres
-from infrastructure.event_store import open_event_log
+from infrastructure.event_store import LogReader, open_event_log
 from infrastructure.sealing_keys import SealingKeys, load_sealing_keys
 from infrastructure.subject_keys import KeyEncryptionKeys, SubjectKeyTable
 from projections.catalogue import READ_MODELS
 from projections.replay import compare
-from tests.running import records
+from tests.cli.villages import eventually
+from tests.running import assert_sound, in_background, records
 from workers.log_sealer import LogSealer
 from workers.projector import Projector
 
@@ -188,6 +191,39 @@ def test_a_backup_never_overwrites_a_file(database: Database, tmp_path: Path) ->
     with pytest.raises(FileExistsError):
         backup(database.url, tmp_path / "c")
     assert [path.name for path in tmp_path.iterdir()] == ["c.keys"]
+
+
+def test_a_backup_made_while_facts_are_recorded_and_sealed_holds_one_moment_of_the_log(
+    database: Database, empty_database_url: str, tmp_path: Path
+) -> None:
+    keys = load_sealing_keys(tmp_path, ORIGIN)
+
+    def go_on(stopping: Event) -> None:
+        with closing(open_event_log(database.url)) as log:
+            while not stopping.is_set():
+                with within(new_scope("test", idempotency_key=str(uuid4()), body_hash=b"body")):
+                    TokenomicsService(log).open_wallet(owner_id=uuid4())
+
+    with in_background(go_on, LogSealer(database, lambda: keys).run):
+        until_at_least(database, 50)
+        manifest = backup(database.url, tmp_path / "b")
+        until_at_least(database, manifest.head + 10)
+    restore(empty_database_url, tmp_path / "b")
+
+    found = records(empty_database_url)
+    assert_sound(found)
+    assert len(found) == manifest.head >= 50
+    with psycopg.connect(empty_database_url) as restored:
+        assert audit(restored, keys.verifiers).honest
+        assert restored.execute("SELECT count(*), max(position) FROM log.commands").fetchone() == (len(found),) * 2
+
+
+def until_at_least(database: Database, facts: int) -> None:
+    def recorded() -> bool:
+        with database.reader.connection() as connection:
+            return len(LogReader(connection).at([facts])) == 1
+
+    assert eventually(recorded, 60)
 
 
 def test_a_backup_is_not_restored_over_facts(database: Database, tmp_path: Path) -> None:

@@ -166,7 +166,11 @@ class Source:
         return query, self._parameters()
 
     def _parameters(self) -> dict[str, Any]:
-        return {name: value for condition in self.conditions for name, value in condition.parameters.items()}
+        given: dict[str, Any] = {}
+        for condition in self.conditions:
+            for name, value in condition.parameters.items():
+                assert given.setdefault(name, value) == value, f"two conditions give {name}, and one would be forgotten"
+        return given
 
 
 @lru_cache(_CACHED_STATEMENTS)

@@ -1,4 +1,4 @@
-"""Privacy budgets at the edge: grants of one's own or by operators, spending by operators, reads by whose they are."""
+"""Privacy budgets at the edge: of one's own and one's devices, or of all for operators; spending is by operators."""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -13,16 +13,20 @@ from pydantic import Field
 from api.edge.commands import Body, Name, own_or_named, run_command
 from api.edge.context import ApiContext
 from api.edge.gate import Caller, allow
-from api.edge.graphql import AsOf, Connection, Info, Listing, Position, equals
+from api.edge.graphql import AsOf, Condition, Connection, Info, Listing, Position, equals
+from api.edge.principals import Principal
 from domain.privacy.budget import MAX_DELTA_PICO, MAX_EPSILON_MICRO
 from projections.privacy_budgets import BudgetRow, PrivacyBudgets
 
 Epsilon = Annotated[int, Field(strict=True, ge=1, le=MAX_EPSILON_MICRO)]
+MAX_DEVICES = 10_000
+"""Of one owner, whose budgets are shown."""
+_OWN_DEVICES = "SELECT device_id FROM read.devices WHERE owner_id = %(owner)s ORDER BY device_id LIMIT %(most)s"
 Run = Callable[..., Awaitable[Response]]
 
 
 class GrantBudget(Body):
-    """Millionths of epsilon at a delta in trillionths. Members grant for their own data; operators name the subject."""
+    """Millionths of epsilon at a delta in trillionths. Members may name a device of theirs, operators anybody."""
 
     subject_id: UUID | None = None
     purpose: Name
@@ -48,7 +52,7 @@ class ReleaseBudget(Body):
 
 
 class ExhaustBudget(Body):
-    """Members give up what remains of their own; operators name the subject."""
+    """What remains is given up. Members may name a device of theirs, operators anybody."""
 
     subject_id: UUID | None = None
     purpose: Name
@@ -65,7 +69,7 @@ def add_routes(routes: APIRouter, ctx: ApiContext) -> None:
     @allow("operator", "member")
     async def grant_budget(request: Request, caller: Caller, body: GrantBudget) -> Response:
         """Give a device or a person a budget for a purpose, or raise the one it has."""
-        subject_id = own_or_named(caller, body.subject_id)
+        subject_id = await ctx.in_command_thread(lambda: _subject(ctx, caller, body.subject_id))
         return await run(request, service.grant_budget, **body.model_dump() | {"subject_id": subject_id})
 
     @routes.post("/reserve_budget")
@@ -90,8 +94,16 @@ def add_routes(routes: APIRouter, ctx: ApiContext) -> None:
     @allow("operator", "member")
     async def exhaust_budget(request: Request, caller: Caller, body: ExhaustBudget) -> Response:
         """Give up what remains: training asks the subject no more, until more is granted."""
-        subject_id = own_or_named(caller, body.subject_id)
+        subject_id = await ctx.in_command_thread(lambda: _subject(ctx, caller, body.subject_id))
         return await run(request, service.exhaust_budget, subject_id=subject_id, purpose=body.purpose)
+
+
+def _subject(ctx: ApiContext, caller: Principal, named: UUID | None) -> UUID:
+    """Whose budget a command is about: a device of the caller's, too. Raises Forbidden, OwnerMissing."""
+    device = ctx.devices(named) if named is not None and caller.role == "member" else None
+    if named is not None and device is not None and device.owner_id == caller.owner:
+        return named
+    return own_or_named(caller, named)
 
 
 @strawberry.type
@@ -115,7 +127,20 @@ class PrivacyBudget:
         return cls(**msgspec.structs.asdict(row))
 
 
-BUDGETS = Listing(PrivacyBudgets(), PrivacyBudget.of, order=("budget_id",), owner="subject_id", device="subject_id")
+BUDGETS = Listing(PrivacyBudgets(), PrivacyBudget.of, order=("budget_id",), shared=True)
+"""Shared, because a member's are also those of its devices: `_seen` is a condition of every query."""
+
+
+async def _seen(info: Info) -> list[Condition]:
+    principal, own = info.context.principal, list[UUID | None]()
+    if principal.role == "operator":
+        return []
+    if principal.role == "device":
+        own = [principal.device_id]
+    else:
+        rows = await info.context.ctx.rows(_OWN_DEVICES, {"owner": principal.owner, "most": MAX_DEVICES})
+        own = [principal.owner, *(row["device_id"] for row in rows)]
+    return [Condition("subject_id = ANY(%(own)s)", {"own": own}, lambda row: row.subject_id in own)]
 
 
 @strawberry.type
@@ -134,6 +159,8 @@ class BudgetQuery:
         at_least: Position | None = None,
         as_of: AsOf | None = None,
     ) -> Connection[PrivacyBudget]:
-        """Privacy budgets; members and devices see their own."""
-        conditions = [*equals("subject_id", subject_id), *equals("purpose", purpose), *equals("state", state)]
+        """Privacy budgets; devices see their own, members theirs and those of their devices."""
+        conditions = [
+            *await _seen(info), *equals("subject_id", subject_id), *equals("purpose", purpose), *equals("state", state),
+        ]  # fmt: skip
         return await BUDGETS.page(info, first, after, at_least, *conditions, as_of=as_of)

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from api.edge.principals import EnrolledDevice
 from cli.ports import BUDGET_EXHAUSTED, BUDGET_PURPOSE, Participants
 from domain.device_registry.service import DeviceRegistryService
 from domain.federated_learning.policy import ParticipantCriteria
@@ -17,7 +19,7 @@ from projections.federated_learning import Participations
 from projections.privacy_budgets import ExhaustedBudgets, PrivacyBudgets
 from projections.replay import compare
 from tests.api.office import Office, open_office
-from tests.devices import NOW, enrol
+from tests.devices import NOW, Directory, enrol
 
 GRANT = {"purpose": BUDGET_PURPOSE, "epsilon_micro": 1_000, "delta_pico": 10_000_000}
 READ = """query($s: UUID, $t: AsOf, $p: Position) { privacyBudgets(first: 9, subjectId: $s, asOf: $t, atLeast: $p) {
@@ -56,6 +58,26 @@ def test_a_member_grants_for_its_own_data_and_reads_what_became_of_it(office: Of
     assert len(budgets(office, s=str(me))) == 1
     with office.database.connect(Role.READER) as connection:
         assert compare(connection, [PrivacyBudgets()]).differences == []
+
+
+def test_a_member_grants_and_reads_and_gives_up_the_budget_of_a_device_of_its_own(office: Office) -> None:
+    me, other = uuid4(), uuid4()
+    mine, theirs = (enrol(office.village.device_registry, owner_id=owner) for owner in (me, other))
+    for device_id, owner in ((mine, me), (theirs, other)):
+        key = Ed25519PrivateKey.generate().public_key()
+        cast(Directory, office.ctx.devices)[device_id] = EnrolledDevice(key, owner)
+    for subject, owner in ((mine, me), (theirs, other)):
+        granted = office.post("privacy/grant_budget", GRANT | {"subject_id": str(subject)}, owner)
+        assert granted.status_code == 200, granted.text
+    assert [one["subjectId"] for one in budgets(office, me)] == [str(mine)]
+    assert [one["subjectId"] for one in budgets(office, me, t={"position": office.log.head()})] == [str(mine)]
+    assert budgets(office, me, s=str(theirs)) == []
+    named = {"subject_id": str(theirs), "purpose": BUDGET_PURPOSE}
+    for path, body in (("grant_budget", GRANT | named), ("exhaust_budget", named)):
+        assert office.refused(f"privacy/{path}", body, me) == (403, "forbidden")
+    assert office.post("privacy/exhaust_budget", named | {"subject_id": str(mine)}, me).status_code == 200
+    assert [one["state"] for one in budgets(office, me)] == ["exhausted"]
+    assert [one["state"] for one in budgets(office, other)] == ["open"]
 
 
 def test_what_a_budget_does_not_allow_is_refused_by_name(office: Office) -> None:

@@ -4,10 +4,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.edge.connection import CursorInvalid, Keyset
+from api.edge.connection import CursorInvalid, Keyset, Source, equals
 
 KEYSET = Keyset("things", ("made_at", "size", "name", "thing_id"), (datetime, int, str, UUID))
 INSTANTS = st.datetimes(timezones=st.just(UTC))
@@ -39,3 +40,10 @@ def test_a_cursor_with_one_character_changed_is_refused_or_well_formed(
     with suppress(CursorInvalid):
         values = KEYSET.values(cursor[:where] + other + cursor[where + 1 :])
         assert [type(value) for value in values] == [datetime, int, str, UUID]
+
+
+def test_no_condition_is_forgotten_for_another_of_the_same_name() -> None:
+    own, asked = equals("subject_id", 1), equals("subject_id", 2)
+    with pytest.raises(AssertionError, match="two conditions give subject_id"):
+        Source("read.things", ("thing_id",), [*own, *asked]).count()
+    assert Source("read.things", ("thing_id",), [*own, *own]).count()[1] == {"subject_id": 1}

@@ -57,7 +57,7 @@ from .connection import (
 )
 from .context import ApiContext
 from .past import AsOf, row_of, rows_of
-from .personal import loader_of
+from .personal import Loader, loader_of
 from .principals import Principal, Role
 from .scalars import Grains, Milliseconds, Position
 
@@ -106,7 +106,11 @@ class GraphQLContext(BaseContext):
         self.ctx = ctx
         self.feed = feed
         self.given = principal
-        self.personal = loader_of(ctx)
+
+    @cached_property
+    def personal(self) -> Loader:
+        """What opens the personal texts of this answer."""
+        return loader_of(self.ctx)
 
     @property
     def principal(self) -> Principal:

@@ -4,6 +4,7 @@ A selection is compiled once an operation to one function, if each of its fields
 nothing, down to the leaves. A connection is answered by a single call, however many rows it has.
 """
 
+import weakref
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
@@ -17,6 +18,7 @@ from graphql import (
     GraphQLInt,
     GraphQLObjectType,
     GraphQLOutputType,
+    GraphQLResolveInfoHelpers,
     GraphQLSchema,
     GraphQLString,
     Undefined,
@@ -48,6 +50,10 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
+        me = weakref.proxy(self)  # or it would hold itself, and wait with all it has answered for the garbage collector
+        self.async_helpers = GraphQLResolveInfoHelpers(
+            gather=lambda works: me.gather_async_work(works), track=lambda works: me.track_async_work(works)
+        )
         if self.middleware_manager is not None and not self.middleware_manager.middlewares:
             self.middleware_manager = None
         unseen = self.middleware_manager is None

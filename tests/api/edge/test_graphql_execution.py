@@ -1,6 +1,8 @@
 """The short way to answer plain fields says what the general way says."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -195,3 +197,20 @@ def test_what_is_plain_down_to_the_leaves_never_sees_the_general_way() -> None:
     assert Short.general == 1  # what the root answers comes later
     _answer(Short, lambda: Thing(**PLAIN), "{ thing { name made { repeated } } }")
     assert Short.general > 2
+
+
+def test_an_answer_leaves_nothing_to_the_garbage_collector() -> None:
+    left: list[weakref.ref[Executor]] = []
+
+    class Watched(Executor):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            left.append(weakref.ref(self))
+
+    gc.collect()
+    gc.disable()
+    try:
+        _answer(Watched, lambda: Thing(**PLAIN, other=Thing(**PLAIN)))
+        assert [executor() for executor in left] == [None]
+    finally:
+        gc.enable()

@@ -18,7 +18,7 @@ from infrastructure.settings import Settings
 app = parser("See and operate the sagas.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Action = Literal["retry", "compensate", "abandon"]
+Action = Literal["retry", "compensate", "skip", "abandon"]
 State = Literal["running", "compensating", "completed", "compensated", "parked"]
 MAX_LISTED = 1_000
 
@@ -87,7 +87,7 @@ def show(saga_id: UUID, json_output: Json = False) -> None:
 @app.command()
 def resolve(
     process_id: UUID,
-    action: Annotated[Action, typer.Argument(help="retry, compensate or abandon.")],
+    action: Annotated[Action, typer.Argument(help="retry, compensate, skip (what cannot be taken back) or abandon.")],
     reason: Reason,
 ) -> None:
     """Decide over a process that is parked."""

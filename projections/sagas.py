@@ -67,7 +67,7 @@ class Sagas(ReadModel[SagaRow]):
             return SagaRow(key, kind, RUNNING, step, "", 1, fact.correlation_id, at, at, fact.position)
         state = STATE_AFTER.get(step, row.state)
         if step == "Resolved":
-            state = {"retry": RUNNING, "compensate": COMPENSATING, "abandon": COMPENSATED}[fact.event.action]
+            state = {"retry": RUNNING, "abandon": COMPENSATED}.get(fact.event.action, COMPENSATING)
         return replace(
             row,
             state=state,

@@ -10,7 +10,7 @@ from api.edge.gate import GatedRoute, allow
 
 
 class ResolveProcess(Body):
-    """`action` is retry, compensate or abandon."""
+    """`action` is retry, compensate, skip or abandon."""
 
     process_id: UUID
     action: ShortText
@@ -24,7 +24,7 @@ def router(ctx: ApiContext) -> APIRouter:
     @routes.post("/resolve_process")
     @allow("operator")
     async def resolve_process(request: Request, body: ResolveProcess) -> Response:
-        """Retry the step that failed, compensate what was done, or abandon a parked process as it is."""
+        """Retry a parked step, compensate what was done, skip what cannot be taken back, or abandon it as it is."""
         return await run_command(ctx, request, ctx.village.sagas.resolve_process, **body.model_dump())
 
     return routes

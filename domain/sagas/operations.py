@@ -26,10 +26,11 @@ class SagaOperations:
         """Decide over a parked process.
 
         Args:
-            action: `retry` the step that failed, `compensate` what was done, or `abandon` it as it is.
+            action: `retry` the step that failed, `compensate` what was done, `skip` the step that cannot be taken back,
+                or `abandon` it as it is.
 
         Raises:
-            AggregateNotFound, PlanUnknown, ProcessNotParked, ActionUnknown, PivotPassed.
+            AggregateNotFound, PlanUnknown, ProcessNotParked, ActionUnknown, NothingToSkip, PivotPassed.
         """
         found = self.log.load(Aggregate, process_id)
         match found:

@@ -11,7 +11,7 @@ from domain.kernel import Aggregate, Created, Instant, Refusal, derive, event
 RUNNING, COMPENSATING = "running", "compensating"
 COMPLETED, COMPENSATED, PARKED = "completed", "compensated", "parked"
 ENDED = frozenset({COMPLETED, COMPENSATED})
-RETRY, COMPENSATE, ABANDON = "retry", "compensate", "abandon"
+RETRY, COMPENSATE, SKIP, ABANDON = "retry", "compensate", "skip", "abandon"
 
 
 class ProcessNotParked(Refusal):
@@ -19,7 +19,11 @@ class ProcessNotParked(Refusal):
 
 
 class ActionUnknown(Refusal):
-    """An operator retries, compensates or abandons a parked process."""
+    """An operator retries, compensates or abandons a parked process, or skips a step."""
+
+
+class NothingToSkip(Refusal):
+    """Only a step that cannot be taken back is skipped, and what was done before it taken back."""
 
 
 class PivotPassed(Refusal):
@@ -134,8 +138,10 @@ class Process(Aggregate, context="sagas"):
         """An operator's decision over a parked process."""
         if self.status != PARKED:
             raise ProcessNotParked(f"process {self.id} is {self.status}")
-        if action not in (RETRY, COMPENSATE, ABANDON):
+        if action not in (RETRY, COMPENSATE, SKIP, ABANDON):
             raise ActionUnknown(repr(action))
+        if action == SKIP and (self.parked_in != COMPENSATING or not self.done):
+            raise NothingToSkip(f"process {self.id}")
         if action == COMPENSATE and pivot_passed:
             raise PivotPassed(f"process {self.id}")
         self._resolved(plan=self.plan, action=action, reason=reason)
@@ -192,7 +198,9 @@ class Process(Aggregate, context="sagas"):
 
     @event(Resolved)
     def _resolved(self, plan: str, action: str, reason: str) -> None:
-        self.status = {RETRY: self.parked_in, COMPENSATE: COMPENSATING, ABANDON: COMPENSATED}[action]
+        self.status = {RETRY: self.parked_in, ABANDON: COMPENSATED}.get(action, COMPENSATING)
+        if action == SKIP:
+            self.done -= 1
         self.attempt = 0
 
     def _rest(self) -> None:

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from domain.marketplace.burst import REFUSED
+from domain.marketplace.burst import REFUSED, REQUESTED
 from domain.marketplace.hand_off import ASKED, DONE, IDLE, HandOff, heir_of
 from domain.sagas.pay_for_service import PARKED_FOR
 from domain.sagas.process import (
@@ -15,6 +15,7 @@ from domain.sagas.process import (
     COMPLETED,
     PARKED,
     RETRY,
+    SKIP,
     Process,
     ProcessNotParked,
 )
@@ -106,6 +107,29 @@ def test_what_is_held_for_a_burst_that_is_given_up_is_the_customer_s_again_at_it
     bursting.pay(customer_id, bursting.customer_id, PRICE)
     assert holds(bursting, customer_id) == ["FundsHeld", "HoldExpired"]
     bursting.assert_sound()
+
+
+@pytest.mark.parametrize(
+    ("command", "left"),
+    [
+        ("tokenomics.void_hold", ("FundsHeld", 0, [1, 1, 1], REFUSED)),
+        ("marketplace.release_burst", ("HoldVoided", PRICE, [0, 0, 1], REFUSED)),
+        ("marketplace.refuse_burst", ("HoldVoided", PRICE, [1, 1, 1], REQUESTED)),
+    ],
+)
+def test_what_cannot_be_taken_back_of_a_burst_is_skipped_and_all_else_is_taken_back(
+    bursting: Bursting, command: str, left: tuple[str, int, list[int], str]
+) -> None:
+    burst_id, customer_id = held_back(bursting)
+    with out_of_order(bursting.stage, command):
+        bursting.stage.until_quiet()
+    bursting.stage.resolve(bursting.burst_process(burst_id).id, SKIP)
+    bursting.stage.until_quiet()
+    assert bursting.burst_process(burst_id).status == COMPENSATED
+    available, free = bursting.wallet(customer_id).available, sorted(bursting.free())
+    assert (holds(bursting, customer_id)[-1], available, free, bursting.status(burst_id)) == left
+    bursting.all_or_nothing(burst_id)
+    bursting.stage.adds_nothing()
 
 
 def test_a_burst_that_began_cannot_be_taken_back(bursting: Bursting) -> None:

@@ -9,7 +9,17 @@ from domain.harvest import audit
 from domain.harvest.session import HarvestSession
 from domain.kernel.tokens import tokens
 from domain.marketplace.hand_off import heir_of
-from domain.sagas.process import ABANDON, COMPENSATE, COMPENSATED, COMPLETED, PARKED, RETRY, PivotPassed
+from domain.sagas.process import (
+    ABANDON,
+    COMPENSATE,
+    COMPENSATED,
+    COMPLETED,
+    PARKED,
+    RETRY,
+    SKIP,
+    NothingToSkip,
+    PivotPassed,
+)
 from domain.tokenomics.accounts import wallet_id_of
 from domain.tokenomics.reward_claim import claim_id_of
 from tests.trading import PRICE
@@ -101,8 +111,9 @@ def test_what_was_captured_is_not_taken_back_and_is_settled_by_a_retry(market: M
         market.work(contract_id, TEN_MINUTES)
         market.judge(contract_id)
     assert market.process(contract_id).status == PARKED
-    with pytest.raises(PivotPassed):
-        market.resolve(contract_id, COMPENSATE)
+    for action, refusal in ((COMPENSATE, PivotPassed), (SKIP, NothingToSkip)):
+        with pytest.raises(refusal):
+            market.resolve(contract_id, action)
     market.resolve(contract_id, RETRY)
     market.stage.until_quiet()
     assert (market.process(contract_id).status, market.names(contract_id).count("Settled")) == (COMPLETED, 1)

@@ -27,7 +27,7 @@ START_WITHIN_S = 30
 POLL_S = 0.25
 
 _STATES = """
-SELECT c.name, c.partition, c.position, c.version, c.owner,
+SELECT c.name, c.partition, c.position, c.version, CASE WHEN c.leased_until > clock_timestamp() THEN c.owner END,
        (SELECT count(*) FROM engine.dead_letters d WHERE d.cursor = c.name AND d.poison) AS letters,
        coalesce((SELECT paused FROM read.projection_controls p WHERE p.projection = c.name), false) AS paused
 FROM engine.cursors c WHERE c.name = ANY(%s) OR c.name LIKE 'rebuild:%%' ORDER BY c.name, c.partition

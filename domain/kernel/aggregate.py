@@ -17,7 +17,7 @@ from eventsourcing.domain import (
 )
 from eventsourcing.utils import register_topic
 
-from .events import ATOMS, begun, copied, evolution_of, evolve_by, made, reached_by
+from .events import ATOMS, begun, copied, evolution_of, evolving, made
 from .events import Event as AnyEvent
 from .snapshot import SnapshotPolicy
 
@@ -77,18 +77,20 @@ class Aggregate(LibraryAggregate):
 
     def evolve_by(self, fact: Any) -> None:
         """Evolve by an event, in containers that no copy shares; the version stays as it is."""
-        if self._shared and not self._spares_containers(fact):
+        evolve, values_of, is_flat, reached = evolving(fact.__class__)
+        if self._shared and not self._spares_containers(reached):
             held = self.__dict__
             for name in [name for name, value in held.items() if type(value) not in ATOMS]:
                 if name != "_pending_events":
                     held[name] = copied(held[name])
             self._shared = False
-        evolve_by(self, fact)
+        values = values_of(fact.__dict__)
+        evolve(self, *(values if is_flat else map(copied, values)))
 
-    def _spares_containers(self, fact: Any) -> bool:
-        """Whether to evolve by an event reaches plain values of this aggregate only, as a credit does of a wallet."""
-        held, names = self.__dict__, reached_by(fact.__class__)
-        return names is not None and ATOMS.issuperset(map(type, map(held.get, names, repeat(held))))
+    def _spares_containers(self, reached: frozenset[str] | None) -> bool:
+        """Whether these names reach plain values of this aggregate only, as those of a credit do of a wallet."""
+        held = self.__dict__
+        return reached is not None and ATOMS.issuperset(map(type, map(held.get, reached, repeat(held))))
 
     def collect_events(self) -> Sequence[CanMutateAggregate[UUID]]:
         """The pending events, which are pending no longer."""

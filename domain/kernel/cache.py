@@ -41,11 +41,11 @@ class AggregateCache:
         """Evolve what is kept by the event recorded at this version; forget it when it lacks one before that."""
         with self._lock:
             held = self._entries.pop(stream.int, None)
-            if held is None or (behind := version - held.version) > 1:
+            if held is None or (behind := version - held._version) > 1:
                 return
             if behind == 1:
                 held.evolve_by(event)
-                held.version = version
+                held._version = version
             self._entries[stream.int] = held
 
     def drop_older(self, stream: UUID, version: int) -> None:

@@ -1,7 +1,8 @@
 """What a command decided, made ready to be written, and what the cache learns when it was."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import count, repeat
 from uuid import UUID
 
 from .cache import AggregateCache
@@ -20,13 +21,11 @@ def appends_of(facts: Sequence[Decided], asked: CommandScope, keys: SubjectKeys 
         SealingUnavailable, SubjectErased: a personal text cannot be sealed.
     """
     exact: set[int] | None = None
-    numbers: dict[int, int] = {}
+    numbers: defaultdict[int, count[int]] = defaultdict(count)
     appends = []
     for fact in facts:
         event, command = fact.event, (fact.scope or asked).command_id.int
-        number = numbers.get(command, 0)
-        numbers[command] = number + 1
-        codec, named = codec_of(event.TOPIC), event_id_bytes(command, number)
+        codec, named = codec_of(event.TOPIC), event_id_bytes(command, next(numbers[command]))
         if codec.personal:
             event = sealed(event, UUID(bytes=named), codec.personal, keys)
         values = event.__dict__

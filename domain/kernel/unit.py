@@ -106,7 +106,7 @@ def collected(things: Sequence[Recordable]) -> tuple[list[Decided], Held]:
     held: Held = {}
     for thing in things:
         if is_aggregate(thing):
-            held[thing.id.int] = thing
+            held[thing._id.int] = thing
             facts.extend(map(Decided, thing.collect_events()))
         elif isinstance(thing, Opener):
             facts.append(Decided(thing.event, loose=True, opener=True))

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from domain.kernel import Aggregate, Created, Value, event, new_scope, within
 from domain.kernel.aggregate import event_classes
 from domain.kernel.errors import UnreadableEvent
-from domain.kernel.events import evolve_by
 from domain.kernel.evolve import rehydrate
 from domain.kernel.mapper import StrictMapper
 from tests.facts import assert_replays, facts_of, mapper, names_of, replayed
@@ -274,7 +273,7 @@ def test_replaying_the_facts_of_any_commands_gives_the_aggregate_that_decided_th
     folded = replayed(lived.pending_events[:1])
     assert isinstance(folded, Account)
     for fact in lived.pending_events[1:]:
-        evolve_by(folded, mapper.to_domain_event(mapper.to_stored_event(fact)))
+        folded.evolve_by(mapper.to_domain_event(mapper.to_stored_event(fact)))
     assert (folded.balance, folded.tags) == (lived.balance, lived.tags)
 
 

@@ -51,6 +51,20 @@ class Script:
         return self.now
 
 
+class Patient(Script):
+    """Stays at its tenth reading until the device is ready, however long the village takes to open a session."""
+
+    def __init__(self, ready: Callable[[], bool], *readings: Measured, told: Callable[[int], None]) -> None:
+        super().__init__(*readings, told=told)
+        self._ready = ready
+
+    def read(self) -> Measured | None:
+        if self.number == 10 and not self._ready():
+            self.now += SAMPLE_EVERY
+            return self.readings[self.number]
+        return super().read()
+
+
 class Office:
     """What the village answers, and what it was sent."""
 
@@ -162,7 +176,10 @@ def test_a_device_that_is_cut_off_obeys_what_was_agreed_and_what_it_said(
         office.away = number >= 15
         seen.append(harvests[0].may_work)
 
-    script = Script(*[FINE] * 20, *[msgspec.structs.replace(FINE, battery_temp=degrees)] * 5, told=told)
+    def ready() -> bool:
+        return harvests[0].may_work
+
+    script = Patient(ready, *[FINE] * 20, *[msgspec.structs.replace(FINE, battery_temp=degrees)] * 5, told=told)
 
     async def run(url: str) -> None:
         async with open_http(url) as http:

@@ -9,6 +9,7 @@ import msgspec
 from domain.kernel import Aggregate, Created, Instant, event
 
 from . import states
+from .contract_facts import ContractFacts
 from .delivery import check_usage, outgoing_ms, window_ms
 from .settlement import NOTHING, Paid, check_open_to_dispute, due_of, held_of
 from .sla import RULE, Measured, SlaTerms, checked_evidence, checked_measures, credit
@@ -27,7 +28,7 @@ from .states import (
 from .terms import Terms
 
 
-class Contract(Aggregate):
+class Contract(ContractFacts, Aggregate):
     """Proposed -> reserved -> active -> completed, breached, cancelled, expired or handed off -> settled."""
 
     class ServiceContractCreated(Created):
@@ -53,85 +54,6 @@ class Contract(Aggregate):
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
             state["request_id"] = None
-
-    class Reserved(Aggregate.Event):
-        """The agreed price is held."""
-
-        hold_id: UUID
-
-    class Activated(Aggregate.Event):
-        started_at: Instant
-
-    class UsageReported(Aggregate.Event):
-        """All that has been delivered so far, so that a report that comes twice or late adds nothing."""
-
-        cumulative_ms: int
-
-    class SlaWindowEvaluated(Aggregate.Event):
-        """`credit_grains` of the window's `fee_grains` go back to the customer, by rule `sla_rule`."""
-
-        window: int
-        ok_ms: int
-        degraded_ms: int
-        unknown_ms: int
-        excluded_ms: int
-        evidence_hash: str
-        fee_grains: int
-        credit_grains: int
-        sla_rule: str
-
-    class Completed(Aggregate.Event):
-        ended_at: Instant
-
-    class Breached(Aggregate.Event):
-        reason: str
-        ended_at: Instant
-
-    class Cancelled(Aggregate.Event):
-        reason: str
-        ended_at: Instant
-
-    class Expired(Aggregate.Event):
-        ended_at: Instant
-
-    class HandedOff(Aggregate.Event):
-        """Another contract goes on with it. At most `kept_ms` are paid, and `hold_id` is held for them, if anything is.
-
-        None, of old, is what was reported by then.
-        """
-
-        class_version = 2
-        to_contract_id: UUID
-        hold_id: UUID | None
-        ended_at: Instant
-        kept_ms: int | None
-
-        @staticmethod
-        def upcast_v1_v2(state: dict[str, Any]) -> None:
-            state["kept_ms"] = None
-
-    class Disputed(Aggregate.Event):
-        reason: str
-
-    class DisputeDecided(Aggregate.Event):
-        """At most `payable_ms` of what was reported are paid."""
-
-        payable_ms: int
-        reason: str
-
-    class Settled(Aggregate.Event):
-        """All amounts in grains. Usage less credit is charged; fee, penalty and the provider's part are the charge."""
-
-        closes = True
-        usage_ms: int
-        usage_grains: int
-        credit_grains: int
-        charged_grains: int
-        fee_grains: int
-        penalty_grains: int
-        provider_grains: int
-        released_grains: int
-        transfer_id: UUID | None
 
     @event(ServiceContractCreated)
     def __init__(
@@ -297,21 +219,21 @@ class Contract(Aggregate):
         if self.status not in allowed:
             raise states.WrongContractState(f"contract {self.id} is {self.status}, not {' or '.join(sorted(allowed))}")
 
-    @event(Reserved)
+    @event(ContractFacts.Reserved)
     def _reserved(self, hold_id: UUID) -> None:
         self.hold_id = hold_id
         self.status = RESERVED
 
-    @event(Activated)
+    @event(ContractFacts.Activated)
     def _activated(self, started_at: datetime) -> None:
         self.started_at = started_at
         self.status = ACTIVE
 
-    @event(UsageReported)
+    @event(ContractFacts.UsageReported)
     def _usage_reported(self, cumulative_ms: int) -> None:
         self.used_ms = cumulative_ms
 
-    @event(SlaWindowEvaluated)
+    @event(ContractFacts.SlaWindowEvaluated)
     def _window_evaluated(
         self,
         window: int,
@@ -327,38 +249,38 @@ class Contract(Aggregate):
         self.windows = window + 1
         self.credit_grains += credit_grains
 
-    @event(Completed)
+    @event(ContractFacts.Completed)
     def _completed(self, ended_at: datetime) -> None:
         self._end(COMPLETED, ended_at)
 
-    @event(Breached)
+    @event(ContractFacts.Breached)
     def _breached(self, reason: str, ended_at: datetime) -> None:
         self._end(BREACHED, ended_at)
 
-    @event(Cancelled)
+    @event(ContractFacts.Cancelled)
     def _cancelled(self, reason: str, ended_at: datetime) -> None:
         self._end(CANCELLED, ended_at)
 
-    @event(Expired)
+    @event(ContractFacts.Expired)
     def _expired(self, ended_at: datetime) -> None:
         self._end(EXPIRED, ended_at)
 
-    @event(HandedOff)
+    @event(ContractFacts.HandedOff)
     def _handed_off(self, to_contract_id: UUID, hold_id: UUID | None, ended_at: datetime, kept_ms: int | None) -> None:
         self.hold_id = hold_id
         self.kept_ms = self.used_ms if kept_ms is None else kept_ms
         self._end(HANDED_OFF, ended_at)
 
-    @event(Disputed)
+    @event(ContractFacts.Disputed)
     def _disputed(self, reason: str) -> None:
         self.disputed = True
 
-    @event(DisputeDecided)
+    @event(ContractFacts.DisputeDecided)
     def _dispute_decided(self, payable_ms: int, reason: str) -> None:
         self.disputed = False
         self.payable_ms = payable_ms
 
-    @event(Settled)
+    @event(ContractFacts.Settled)
     def _settled(
         self,
         usage_ms: int,

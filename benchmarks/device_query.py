@@ -28,7 +28,8 @@ from domain.device_registry.criteria import DeviceCriteria
 from domain.device_registry.latency import LATENCY_CLASSES_MS
 from infrastructure.database import Database
 from infrastructure.keys import load_keys
-from projections.device_registry import DeviceIndex, Devices
+from projections.device_index import DeviceIndex
+from projections.device_registry import Devices
 
 QUERIES, WARM, FIRST = 400, 40, 20
 REGIONS = [f"region-{number:02}" for number in range(20)]

@@ -29,7 +29,7 @@ from infrastructure.blobs import BlobStore
 from infrastructure.database import Database
 from infrastructure.settings import Settings
 from projections.catalogue import READ_MODELS
-from projections.device_registry import DeviceIndex
+from projections.device_index import DeviceIndex
 from projections.federated_learning import Participations
 from projections.letters import DeadLetters
 from projections.marketplace.of_device import DeviceOfferings

@@ -13,7 +13,7 @@ from domain.marketplace.offering import Resources
 from domain.sagas import spend_privacy
 from domain.tokenomics.accounts import wallet_id_of
 from infrastructure.operations import SELECTION_SECONDS
-from projections.device_registry import DeviceIndex
+from projections.device_index import DeviceIndex
 from projections.federated_learning import Participations
 from projections.privacy_budgets import ExhaustedBudgets
 from projections.tokenomics.flows import FlowIndex

@@ -14,7 +14,7 @@ from domain.device_registry.service import DeviceRegistryService
 from domain.federated_learning.policy import ParticipantCriteria
 from domain.kernel import new_scope, within
 from infrastructure.database import Database, Role
-from projections.device_registry import DeviceIndex
+from projections.device_index import DeviceIndex
 from projections.federated_learning import Participations
 from projections.privacy_budgets import ExhaustedBudgets, PrivacyBudgets
 from projections.replay import compare

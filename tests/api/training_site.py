@@ -43,7 +43,7 @@ from infrastructure.http_signatures import DeviceAuth, content_digest_of_sha256
 from infrastructure.keys import load_keys
 from infrastructure.settings import Settings
 from projections.catalogue import READ_MODELS
-from projections.device_registry import DeviceIndex
+from projections.device_index import DeviceIndex
 from projections.federated_learning import Participations
 from projections.privacy_budgets import ExhaustedBudgets
 from tests.devices import Applicant, enrol

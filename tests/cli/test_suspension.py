@@ -27,7 +27,7 @@ from domain.tokenomics.reward_claim import RewardClaim
 from infrastructure.keys import load_keys
 from infrastructure.settings import Settings
 from projections.catalogue import READ_MODELS
-from projections.device_registry import DeviceIndex
+from projections.device_index import DeviceIndex
 from tests.devices import enrol
 from tests.economy import fund
 from tests.trading import HOUR, HOUR_MS, PRICE, SLA

@@ -19,7 +19,8 @@ from domain.federated_learning.policy import ParticipantCriteria
 from domain.kernel import EventLog, new_scope, within
 from infrastructure.database import Database, Role
 from infrastructure.event_store import open_event_log
-from projections.device_registry import DeviceIndex, DeviceRow, Devices
+from projections.device_index import DeviceIndex
+from projections.device_registry import DeviceRow, Devices
 from projections.federated_learning import Participations
 from projections.privacy_budgets import ExhaustedBudgets
 from projections.replay import compare

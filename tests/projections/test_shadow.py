@@ -16,7 +16,8 @@ from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import EventLog, new_scope, within
 from infrastructure.database import Database, Role
 from infrastructure.event_store import open_event_log
-from projections.device_registry import DeviceIndex, DeviceRow, Devices
+from projections.device_index import DeviceIndex
+from projections.device_registry import DeviceRow, Devices
 from projections.replay import compare
 from projections.shadow import shadow_scores
 from tests.devices import NOW, enrol

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from domain.device_registry.device import Device
+from domain.device_registry.status import ACTIVE
 from domain.federated_learning.round import COMPLETED, OPEN, TrainingRound
 from domain.kernel import Conflict, Fact, Refusal, derive
 from domain.privacy.budget import PrivacyBudget
@@ -35,7 +36,8 @@ class SpendPrivacy(Plan):
     """Begins when the participants of a round are selected; each costs `epsilon_micro` of its budgets.
 
     A device whose budget does not give so much leaves the round. Where the round is over before that, what it has
-    given cannot be taken back: its budget is exhausted.
+    given cannot be taken back: its budget is exhausted. A device that was suspended or retired as it was selected,
+    by an index that had not heard of it, leaves an open round, too; one that is later is seen to by `suspend_device`.
     """
 
     name = "spend_privacy"
@@ -61,6 +63,11 @@ class SpendPrivacy(Plan):
         asked = _round(process, village)
         chosen, more = _part(process, asked)
         for device_id in chosen:
+            device = village.log.find(Device, device_id)
+            if asked.state_name == OPEN and device is not None and device.status != ACTIVE:
+                reason = f"device_{device.status}"
+                village.federated_learning.leave_training(device_id=device_id, reason=reason, round_id=asked.id)
+                continue
             subjects = [subject_id for subject_id, _ in _budgets(device_id, village)]
             try:
                 village.log.tentatively(lambda: self._reserve_all(process, village, device_id, subjects))  # noqa: B023

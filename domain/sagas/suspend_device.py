@@ -58,10 +58,11 @@ class ClaimsOfDevice(Protocol):
 class SuspendDevice(Plan):
     """Begins when a device is suspended or retired; it only goes forward, and where it cannot it parks.
 
-    A session or a contract begins only on an active device, so all there is to end was begun before the fact. Where the
-    device is reinstated meanwhile, what it still has goes on. A contract goes to an heir, or is breached; its money is
-    moved by `pay_for_service`: the customer pays what was delivered, and gets back the rest. What a device that is
-    suspended has earned and was not paid is void, as nobody can trust it; one that is retired is paid.
+    A session or a contract begins only on an active device, and `spend_privacy` sees to rounds that select another, so
+    all there is to end was begun before the fact. Where the device is reinstated meanwhile, what it still has goes on.
+    A contract goes to an heir, or is breached; its money is moved by `pay_for_service`: the customer pays what was
+    delivered, and gets back the rest. What a device that is suspended has earned and was not paid is void, as nobody
+    can trust it; one that is retired is paid.
     """
 
     name = "suspend_device"

@@ -152,6 +152,29 @@ def test_what_was_given_before_it_could_be_reserved_exhausts_the_budget(world: S
     assert world.process(round_id).status == COMPLETED
 
 
+@pytest.mark.parametrize("how", ["suspend_device", "retire_device"])
+def test_a_device_that_was_suspended_as_it_was_chosen_leaves_the_round_and_reserves_nothing(
+    world: Spending, how: str
+) -> None:
+    gone = world.devices[0]
+    world.grant(gone)
+    world.ask(getattr(world.village.device_registry, how), device_id=gone, reason="a drill")
+    round_id = world.open_round()  # the index of devices has not heard of it
+    world.settle()
+    assert (world.round(round_id).left, world.figures(gone)) == ({gone}, (0, 0))
+
+
+def test_an_update_of_a_device_that_was_suspended_since_is_paid_for_in_privacy(world: Spending) -> None:
+    gone = world.devices[0]
+    world.grant(gone)
+    round_id = world.open_round()
+    world.answer(round_id)
+    world.ask(world.village.device_registry.suspend_device, device_id=gone, reason="a drill")
+    world.complete(round_id)
+    world.settle()
+    assert (world.process(round_id).status, world.figures(gone)) == (COMPLETED, (0, 1))
+
+
 def test_many_devices_are_handled_in_several_transactions(world: Spending, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spend_privacy, "MAX_DEVICES", 1)
     for device_id in world.devices:

@@ -29,6 +29,10 @@ def told_plainly() -> Iterator[None]:
     except psycopg.OperationalError as error:
         typer.echo(f"The database does not answer: {str(error).splitlines()[0]}", err=True)
         raise typer.Exit(1) from None
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        why = error.diag.message_primary
+        typer.echo(f"The database is of another release ({why}): see `village db status`", err=True)
+        raise typer.Exit(1) from None
     except (ArchiveUnreadable, CommandFailed, HomeInUse, ServerFailed) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None

@@ -1,8 +1,10 @@
 """From the instant a device is suspended nothing it has earned is paid, in whatever order, and by whatever process."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,14 +15,18 @@ from domain.device_registry.device import Device
 from domain.device_registry.service import DeviceRegistryService
 from domain.harvest import audit
 from domain.harvest.audit import answer_of
-from domain.kernel import Refusal
+from domain.kernel import Receipt, Refusal
 from domain.sagas.forfeit import forfeits
 from domain.sagas.reward_training import RewardTraining
+from domain.tokenomics.pricing import Activity
 from domain.tokenomics.reward_claim import RewardClaim
 from domain.tokenomics.service import TokenomicsService
-from tests.economy import assert_sound
+from infrastructure.database import Database
+from tests.devices import enrol
+from tests.economy import Economy, assert_sound
 from tests.harvesting import lived
 from tests.sagas import stormy
+from tests.trading import HOUR_MS
 from workers.saga_runner import Handler
 
 from .rewarding import completed_round
@@ -150,6 +156,37 @@ def test_an_operator_s_batch_pays_no_suspended_device(forfeiting: Forfeiting) ->
     forfeiting.move("suspend")
     forfeiting.move("distribute")
     assert (forfeiting.names(claim_id), forfeiting.balances()["provider"]) == (["Accrued", "Voided"], before)
+
+
+def acted(economy: Economy, command: Callable[..., Receipt], **asked: Any) -> Receipt:
+    """One command, in a thread of its own."""
+    with economy.acting():
+        return command(**asked)
+
+
+def test_a_suspension_and_a_batch_of_two_processes_on_a_real_log_never_both_win(
+    database_url: str, database: Database
+) -> None:
+    economy = Economy(database_url, database)
+    elsewhere = economy.opened_log()
+    registry, desk = DeviceRegistryService(economy.log), DeviceRegistryService(elsewhere)
+    distribute = economy.service.distribute_rewards
+    with ThreadPoolExecutor(2) as both:
+        for _ in range(12):
+            device_id = enrol(registry, owner_id=uuid4(), now=economy.now)
+            with economy.acting():
+                work = Activity("service_hosting", uuid4(), device_id, uuid4(), HOUR_MS, 10_000)
+                claim_id = economy.service.accrue_reward(activity=work).id
+            assert claim_id is not None
+            suspension = both.submit(acted, economy, desk.suspend_device, device_id=device_id, reason="a drill")
+            batch = both.submit(
+                acted, economy, economy.service.distribute_rewards, batch_id=uuid4(), claim_ids=[claim_id]
+            )
+            suspended_at, paid = suspension.result().position, batch.result()
+            assert economy.log.load(RewardClaim, claim_id).voided == (suspended_at < paid.position)
+    elsewhere.close()
+    assert_sound(economy.facts())
+    economy.close()
 
 
 @settings(stormy, max_examples=60)

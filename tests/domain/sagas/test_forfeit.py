@@ -179,9 +179,7 @@ def test_a_suspension_and_a_batch_of_two_processes_on_a_real_log_never_both_win(
                 claim_id = economy.service.accrue_reward(activity=work).id
             assert claim_id is not None
             suspension = both.submit(acted, economy, desk.suspend_device, device_id=device_id, reason="a drill")
-            batch = both.submit(
-                acted, economy, economy.service.distribute_rewards, batch_id=uuid4(), claim_ids=[claim_id]
-            )
+            batch = both.submit(acted, economy, distribute, batch_id=uuid4(), claim_ids=[claim_id])
             suspended_at, paid = suspension.result().position, batch.result()
             assert economy.log.load(RewardClaim, claim_id).voided == (suspended_at < paid.position)
     elsewhere.close()

@@ -1,7 +1,7 @@
 """`village audit`: is the log what was sealed, are the read models what the log says, and why is a thing as it is?"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,15 +43,10 @@ def verify(verifiers: Keys = None, checkpoint: Kept = None, json_output: Json = 
     from domain.audit.checkpoint import CheckpointInvalid
     from infrastructure.audit import audit
 
-    with told_plainly(), _reader() as (settings, connection), Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("verifying", total=None)
+    with told_plainly(), _reader() as (settings, connection), _bar("verifying") as progress:
         try:
-            verdict = audit(
-                connection,
-                _trusted(settings, verifiers),
-                lambda done, total: bar.update(task, completed=done, total=total),
-                None if checkpoint is None else checkpoint.read_text(),
-            )
+            kept = None if checkpoint is None else checkpoint.read_text()
+            verdict = audit(connection, _trusted(settings, verifiers), progress, kept)
         except (CheckpointInvalid, OSError) as error:
             raise CommandFailed(f"{checkpoint}: {error}") from error
     if json_output:
@@ -80,12 +75,14 @@ def replay(
     from projections.catalogue import READ_MODELS
     from projections.replay import compare, replayed
 
-    with told_plainly(), _reader() as (_, connection), _refusals():
+    with told_plainly(), _reader() as (_, connection), _refusals(), _bar("replaying") as progress:
         if until is not None and not diff:
-            counts = {model.name: len(rows) for model, rows in replayed(connection, READ_MODELS, until)}
-            typer.echo(json.dumps(counts) if json_output else _table(counts, f"rows at position {until}"))
-            return
-        comparison = compare(connection, READ_MODELS, until)
+            counts = {model.name: len(rows) for model, rows in replayed(connection, READ_MODELS, until, progress)}
+        else:
+            comparison = compare(connection, READ_MODELS, until, progress)
+    if until is not None and not diff:
+        typer.echo(json.dumps(counts) if json_output else _table(counts, f"rows at position {until}"))
+        return
     if json_output:
         typer.echo(msgspec.json.encode(comparison, enc_hook=str).decode())
     else:
@@ -182,6 +179,14 @@ def keys(rotate: Annotated[bool, typer.Option("--rotate", help="Make a new seali
         change = rotate_sealing_key if rotate else load_sealing_keys
         for verifier in change(settings.home, settings.log_origin).verifiers:
             typer.echo(verifier.text())
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Tells how far it is, where a person looks on."""
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Replay: read models rebuilt from the log alone, and compared with the live ones row by row."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,11 @@ from .monitoring import ControlRow, Controls
 from .rows import Key, ReadModel, Row
 
 MAX_DIFFERENCES = 1_000
+Progress = Callable[[int, int], None]
+
+
+def _untold(done: int, total: int) -> None:
+    """Nobody looks on."""
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -36,12 +41,16 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 def compare(
-    connection: psycopg.Connection[Any], models: Sequence[ReadModel[Any]], until: int | None = None
+    connection: psycopg.Connection[Any],
+    models: Sequence[ReadModel[Any]],
+    until: int | None = None,
+    progress: Progress = _untold,
 ) -> Comparison:
     """Rebuild every read model from the log at its own cursors and compare it with the live rows.
 
     Given `until`, rebuild to that position and compare the rows that no later fact has touched: what is live of
     these is what was live then. Log, cursors and rows are read in one snapshot. At most 1,000 differences are listed.
+    `progress` is called with the position that is folded and the last one.
 
     Raises:
         PositionAhead: the log has not come so far.
@@ -58,7 +67,7 @@ def compare(
             for model in models
             for part in range(model.partitions)
         ]
-        facts = _fold_all(LogReader(connection), folds)
+        facts = _fold_all(LogReader(connection), folds, progress)
         differences: list[Difference] = []
         for model in models:
             live = {model.key_of(row := model.read(record)): row for record in connection.execute(model.select())}
@@ -71,7 +80,7 @@ def compare(
 
 
 def replayed(
-    connection: psycopg.Connection[Any], models: Sequence[ReadModel[Any]], until: int
+    connection: psycopg.Connection[Any], models: Sequence[ReadModel[Any]], until: int, progress: Progress = _untold
 ) -> Iterator[tuple[ReadModel[Any], dict[Key, Any]]]:
     """Every read model as it was at a position, folded from the log alone in one scan.
 
@@ -83,7 +92,7 @@ def replayed(
     folds = [
         _PartFold(model, part, until, controls.get(model.name)) for model in models for part in range(model.partitions)
     ]
-    _fold_all(LogReader(connection), folds)
+    _fold_all(LogReader(connection), folds, progress)
     for model in models:
         yield model, {key: row for fold in folds if fold.model is model for key, row in fold.rows() if row is not None}
 
@@ -115,15 +124,17 @@ class _PartFold:
         return self._fold.rows.items()
 
 
-def _fold_all(reader: LogReader, folds: Sequence[_PartFold]) -> int:
+def _fold_all(reader: LogReader, folds: Sequence[_PartFold], progress: Progress) -> int:
     wanted = frozenset[str]().union(*(fold.model.topics for fold in folds))
     until = max((fold.until for fold in folds), default=0)
+    end = max((fold.end for fold in folds), default=0)
     folded = 0
-    for batch in reader.all(max((fold.end for fold in folds), default=0)):
+    for batch in reader.all(end):
         facts = batch.facts(wanted)
         folded += sum(fact.position <= until for fact in facts)
         for fold in folds:
             fold.add(facts)
+        progress(batch.end, end)
     return folded
 
 

@@ -222,6 +222,10 @@ def test_a_replay_to_a_past_position_is_compared_with_the_rows_that_nothing_has_
     then = village.log.head()
     village.deposit(bob, 2)
     village.project()
+    told = list[tuple[int, int]]()
+    with village.database.connect(Role.READER) as connection:
+        compare(connection, village.models, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (then + 1, then + 1)
     found = village.compared(until=then)
     assert (found.facts, found.rows, found.moved, found.differences) == (then, 2, 1, [])
 

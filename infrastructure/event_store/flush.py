@@ -35,7 +35,10 @@ VERSIONS = (
     "SELECT s, coalesce((SELECT version FROM log.events WHERE stream = s ORDER BY version DESC LIMIT 1), 0) "
     "FROM unnest({}::uuid[]) AS s"
 )
-_VERSIONS = VERSIONS.format("$1")
+_VERSIONS_IN_ORDER = (
+    "SELECT coalesce((SELECT version FROM log.events WHERE stream = s ORDER BY version DESC LIMIT 1), 0) "
+    "FROM unnest($1::uuid[]) WITH ORDINALITY AS given (s, n) ORDER BY n"
+)
 _TOPICS_SINCE = "SELECT topic FROM log.events WHERE stream = ANY($1::uuid[]) AND version > $2::bigint"
 _CURSORS = "SELECT name, partition, position FROM engine.cursors WHERE name = ANY($1::text[]) FOR UPDATE"
 _GIVEN = (
@@ -163,7 +166,7 @@ class Flush:
         reading.ask(_BEGIN)
         lock = reading.ask(_LOCK, bigint(LOG_LOCK))
         head = reading.ask(_HEAD)
-        versions = reading.ask(_VERSIONS, _numbered(streams)) if streams else Answer()
+        versions = reading.ask(_VERSIONS_IN_ORDER, _numbered(streams)) if streams else Answer()
         cursors = reading.ask(_CURSORS, texts(names)) if names else Answer()
         given = reading.ask(_GIVEN, *_columns(keys)) if keys else Answer()
         standing = Answer() if self.began_at is None else reading.ask(_STANDING, bigint(self.began_at))
@@ -174,7 +177,7 @@ class Flush:
             began_at=position,
             position=position,
             recorded_at=recorded_at,
-            streams={stream.int: version for stream, version in versions.rows()},
+            streams={stream: version for stream, (version,) in zip(streams, versions.rows(), strict=True)},
             cursors={(name, partition): at for name, partition, at in cursors.rows()},
             given={(a, m, k): (h, answer) for a, m, k, h, answer in given.rows()},
             standing={event_id.bytes: (at, version) for event_id, at, version in standing.rows()},

@@ -267,6 +267,40 @@ def test_a_balance_at_any_position_is_the_one_that_was_answered_then(steps: list
     assert_sound(economy.facts())
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    orders=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(1, 50)), min_size=1, max_size=6),
+    data=st.data(),
+)
+def test_payments_delivered_again_and_in_any_order_by_any_process_are_paid_once_each(
+    orders: list[tuple[int, int, int]], data: st.DataObject
+) -> None:
+    economy = MemoryEconomy()
+    owners = [economy.given(1_000) for _ in range(3)]
+    before = economy.log.head()
+    processes = [economy.service, TokenomicsService(economy.opened_log())]
+    numbers = st.sampled_from(range(len(orders)))
+    again = data.draw(st.lists(numbers, max_size=10))
+    deliveries = data.draw(st.permutations([*range(len(orders)), *again]))
+    answers: dict[int, Any] = {}
+    for number in deliveries:
+        payer, further, grains = orders[number]
+        key = {"idempotency_key": f"key {number}", "body_hash": b"h"} if data.draw(st.booleans()) else {}
+        with economy.acting(**key):
+            answer = data.draw(st.sampled_from(processes)).process_payment(
+                payment_id=f"order {number}", from_owner_id=owners[payer],
+                to_owner_id=owners[(payer + 1 + further % 2) % 3], grains=grains,
+            )  # fmt: skip
+        assert (answer.id, answer.extra) == answers.setdefault(number, (answer.id, answer.extra))
+    expected = [1_000, 1_000, 1_000]
+    for payer, further, grains in orders:
+        expected[payer] -= grains
+        expected[(payer + 1 + further % 2) % 3] += grains
+    assert [economy.wallet(owner).available for owner in owners] == expected
+    assert economy.log.head() == before + 3 * len(orders)
+    assert_sound(economy.facts())
+
+
 def test_opening_a_wallet_twice_is_opening_it_once(economy: Books) -> None:
     owner = economy.given(7)
     with economy.acting():

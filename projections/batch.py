@@ -9,7 +9,7 @@ from domain.kernel.fact import Fact
 from infrastructure.event_store.reader import LogReader
 
 from . import letters
-from .fold import Cell, Fold, Letter, Load, load, store
+from .fold import Cell, Fold, Letter, Load, Meanwhile, load, store
 from .rows import Key
 from .slots import Slot, advance
 
@@ -56,7 +56,7 @@ class Pending:
         self.end = end
         return self
 
-    def write(self, connection: psycopg.Connection[Any]) -> list[Letter]:
+    def write(self, connection: psycopg.Connection[Any], meanwhile: Meanwhile = None) -> list[Letter]:
         """Write rows, letters and cursor; answers what had to be set aside.
 
         Raises:
@@ -65,13 +65,15 @@ class Pending:
         """
         with connection.transaction():
             advance(connection, self.slot, self.end)
-            self.store(connection)
+            self.store(connection, meanwhile)
             letters.write(connection, self.slot.cursor, self.slot.model, self.fold.letters)
         self.slot.position = self.end
         self.slot.held = self.fold.held
         return self.fold.letters
 
-    def settle(self, connection: psycopg.Connection[Any], facts: Sequence[Fact]) -> list[Letter]:
+    def settle(
+        self, connection: psycopg.Connection[Any], facts: Sequence[Fact], meanwhile: Meanwhile = None
+    ) -> list[Letter]:
         """As `write`, of one batch; a row that cannot be stored becomes a dead letter in the same transaction, and so
         do later facts of that row.
 
@@ -79,7 +81,7 @@ class Pending:
             CursorTaken: the slot is another worker's by now; nothing was written.
         """
         try:
-            return self.write(connection)
+            return self.write(connection, meanwhile)
         except NOT_STORABLE:
             with connection.transaction():
                 advance(connection, self.slot, self.end)
@@ -98,9 +100,9 @@ class Pending:
             after.fold.cells = {cell.key: Cell(cell.key, cell.row, cell.row) for cell in kept}
         return after
 
-    def store(self, connection: psycopg.Connection[Any]) -> None:
+    def store(self, connection: psycopg.Connection[Any], meanwhile: Meanwhile = None) -> None:
         """Write the rows only."""
-        store(connection, self.slot.model, self.fold.cells.values(), self.slot.table)
+        store(connection, self.slot.model, self.fold.cells.values(), self.slot.table, meanwhile)
 
 
 def apply(

@@ -41,6 +41,8 @@ class Cell(msgspec.Struct, gc=False):
 
 Load = Callable[[Sequence[Cell]], None]
 """Looks up the stored rows of cells."""
+Meanwhile = Callable[[], None] | None
+"""What to begin as soon as the server has all rows to store, or soon will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,11 @@ def load(
 
 
 def store(
-    connection: psycopg.Connection[Any], model: ReadModel[R], cells: Iterable[Cell], table: str | None = None
+    connection: psycopg.Connection[Any],
+    model: ReadModel[R],
+    cells: Iterable[Cell],
+    table: str | None = None,
+    meanwhile: Meanwhile = None,
 ) -> None:
     """Write the rows that are new or changed and delete those that ended."""
     new, changed, ended = list[R](), list[R](), list[Key]()
@@ -185,16 +191,24 @@ def store(
         else:
             changed.append(row)
     if len(new) >= COPY_FROM:
-        _copy(connection, model, new, table)
+        _copy(connection, model, new, table, meanwhile)
     else:
         changed += new
     if changed:
+        if meanwhile is not None:
+            meanwhile()
         connection.execute(_statement(model.upsert, table), model.arrays(changed), prepare=True)
     if ended:
         connection.execute(_statement(model.delete_by_keys, table), model.key_arrays(ended), prepare=True)
 
 
-def _copy(connection: psycopg.Connection[Any], model: ReadModel[R], rows: Sequence[R], table: str | None) -> None:
+def _copy(
+    connection: psycopg.Connection[Any],
+    model: ReadModel[R],
+    rows: Sequence[R],
+    table: str | None,
+    meanwhile: Meanwhile,
+) -> None:
     with connection.cursor() as cursor:
         cursor.adapters.register_dumper(bytes, BytesBinaryDumper)
         with cursor.copy(_statement(model.copy, table)) as copy:
@@ -202,6 +216,8 @@ def _copy(connection: psycopg.Connection[Any], model: ReadModel[R], rows: Sequen
             for start in range(0, len(rows), COPY_ROWS):
                 for record in model.copied(rows[start : start + COPY_ROWS]):
                     copy.write_row(record)
+            if meanwhile is not None:
+                meanwhile()
 
 
 @lru_cache(1_024)

@@ -49,7 +49,9 @@ class ReadAhead:
         self._ahead: dict[tuple[int, int], Future[Chapter]] = {}
 
     def begin(self, position: int, limit: int) -> None:
-        """Begin to read what will be asked for."""
+        """Begin to read what will be asked for, if that was not begun."""
+        if (position, limit) in self._ahead:
+            return
         if len(self._ahead) == MAX_AHEAD:
             self._ahead.pop(next(iter(self._ahead))).cancel()
         self._ahead[position, limit] = self._thread.submit(self._read, position, limit)

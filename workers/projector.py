@@ -145,11 +145,15 @@ class Projector:
             with self._guarded(slot):
                 skipped = self._orders.skipped(slot.model)
                 folded.append((Pending(slot).add(self._open(), own, chapter.end, skipped), own))
-        if chapter.is_full:
-            self._ahead.begin(chapter.end, limit)
+
+        def read_on() -> None:
+            if chapter.is_full:
+                self._ahead.begin(chapter.end, limit)
+
         for pending, own in folded:
             with self._guarded(pending.slot), traces.folding(pending.slot.model.name, own):
-                _tell(pending.slot, pending.settle(self._open(), own))
+                _tell(pending.slot, pending.settle(self._open(), own, read_on))
+        read_on()
         self._pass_over(idle, chapter.end)
         return True
 

@@ -28,7 +28,7 @@ COPY_FROM = 50
 """How many new rows make it worth the two round trips of a COPY."""
 COPY_ROWS = 5_000
 """How many rows are made ready for COPY at once."""
-MAX_UNCOLLECTED = 100_000
+MAX_UNCOLLECTED = 500_000
 
 
 class Cell(msgspec.Struct, gc=False):
@@ -134,7 +134,7 @@ class Fold:
 
 @contextmanager
 def seldom_collected() -> Iterator[None]:
-    """Garbage is looked for after 100,000 new objects: folding makes no cycles, and looking takes time."""
+    """Garbage is looked for after 500,000 new objects: folding makes no cycles, and looking takes time."""
     before = gc.get_threshold()
     gc.set_threshold(MAX_UNCOLLECTED, *before[1:])
     try:

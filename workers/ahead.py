@@ -31,8 +31,8 @@ def read(connection: psycopg.Connection[Any], topics: Collection[str], position:
         psycopg.Error: the log could not be read.
         UnreadableEvent: a wanted fact does not fit its class.
     """
-    batch = LogReader(connection).after(position, limit)
-    return Chapter(batch.end, len(batch.records) >= limit, by_topic(batch.facts(topics)))
+    end, rows, facts = LogReader(connection).facts_after(position, limit, topics)
+    return Chapter(end, rows >= limit, by_topic(facts))
 
 
 class ReadAhead:

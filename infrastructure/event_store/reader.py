@@ -59,7 +59,7 @@ class Record(_Row, Envelope):
         Raises:
             UnreadableEvent: the topic is unknown or the state does not fit it.
         """
-        (fact,) = _decoded([self])
+        (fact,) = _decoded([self], (self.topic,))
         return fact
 
 
@@ -70,7 +70,7 @@ class _Events(dict[str, Callable[[UUID, int, bytes, datetime], Any]]):
         return self.setdefault(topic, codec_of(topic).event)
 
 
-def _decoded(records: Iterable[Record]) -> list[Fact]:
+def _decoded(rows: Iterable[tuple[Any, ...]], topics: Collection[str]) -> list[Fact]:
     event = _Events()
     return [
         Fact(
@@ -78,7 +78,8 @@ def _decoded(records: Iterable[Record]) -> list[Fact]:
             event[topic](stream, version, state, recorded_at),
             ids, actor, recorded_at,
         )
-        for position, stream, version, topic, state, ids, actor, recorded_at in records
+        for position, stream, version, topic, state, ids, actor, recorded_at in rows
+        if topic in topics
     ]  # fmt: skip
 
 
@@ -96,7 +97,15 @@ class Batch:
 
     def facts(self, topics: Collection[str]) -> list[Fact]:
         """The facts of these topics, decoded."""
-        return _decoded([record for record in self.records if record.topic in topics])
+        return _decoded(self.records, topics)
+
+
+class Facts(NamedTuple):
+    """The facts of some topics in the rows after a position, whole commands only; and of how many rows in all."""
+
+    end: int
+    rows: int
+    facts: list[Fact]
 
 
 class LogReader:
@@ -112,12 +121,13 @@ class LogReader:
 
     def after(self, position: int, limit: int = 1_000, until: int = MAX_POSITION) -> Batch:
         """Up to `limit` rows after a position, and the rest of the last one's command (at most 4,096 more)."""
-        records = self._select(_AFTER, position, until, limit)
-        if len(records) == limit:
-            last = records[-1]
-            bound = min(until, last.position + MAX_EVENTS_PER_COMMAND)
-            records += self._select(_REST, last.position, bound, last.command_id)
-        return Batch(position, records[-1].position if records else position, records)
+        rows = self._after(position, limit, until)
+        return Batch(position, rows[-1][0] if rows else position, list(map(_record, rows)))
+
+    def facts_after(self, position: int, limit: int, topics: Collection[str]) -> Facts:
+        """The facts of these topics of what `after` reads."""
+        rows = self._after(position, limit, MAX_POSITION)
+        return Facts(rows[-1][0] if rows else position, len(rows), _decoded(rows, topics))
 
     def all(self, until: int, start: int = 0, limit: int = 2_000) -> Iterator[Batch]:
         """Batches from `start` to a position that exists already."""
@@ -147,17 +157,29 @@ class LogReader:
         """The rows of some streams in order of position, at most 100,000."""
         return self._select(_STREAMS, list(streams), after, until, MAX_STREAM_FACTS)
 
+    def _after(self, position: int, limit: int, until: int) -> list[tuple[Any, ...]]:
+        rows = self._rows(_AFTER, position, until, limit)
+        if len(rows) == limit:
+            last = _record(rows[-1])
+            bound = min(until, last.position + MAX_EVENTS_PER_COMMAND)
+            rows += self._rows(_REST, last.position, bound, last.command_id)
+        return rows
+
     def _select(self, statement: str, *parameters: Any) -> list[Record]:
+        return list(map(_record, self._rows(statement, *parameters)))
+
+    def _rows(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with self._connection.cursor(binary=True) as cursor:
             cursor.execute(statement, parameters, prepare=True)
-            records = list(map(_record, cursor.fetchall()))
-        return records if all(map(_STATE, records)) else self._brought_back(records)
+            rows = cursor.fetchall()
+        return rows if all(map(_STATE, rows)) else self._brought_back(rows)
 
-    def _brought_back(self, records: list[Record]) -> list[Record]:
-        """The records with the states that are in the archive. Raises ArchiveUnreadable at the first that is not."""
+    def _brought_back(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """The rows with the states that are in the archive. Raises ArchiveUnreadable at the first that is not."""
 
         def select(statement: str, positions: list[int]) -> list[tuple[Any, ...]]:
             return self._connection.cursor(binary=True).execute(statement, (positions,)).fetchall()
 
+        records = list(map(_record, rows))
         states = archived_states(select, [record.position for record in records if not record.state])
         return [record if record.state else record._replace(state=states[record.position]) for record in records]

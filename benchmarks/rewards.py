@@ -1,20 +1,27 @@
 """A reward batch that pays 500 wallets in one transaction, against COPY of 500 rows of the same log."""
 
+import base64
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from statistics import fmean
 from uuid import UUID, uuid4
 
 import psycopg
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
 
 from benchmarks.history import History
 from benchmarks.library import environment
 from benchmarks.table import Row, middle
+from domain.device_registry.capabilities import Capabilities
+from domain.device_registry.device import Device
 from domain.kernel import EventLog, new_scope, within
+from domain.sagas.forfeit import which_forfeit
 from domain.tokenomics.accounts import wallet_id_of
 from domain.tokenomics.pricing import Activity
 from domain.tokenomics.service import TokenomicsService
@@ -45,9 +52,10 @@ def run() -> list[Row]:
     with History() as history:
         database = history.database()
         log = open_event_log(database.url)
-        tokens = TokenomicsService(log)
+        tokens = TokenomicsService(log, forfeiting=partial(which_forfeit, log))
         library = Application[UUID](environment(history.database().url))
         owners, wallets = [uuid4() for _ in range(WALLETS)], [TheirWallet() for _ in range(WALLETS)]
+        devices = [_enrolled(log, owner) for owner in owners]
         library.save(*wallets)
         others = [wallet.id for wallet in wallets]
         paid = 0
@@ -56,7 +64,7 @@ def run() -> list[Row]:
             admin.execute("CREATE TABLE bench.events (LIKE log.events INCLUDING ALL)")
             for _ in range(RUNS):
                 activity_id = uuid4()
-                claims = list(pool.map(partial(_accrue, tokens, activity_id), owners))
+                claims = list(pool.map(partial(_accrue, tokens, activity_id), owners, devices))
                 base = log.head()
                 before = history.cpu_s(), time.process_time()
                 ours.append(_rate(partial(_distribute, tokens, claims)))
@@ -79,15 +87,37 @@ def run() -> list[Row]:
         Row(
             f"reward batch of {WALLETS} wallets", mine, "credits/s", f">= {TARGET} credits/s", mine >= TARGET,
             limit=middle(limits), peer=middle(theirs),
-            note=f"a credit is two events, and one leg of the transfer; CPU a credit: {python_us:.0f} us in Python, "
-            f"{server_us:.0f} us in the server; one thread decides the whole batch before it is recorded; "
-            "the limit is COPY of the credits alone, the peer the plain library",
+            note="a credit is two events, one leg of the transfer and a look at the device, that it is not suspended; "
+            f"CPU a credit: {python_us:.0f} us in Python, {server_us:.0f} us in the server; one "
+            "thread decides the whole batch before it is recorded; the limit is COPY of the credits alone, the "
+            "peer the plain library",
         )
     ]  # fmt: skip
 
 
-def _accrue(tokens: TokenomicsService, activity_id: UUID, owner: UUID) -> UUID:
-    activity = Activity("fl_participation", activity_id, owner, owner, 60_000, 10_000)
+def _enrolled(log: EventLog, owner: UUID) -> UUID:
+    """A device of this owner, as the registry has it."""
+    keys = Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
+    signs, agrees = (base64.b64encode(key.public_key().public_bytes_raw()).decode() for key in keys)
+    with within(new_scope("operator:benchmark")) as asked:
+        expires_at = asked.now + timedelta(hours=1)
+        device = Device.claim(
+            device_id=uuid4(), owner_id=owner, claim_sha256="0" * 64, expires_at=expires_at, now=asked.now
+        )
+        device.enrol(
+            device_type="laptop",
+            region="eu",
+            ed25519_pub=signs,
+            x25519_pub=agrees,
+            capabilities=Capabilities(8_192, 8, 12_000, ["pytorch"], ["federated_learning"], "matmul-f32-v1"),
+            now=asked.now,
+        )
+        log.record(device)
+    return device.id
+
+
+def _accrue(tokens: TokenomicsService, activity_id: UUID, owner: UUID, device: UUID) -> UUID:
+    activity = Activity("fl_participation", activity_id, device, owner, 60_000, 10_000)
     with within(new_scope("operator:benchmark")):
         claim_id = tokens.accrue_reward(activity=activity).id
     assert claim_id is not None

@@ -14,7 +14,7 @@ from domain.monitoring.service import MonitoringService
 from domain.privacy.service import PrivacyService
 from domain.sagas.allocate_burst import AllocateBurst
 from domain.sagas.deadline import Deadlines
-from domain.sagas.forfeit import forfeits
+from domain.sagas.forfeit import which_forfeit
 from domain.sagas.hand_off_contract import HandOffContract
 from domain.sagas.operations import SagaOperations
 from domain.sagas.pay_for_service import PayForService, PaymentPolicy
@@ -48,7 +48,7 @@ def assemble(settings: Settings, database: Database, log: EventLog, blobs: BlobS
     return Village(
         log=log,
         device_registry=DeviceRegistryService(log, devices),
-        tokenomics=TokenomicsService(log, policy_of(settings), RewardIndex(database), partial(forfeits, log)),
+        tokenomics=TokenomicsService(log, policy_of(settings), RewardIndex(database), partial(which_forfeit, log)),
         federated_learning=FederatedLearningService(log, blobs, participants, limits),
         harvest=HarvestService(log, owners),
         marketplace=MarketplaceService(

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 from domain.kernel import EventLog, Fact, new_scope, within
 from domain.kernel.personal import SealedText, SubjectKeys
 from domain.kernel.tokens import tokens
-from domain.sagas.forfeit import forfeits
+from domain.sagas.forfeit import which_forfeit
 from domain.tokenomics.accounts import SYSTEM_ACCOUNT_NAMES, wallet_id_of
 from domain.tokenomics.pricing import MS_PER_HOUR, Activity, Policy
 from domain.tokenomics.rewards import PendingRewards
@@ -46,7 +46,7 @@ class Books:
     def __init__(self, policy: Policy | None = None, pending: PendingRewards | None = None) -> None:
         self.now = NOON
         self.log = self.opened_log()
-        self.service = TokenomicsService(self.log, policy, pending, partial(forfeits, self.log))
+        self.service = TokenomicsService(self.log, policy, pending, partial(which_forfeit, self.log))
 
     def opened_log(self) -> EventLog:
         """A log of these books, as another process would have it."""

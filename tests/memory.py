@@ -81,6 +81,9 @@ class MemoryRecorder(ProcessRecorder):
             if first < version and (last is None or version <= last)
         ]
 
+    def select_streams(self, streams: Sequence[UUID]) -> dict[int, list[StoredEvent]]:
+        return {stream.int: list(self.select_events(stream)) for stream in streams}
+
     def max_notification_id(self) -> int | None:
         return len(self._facts) or None
 

@@ -8,7 +8,6 @@ from uuid import UUID
 import msgspec
 from eventsourcing.application import Application
 from eventsourcing.domain import Snapshot
-from eventsourcing.persistence import StoredEvent
 
 from .aggregate import Aggregate
 from .cache import AggregateCache
@@ -24,10 +23,10 @@ from .errors import (
     Refusal,
 )
 from .evolve import rehydrate
+from .loading import loaded, loaded_all
 from .personal import SubjectKeys
 from .recording import appends_of, remember
 from .scope import next_command, scope, within
-from .snapshot import restored, take
 from .turns import Turns
 from .unit import Decided, Held, Recordable, Unit, collected
 from .write import MAX_EVENTS_PER_COMMAND, CursorMove, Receipt, Recorder, Write
@@ -85,13 +84,45 @@ class EventLog(Application[UUID]):
     def _found(self, kind: type[Aggregate], stream: UUID, new: bool) -> Aggregate | None:
         running = attempt.get()
         if running is None:
-            return self._loaded(kind, stream)
+            return loaded(self._recorder, kind, stream)
         found = None if running.fresh else self.cache.get(stream)
         if found is not None or (new and not running.fresh):
             running.used_cache = True
-        elif (found := self._loaded(kind, stream)) is not None:
+        elif (found := loaded(self._recorder, kind, stream)) is not None:
             self.cache.put(found)
         running.reads.setdefault(stream.int, 0 if found is None else found.version)
+        return found
+
+    def find_all(self, kind: type[A], streams: Sequence[UUID]) -> list[A | None]:
+        """What `find` answers of each of these streams, which differ; what has to be read is read together."""
+        unit = _unit.get()
+        if unit is None:
+            found = self._found_all(kind, streams)
+        else:
+            held = [unit.held(stream.int) for stream in streams]
+            read = iter(
+                self._found_all(kind, [stream for stream, one in zip(streams, held, strict=True) if one is None])
+            )
+            found = [
+                unit.moved_on(stream.int, next(read)) if one is None else one.clone()
+                for stream, one in zip(streams, held, strict=True)
+            ]
+        return [None if one is None else _of(kind, one) for one in found]
+
+    def _found_all(self, kind: type[Aggregate], streams: Sequence[UUID]) -> list[Aggregate | None]:
+        running = attempt.get()
+        if running is None:
+            return loaded_all(self._recorder, kind, streams)
+        found: list[Aggregate | None] = [None] * len(streams) if running.fresh else self.cache.get_all(streams)
+        missing = [at for at, one in enumerate(found) if one is None]
+        running.used_cache |= len(missing) < len(found)
+        for at, one in zip(missing, loaded_all(self._recorder, kind, [streams[at] for at in missing]), strict=True):
+            if one is not None:
+                self.cache.put(one)
+            found[at] = one
+        reads = running.reads
+        for stream, one in zip(streams, found, strict=True):
+            reads.setdefault(stream.int, 0 if one is None else one._version)
         return found
 
     def load(self, kind: type[A], stream: UUID) -> A:
@@ -259,19 +290,6 @@ class EventLog(Application[UUID]):
             raise
         remember(self.cache, held, facts, appends, written)
         return written.receipt
-
-    def _loaded(self, kind: type[Aggregate], stream: UUID) -> Aggregate | None:
-        """From the newest snapshot that fits and the events since, or from all events."""
-        policy = kind.snapshots
-        if policy is None:
-            return rehydrate(stream, self.recorder.select_events(stream))
-        stored = self._recorder.snapshot_of(stream)
-        since = None if stored is None else restored(kind, stored)
-        rows: Sequence[StoredEvent] = self.recorder.select_events(stream, gt=None if since is None else since.version)
-        loaded = rehydrate(stream, rows, since)
-        if len(rows) >= policy.every and type(loaded) is kind:
-            self._recorder.keep_snapshot(take(loaded))
-        return loaded
 
 
 def _of(kind: type[A], aggregate: Aggregate) -> A:

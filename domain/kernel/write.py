@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
+from eventsourcing.persistence import StoredEvent
 
 from .scope import CommandScope
 from .snapshot import StoredSnapshot
@@ -83,6 +84,10 @@ class Written(msgspec.Struct, frozen=True):
 
 class Recorder(Protocol):
     """The port the event log writes and reads through; infrastructure/event_store answers it."""
+
+    def select_events(self, originator_id: UUID, *, gt: int | None = None) -> Sequence[StoredEvent]: ...
+
+    def select_streams(self, streams: Sequence[UUID]) -> dict[int, list[StoredEvent]]: ...
 
     def write(self, write: Write) -> Written: ...
 

@@ -1,6 +1,6 @@
 """Reward commands: the supply, the epochs that budget it, claims that accrue and the batches that post them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -53,10 +53,10 @@ class PendingRewards(Protocol):
     def __call__(self, device_id: UUID, limit: int) -> list[PendingReward]: ...
 
 
-class Forfeits(Protocol):
-    """Query port: whether what a device has earned and was not paid is void."""
+class Forfeiting(Protocol):
+    """Query port: those of these devices, which differ, of which what is earned and not paid is void."""
 
-    def __call__(self, device_id: UUID) -> bool: ...
+    def __call__(self, device_ids: Sequence[UUID]) -> Collection[UUID]: ...
 
 
 class Rewards:
@@ -65,7 +65,7 @@ class Rewards:
     log: EventLog
     policy: Policy
     pending: PendingRewards | None
-    forfeits: Forfeits | None
+    forfeiting: Forfeiting | None
 
     @command
     def genesis(self) -> Receipt:
@@ -166,9 +166,11 @@ class Rewards:
 
     def _forfeited(self, claims: Sequence[RewardClaim]) -> list[RewardClaim]:
         """Those whose devices have forfeited them, which are void from now on."""
-        if self.forfeits is None:
+        if self.forfeiting is None:
             return []
-        void = [claim for claim in claims if self.forfeits(claim.device_id)]
+        devices = {claim.device_id.int: claim.device_id for claim in claims}
+        lost = self.forfeiting(list(devices.values()))
+        void = [claim for claim in claims if claim.device_id in lost] if lost else []
         for claim in void:
             claim.void(FORFEITED)
         return void
@@ -176,9 +178,9 @@ class Rewards:
     def _pending_claims(self, claim_ids: Sequence[UUID]) -> list[RewardClaim]:
         if len(claim_ids) > MAX_BATCH:
             raise BatchTooLarge(f"{len(claim_ids)} claims")
+        wanted = list({claim_id.int: claim_id for claim_id in claim_ids}.values())
         claims = []
-        for claim_id in dict.fromkeys(claim_ids):
-            claim = self.log.find(RewardClaim, claim_id)
+        for claim_id, claim in zip(wanted, self.log.find_all(RewardClaim, wanted), strict=True):
             if claim is None:
                 raise RewardClaimUnknown(f"claim {claim_id}")
             if claim.open:

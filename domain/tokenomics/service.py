@@ -5,7 +5,7 @@ from domain.kernel.turns import Turns
 
 from .payments import Payments
 from .pricing import Policy
-from .rewards import Forfeits, PendingRewards, Rewards
+from .rewards import Forfeiting, PendingRewards, Rewards
 
 
 class TokenomicsService(Payments, Rewards):
@@ -15,7 +15,7 @@ class TokenomicsService(Payments, Rewards):
         log: the village's event log.
         policy: the economy's settings.
         pending: the query port of `get_pending_rewards`; a process without read models has none.
-        forfeits: the query port that says which devices are not paid; without it all of them are.
+        forfeiting: the query port that says which devices are not paid; without it all of them are.
     """
 
     def __init__(
@@ -23,10 +23,10 @@ class TokenomicsService(Payments, Rewards):
         log: EventLog,
         policy: Policy | None = None,
         pending: PendingRewards | None = None,
-        forfeits: Forfeits | None = None,
+        forfeiting: Forfeiting | None = None,
     ) -> None:
         self.log = log
         self.policy = policy or Policy()
         self.pending = pending
-        self.forfeits = forfeits
+        self.forfeiting = forfeiting
         self.turns = Turns()

@@ -164,6 +164,20 @@ class PostgresRecorder(ProcessRecorder):
             rows = self._brought_back(originator_id, rows)
         return [StoredEvent(originator_id, version, topic, state) for version, topic, state in rows]
 
+    def select_streams(self, streams: Sequence[UUID]) -> dict[int, list[StoredEvent]]:
+        """All stored events of these streams, in the order of their versions, by the numbers of the streams."""
+        rows = self._read(
+            "SELECT stream, version, topic, state FROM log.events WHERE stream = ANY(%b) ORDER BY stream, version",
+            list(streams),
+        )
+        found: dict[int, list[StoredEvent]] = {}
+        for stream, version, topic, state in rows:
+            found.setdefault(stream.int, []).append(StoredEvent(stream, version, topic, state))
+        for events in found.values():
+            if not all(event.state for event in events):
+                events[:] = self.select_events(events[0].originator_id)
+        return found
+
     def _brought_back(self, stream: UUID | str, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """Rows of (version, topic, state) with the states that are in the archive."""
         places = self._read("SELECT position, version FROM log.events WHERE stream = %b AND state IS NULL", stream)

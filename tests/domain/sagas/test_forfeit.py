@@ -16,7 +16,7 @@ from domain.device_registry.service import DeviceRegistryService
 from domain.harvest import audit
 from domain.harvest.audit import answer_of
 from domain.kernel import Receipt, Refusal
-from domain.sagas.forfeit import forfeits
+from domain.sagas.forfeit import which_forfeit
 from domain.sagas.reward_training import RewardTraining
 from domain.tokenomics.pricing import Activity
 from domain.tokenomics.reward_claim import RewardClaim
@@ -45,7 +45,7 @@ class Forfeiting(MemorySuspending):
         self.stage.handlers = [*self.rewarding, self.suspending]
         self.elsewhere = self.opened_log()
         self.desk = DeviceRegistryService(self.elsewhere)
-        self.till = TokenomicsService(self.elsewhere, forfeits=partial(forfeits, self.elsewhere))
+        self.till = TokenomicsService(self.elsewhere, forfeiting=partial(which_forfeit, self.elsewhere))
 
     def close(self) -> None:
         self.elsewhere.close()

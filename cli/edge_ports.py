@@ -56,7 +56,7 @@ class EnrolledDevices:
         if device is None or not device.enrolled:
             return None
         key = Ed25519PublicKey.from_public_bytes(base64.b64decode(device.ed25519_pub))
-        found = EnrolledDevice(key, device.owner_id, REFUSALS.get(device.status))
+        found = EnrolledDevice(key, device.owner_id, REFUSALS.get(device.status), device.key_number)
         with self._lock:
             if position == self._position:  # else what was read may be older than the last look
                 while len(self._known) >= MAX_KNOWN:

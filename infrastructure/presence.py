@@ -35,9 +35,10 @@ UNSETTLED = "unsettled"
 
 # The latency is a moving average, in which one measurement counts a quarter.
 _BEAT = """
-    INSERT INTO edge.presence AS held (device_id, sequence, last_seen_at, steady_since, state, latency_ms)
-    VALUES (%(device_id)s, %(sequence)s, %(now)s, 'epoch', 'unsettled', %(latency_ms)s)
+    INSERT INTO edge.presence AS held (device_id, key_number, sequence, last_seen_at, steady_since, state, latency_ms)
+    VALUES (%(device_id)s, %(key_number)s, %(sequence)s, %(now)s, 'epoch', 'unsettled', %(latency_ms)s)
     ON CONFLICT (device_id) DO UPDATE SET
+        key_number = excluded.key_number,
         sequence = excluded.sequence,
         last_seen_at = greatest(held.last_seen_at, excluded.last_seen_at),
         steady_since = CASE WHEN excluded.last_seen_at - held.last_seen_at >= %(gap)s
@@ -47,7 +48,7 @@ _BEAT = """
             WHEN held.latency_ms IS NULL THEN excluded.latency_ms
             ELSE (held.latency_ms * 3 + excluded.latency_ms) / 4
         END
-    WHERE held.sequence < excluded.sequence
+    WHERE (held.key_number, held.sequence) < (excluded.key_number, excluded.sequence)
     RETURNING state, steady_since, latency_ms, latency_class_ms, latency_candidate_ms, latency_since
 """
 _MARK = "UPDATE edge.presence SET state = 'unsettled' WHERE device_id = %s"
@@ -70,7 +71,7 @@ _NEVER = datetime.fromisoformat("0001-01-02T00:00:00+00:00")
 
 
 class HeartbeatReplayed(Refusal):
-    """A heartbeat's sequence is greater than that of every earlier one of its device."""
+    """A heartbeat's sequence is greater than that of every earlier one under its key, which is the device's newest."""
 
     status = 409
 
@@ -105,14 +106,15 @@ class PresenceStore:
         self._database = database
         self._registry = registry
 
-    def beat(self, *, device_id: UUID, sequence: int, latency_ms: int | None, now: datetime) -> str:
-        """Take one heartbeat of an enrolled device; answers its presence.
+    def beat(self, *, device_id: UUID, key_number: int, sequence: int, latency_ms: int | None, now: datetime) -> str:
+        """Take one heartbeat of an enrolled device, signed with its `key_number`th new key; answers its presence.
 
         Raises:
-            HeartbeatReplayed: the sequence has not risen; nothing changed.
+            HeartbeatReplayed: neither the key is newer nor the sequence has risen; nothing changed.
         """
         beat = {
             "device_id": device_id,
+            "key_number": key_number,
             "sequence": sequence,
             "latency_ms": latency_ms,
             "now": now,

@@ -129,11 +129,15 @@ def _presence(ctx: ApiContext, routes: APIRouter) -> None:
     @routes.post("/heartbeat")
     @allow("device", replay="sequence")
     async def heartbeat(caller: Caller, body: Heartbeat) -> Response:
-        """The device is there. Its rising sequence is what makes a replay useless."""
+        """The device is there. Its sequence, rising under each key, is what makes a replay useless."""
 
         def beat() -> str:
             return presence.beat(
-                device_id=caller.device_id, sequence=body.sequence, latency_ms=body.latency_ms, now=datetime.now(UTC)
+                device_id=caller.device_id,
+                key_number=caller.key_number,
+                sequence=body.sequence,
+                latency_ms=body.latency_ms,
+                now=datetime.now(UTC),
             )
 
         return answer({"sequence": body.sequence, "presence": await ctx.in_command_thread(beat)})

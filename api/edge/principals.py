@@ -50,12 +50,14 @@ class Principal:
     """Who asks. `subject` is an operator's name, a member's owner id or a device's id.
 
     `owner` is whom a member or a device belongs to; None for operators. `expires_at` is when the proof ends.
+    `key_number` says how often a device had changed the key it has signed with.
     """
 
     role: Role
     subject: str
     owner: UUID | None = None
     expires_at: datetime | None = None
+    key_number: int = 0
 
     @property
     def actor(self) -> str:
@@ -71,11 +73,13 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class EnrolledDevice:
-    """What the edge must know of a device: its public key, its owner, and how its requests are refused, if they are."""
+    """What the edge must know of a device: its public key, its owner, how its requests are refused, if they are, and
+    how often it has changed its key."""
 
     public_key: Ed25519PublicKey
     owner_id: UUID
     refusal: type[Refusal] | None = None
+    key_number: int = 0
 
 
 class DeviceDirectory(Protocol):
@@ -236,7 +240,8 @@ class Devices:
             raise of_signature(error) from error
         if device.refusal is not None:
             raise device.refusal(f"device {claim.device_id}")
-        principal = Principal("device", str(claim.device_id), device.owner_id, now + signatures.MAX_SKEW)
+        expires_at = now + signatures.MAX_SKEW
+        principal = Principal("device", str(claim.device_id), device.owner_id, expires_at, device.key_number)
         return principal, claim
 
     def _signer(self, request: SignedRequest, device_id: UUID) -> EnrolledDevice:

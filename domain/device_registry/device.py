@@ -30,7 +30,8 @@ class DeviceNotEnrolled(Refusal):
 class Device(Aggregate):
     """One device. Presence facts alternate: what already holds is not recorded again.
 
-    `forfeits` says that nothing it has earned is paid: it is suspended, or was when it retired.
+    `key_number` says how often it has changed its signing key; `forfeits` that nothing it has earned is paid: it is
+    suspended, or was when it retired.
     """
 
     class ClaimIssued(Created):
@@ -95,6 +96,7 @@ class Device(Aggregate):
         self.device_type = ""
         self.region = ""
         self.ed25519_pub = ""
+        self.key_number = 0
         self.x25519_pub = ""
         self.capabilities: Capabilities | None = None
         self.evidence: Evidence | None = None
@@ -218,6 +220,7 @@ class Device(Aggregate):
     @event(KeyRotated)
     def _key_rotated(self, ed25519_pub: str) -> None:
         self.ed25519_pub = ed25519_pub
+        self.key_number += 1
 
     def change_capabilities(self, capabilities: Capabilities) -> None:
         """Record what the device can do now, unless it is what is known.

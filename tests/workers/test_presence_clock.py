@@ -16,7 +16,7 @@ from domain.device_registry.service import DeviceRegistryService
 from domain.kernel import EventLog, Receipt
 from infrastructure.database import Database
 from infrastructure.event_store import LogReader, open_event_log
-from infrastructure.presence import HeartbeatReplayed, PresenceStore, Silence
+from infrastructure.presence import MAX_SEQUENCE, HeartbeatReplayed, PresenceStore, Silence
 from tests.devices import NOW, enrol
 from workers.presence_clock import PresenceClock
 
@@ -44,8 +44,20 @@ def at(seconds: int) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
+def send(
+    store: PresenceStore,
+    device_id: UUID,
+    sequence: int,
+    *,
+    key_number: int = 0,
+    latency_ms: int | None = None,
+    now: datetime = NOW,
+) -> str:
+    return store.beat(device_id=device_id, key_number=key_number, sequence=sequence, latency_ms=latency_ms, now=now)
+
+
 def beat(store: PresenceStore, device_id: UUID, seconds: int, latency_ms: int | None = None) -> str:
-    return store.beat(device_id=device_id, sequence=next(_sequences), latency_ms=latency_ms, now=at(seconds))
+    return send(store, device_id, next(_sequences), latency_ms=latency_ms, now=at(seconds))
 
 
 def watch(clock: PresenceClock, start: int, end: int) -> None:
@@ -118,15 +130,41 @@ def test_a_heartbeat_whose_sequence_has_not_risen_is_refused_and_changes_nothing
     store: PresenceStore, service: DeviceRegistryService, log: EventLog, database: Database
 ) -> None:
     device_id = enrol(service)
-    store.beat(device_id=device_id, sequence=7, latency_ms=10, now=at(0))
+    send(store, device_id, 7, latency_ms=10)
     head, before = log.head(), row(database, device_id)
     for sequence in (7, 6, 0, -5):
         with pytest.raises(HeartbeatReplayed):
-            store.beat(device_id=device_id, sequence=sequence, latency_ms=9_999, now=at(100))
+            send(store, device_id, sequence, latency_ms=9_999, now=at(100))
     assert (log.head(), row(database, device_id)) == (head, before)
     clock = PresenceClock(store)
     watch(clock, 0, 45)
     assert [name for name, _ in presence_facts(database, device_id)] == ["WentOnline", "WentDegraded"]
+
+
+@given(beats=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=8))
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_new_key_begins_a_sequence_of_its_own_and_no_heartbeat_counts_twice_or_after_a_newer_key(
+    store: PresenceStore, service: DeviceRegistryService, beats: list[tuple[int, int]]
+) -> None:
+    device_id, last = enrol(service), (-1, 0)
+    for key_number, sequence in beats:
+        if (key_number, sequence) > last:
+            send(store, device_id, sequence, key_number=key_number)
+            last = (key_number, sequence)
+        else:
+            with pytest.raises(HeartbeatReplayed):
+                send(store, device_id, sequence, key_number=key_number)
+
+
+def test_whoever_has_a_devices_old_key_cannot_shut_it_out_by_the_greatest_sequence(
+    store: PresenceStore, service: DeviceRegistryService
+) -> None:
+    device_id = enrol(service)
+    send(store, device_id, MAX_SEQUENCE)
+    assert send(store, device_id, 1, key_number=1) == "online"
+    with pytest.raises(HeartbeatReplayed):  # a process that has not heard of the new key yet lets the old one through
+        send(store, device_id, MAX_SEQUENCE)
+    assert send(store, device_id, 2, key_number=1) == "online"
 
 
 def test_of_the_same_heartbeat_sent_by_many_threads_one_counts(
@@ -135,16 +173,16 @@ def test_of_the_same_heartbeat_sent_by_many_threads_one_counts(
     device_id = enrol(service)
     start = threading.Barrier(8)
 
-    def send(_: int) -> bool:
+    def sends(_: int) -> bool:
         start.wait()
         try:
-            store.beat(device_id=device_id, sequence=1, latency_ms=None, now=at(0))
+            send(store, device_id, 1)
         except HeartbeatReplayed:
             return False
         return True
 
     with ThreadPoolExecutor(8) as threads:
-        assert sum(threads.map(send, range(8))) == 1
+        assert sum(threads.map(sends, range(8))) == 1
     assert len(presence_facts(database, device_id)) == 1
 
 

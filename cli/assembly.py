@@ -3,7 +3,7 @@
 from functools import partial
 
 from cli.harvest_ports import RestingDevices
-from cli.ports import DeviceOwners, DeviceResources, OwnerFlows, Participants
+from cli.ports import DeviceOwners, DeviceResources, OwnerFlows, Participants, PresentDevices
 from domain.device_registry.service import DeviceRegistryService
 from domain.federated_learning.policy import Limits
 from domain.federated_learning.service import FederatedLearningService
@@ -58,6 +58,7 @@ def assemble(settings: Settings, database: Database, log: EventLog, blobs: BlobS
             DeviceResources(log),
             RestingDevices(log),
             OwnerFlows(FlowIndex(database)),
+            PresentDevices(log),
         ),
         deadlines=deadlines,
         monitoring=MonitoringService(log, [model.name for model in READ_MODELS], DeadLetters(database)),

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from domain.device_registry.criteria import DeviceCriteria
-from domain.device_registry.device import Device
+from domain.device_registry.device import ONLINE, Device
 from domain.device_registry.status import ACTIVE
 from domain.federated_learning.policy import ParticipantCriteria
 from domain.federated_learning.selection import Candidate, Survey
@@ -84,6 +84,17 @@ class DeviceResources:
             return None
         has = device.capabilities
         return Resources(has.ram_mb, has.cpu_cores, has.compute_score)
+
+
+class PresentDevices:
+    """Whether a device is active and online, asked of the log by the marketplace."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+
+    def __call__(self, device_id: UUID) -> bool:
+        device = _active(self._log, device_id)
+        return device is not None and device.presence == ONLINE
 
 
 class OwnerFlows:

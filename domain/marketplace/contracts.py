@@ -10,13 +10,14 @@ from .dealing import NO_FLOWS, Dealing, OwnerFlows
 from .hand_off import NotOfReceipt
 from .offerings import Offerings
 from .request import ServiceRequest
+from .serving import Serving
 from .settlement import Paid
 from .sla import Measured
 from .states import require_party
 from .terms import agree
 
 
-class Contracts(Offerings):
+class Contracts(Offerings, Serving):
     """The part of the marketplace service that is about contracts; its money is moved by the saga `pay_for_service`.
 
     Where a command names a provider or a customer, None stands for an operator.
@@ -40,7 +41,7 @@ class Contracts(Offerings):
         """Buy time of an offering. With the receipt of a request it may be handed off to those ranked below.
 
         Raises:
-            OfferingUnknown, AlreadyExists, NotOfReceipt, those of `agree`.
+            OfferingUnknown, AlreadyExists, NotOfReceipt, DeviceOffline, DeviceRests, those of `agree`.
         """
         if request_id is not None:
             self._check_receipt(request_id, customer_id, offering_id)
@@ -54,6 +55,7 @@ class Contracts(Offerings):
             now=scope().now,
             request_id=request_id,
         )
+        self._require_serving(terms.device_id)
         return self.log.record(Contract.propose(contract_id, terms), agreed_price=str(terms.agreed_price))
 
     @command

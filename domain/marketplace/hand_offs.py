@@ -99,9 +99,5 @@ class HandOffs(Bursts):
             found.append(terms)
         return found
 
-    def device_rests(self, *, device_id: UUID) -> bool:
-        """Whether a device may not work now, by the policy it lends itself under."""
-        return self._rests is not None and self._rests(device_id)
-
     def _hand_off(self, contract_id: UUID) -> HandOff | None:
         return self.log.find(HandOff, HandOff.create_id(contract_id))

@@ -1,6 +1,5 @@
 """Job commands: submit, report, end and cancel. What a job uses is usage of its contract."""
 
-from typing import Protocol
 from uuid import UUID
 
 from domain.kernel import Receipt, command, scope
@@ -14,16 +13,8 @@ from .work import JobSpec
 from .workload import Workload
 
 
-class RestingDevices(Protocol):
-    """Query port: whether a device may not work now, by the policy it lends itself under."""
-
-    def __call__(self, device_id: UUID) -> bool: ...
-
-
 class Jobs(Contracts):
     """The part of the marketplace service that is about work under a contract."""
-
-    _rests: RestingDevices | None
 
     @command
     def submit_job(self, *, job_id: UUID, contract_id: UUID, customer_id: UUID | None, spec: JobSpec) -> Receipt:
@@ -93,7 +84,7 @@ class Jobs(Contracts):
     def job_is_due(self, *, job_id: UUID) -> bool:
         """Whether a job is still to be done, and by a device that may work, by the log. Raises JobUnknown."""
         job = self._job(job_id)
-        return not job.ended and not (self._rests is not None and self._rests(job.device_id))
+        return not job.ended and not self.device_rests(device_id=job.device_id)
 
     def _use(self, job: Job, contract: Contract, cumulative_ms: int) -> None:
         """Usage of a job is usage of its contract, as far as so much can have been delivered."""

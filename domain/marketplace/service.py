@@ -9,10 +9,10 @@ from domain.kernel import EventLog, Receipt, command, scope
 from .contract import Contract
 from .dealing import OwnerFlows
 from .hand_offs import HandOffs
-from .jobs import RestingDevices
 from .matching import MAX_CANDIDATES, OfferingDirectory, Wish, checked
 from .offerings import DeviceOwners, DeviceResources
 from .request import ServiceRequest
+from .serving import PresentDevices, RestingDevices
 
 
 class MarketplaceService(HandOffs):
@@ -25,6 +25,7 @@ class MarketplaceService(HandOffs):
         resources_of: the query port that says what a device has; without it no offering is compared with it.
         rests: the query port that says whether a device may not work now; without it none rests.
         flows: the query port of the payments between owners; without it dealings know of trades only.
+        present: the query port that says whether a device is there; without it every one is.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class MarketplaceService(HandOffs):
         resources_of: DeviceResources | None = None,
         rests: RestingDevices | None = None,
         flows: OwnerFlows | None = None,
+        present: PresentDevices | None = None,
     ) -> None:
         self.log = log
         self._owner_of = owner_of
@@ -42,6 +44,7 @@ class MarketplaceService(HandOffs):
         self._resources_of = resources_of
         self._rests = rests
         self._flows = flows
+        self._present = present
 
     @command
     def match_service_request(self, *, request_id: UUID, customer_id: UUID, wish: Wish) -> Receipt:

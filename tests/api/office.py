@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 from api import audit, device_registry, federated_learning, harvest, marketplace, monitoring, privacy, sagas, tokenomics
 from api.app import create_app
 from api.edge.context import ApiContext
-from cli.ports import DeviceOwners, DeviceResources, OwnerFlows
+from cli.harvest_ports import RestingDevices
+from cli.ports import DeviceOwners, DeviceResources, OwnerFlows, PresentDevices
 from domain.device_registry.service import DeviceRegistryService
 from domain.federated_learning.service import FederatedLearningService
 from domain.harvest.service import HarvestService
@@ -120,7 +121,9 @@ class Office:
                 DeviceOwners(self.log),
                 OfferingIndex(database),
                 DeviceResources(self.log),
-                flows=OwnerFlows(FlowIndex(database)),
+                RestingDevices(self.log),
+                OwnerFlows(FlowIndex(database)),
+                PresentDevices(self.log),
             ),
             monitoring=MonitoringService(self.log, [model.name for model in self.models]),
             deadlines=deadlines,

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from domain.harvest.policy import SENSORS, HarvestPolicy
 from domain.kernel import new_scope, within
 from domain.kernel.tokens import MAX_GRAINS
 from tests.api.stall import FUNDS, SLA, Stall, later, stall
@@ -115,6 +116,29 @@ def test_what_cannot_be_bought_is_refused_by_name_and_nothing_is_recorded(stall:
         assert stall.office.refused("marketplace/propose_contract", body, stall.customer) == (status, code), change
     own = stall.office.refused("marketplace/propose_contract", stall.proposal(offering_id), stall.provider)
     assert own == (403, "self_dealing")
+
+
+def test_time_is_not_bought_of_a_device_that_is_away_or_rests_as_it_would_not_be_matched(stall: Stall) -> None:
+    body, lending = stall.proposal(stall.offered()), stall.office.village.harvest
+
+    def refused() -> tuple[int, str]:
+        return stall.office.refused("marketplace/propose_contract", body, stall.customer)
+
+    stall.goes("degraded", seen_at=datetime.now(UTC))
+    assert refused() == (422, "device_offline")
+    stall.goes("offline", last_seen_at=datetime.now(UTC))
+    assert refused() == (422, "device_offline")
+    stall.goes("online", seen_at=datetime.now(UTC))
+    with within(new_scope("test")):
+        opened = lending.start_harvest_session(device_id=stall.device_id, policy=HarvestPolicy(), sensors=SENSORS)
+    assert refused() == (422, "device_rests")
+    assert opened.id is not None
+    with within(new_scope("test")):
+        lending.close_session(session_id=opened.id)
+    stall.bought(body["offering_id"])
+    with within(new_scope("test")):
+        stall.office.village.device_registry.suspend_device(device_id=stall.device_id, reason="a drill")
+    assert refused() == (422, "device_offline")
 
 
 def test_only_the_owner_of_a_device_offers_it_and_withdraws_the_offering(stall: Stall) -> None:

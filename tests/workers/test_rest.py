@@ -28,6 +28,10 @@ class Lent(Watched):
         self.harvest = HarvestService(self.log, lambda device_id: self.owners.get(device_id))
         self.monitor = SlaMonitor(database, self.market, RestTime(self.log, database), clock=lambda: self.now)
         self.market._rests = RestingDevices(self.log)
+        self.lend()
+
+    def lend(self) -> None:
+        """A session of the device is admitted, and not clear to run yet."""
         lent = {"device_id": self.device_id, "policy": HarvestPolicy(), "sensors": SENSORS}
         receipt = self.ask(self.harvest.start_harvest_session, **lent)
         assert receipt.id is not None
@@ -88,7 +92,9 @@ def test_rest_that_goes_on_is_excluded_to_the_end_of_the_window_and_ends_with_th
 
 
 def test_a_device_that_rests_is_given_no_job(lent: Lent) -> None:
+    lent.ask(lent.harvest.close_session, session_id=lent.session_id)
     job_id = submitted(lent, lent.running())
+    lent.lend()
     assert not lent.market.job_is_due(job_id=job_id)  # admitted, but never clear so far
     lent.becomes(RUNNING)
     assert lent.market.job_is_due(job_id=job_id)

@@ -18,12 +18,15 @@ MAX_ATTEMPTS = 12
 """How often a session with too few devices looks for them in a row, over about ten minutes."""
 MAX_LOST_ROUNDS = 3
 """Rounds lost in a row after which a session is given up."""
+AGGREGATION_MS = 21_600_000
+"""How long after its deadline a round may stay without a model: six hours, in which an aggregator can be repaired."""
 FIRST_PAUSE_MS, LAST_PAUSE_MS = 1_000, 120_000
 
 
 class CoordinateTraining(Saga):
     """Session started -> round 1 -> ... -> session completed; gives up when devices stay away or rounds are lost.
 
+    A round has a deadline for its updates and, AGGREGATION_MS after that has come, one for its model.
     A paused session waits: nothing is opened until it resumes, and a round that is open ends as any other.
     """
 
@@ -32,7 +35,7 @@ class CoordinateTraining(Saga):
         session_id: UUID
 
     class RoundAwaited(Saga.Event):
-        """A round is open until its deadline; `token` names that deadline."""
+        """A round is open until its deadline, then it is to be aggregated until another; `token` names the deadline."""
 
         round_id: UUID
         number: int
@@ -114,8 +117,15 @@ class CoordinateTraining(Saga):
     def _elapsed(self, fact: Fact, village: Village) -> None:
         if self.round_id is None:
             self._go_on(fact, village)
-        else:
-            village.federated_learning.close_training_round(round_id=self.round_id)
+            return
+        training, last = village.federated_learning, derive("sagas.CoordinateTraining.aggregation", self.round_id)
+        if self.waits_for == last:
+            training.abandon_training_round(round_id=self.round_id, reason="aggregation_timed_out")
+            return
+        training.close_training_round(round_id=self.round_id)
+        due_at = fact.recorded_at + timedelta(milliseconds=AGGREGATION_MS)
+        village.deadlines.set_deadline(token=last, saga_id=self.id, kind=ROUND, due_at=due_at)
+        self._round_awaited(round_id=self.round_id, number=self.number, token=last)
 
     def _go_on(self, fact: Fact, village: Village) -> None:
         """Take the session one step further: the next round, or its end."""

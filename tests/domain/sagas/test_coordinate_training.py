@@ -10,11 +10,11 @@ from uuid import UUID
 import pytest
 from hypothesis import example, given
 
-from domain.federated_learning.round import SEALED
+from domain.federated_learning.round import SEALED, RoundNotSealed
 from domain.federated_learning.session import ABANDONED, COMPLETED, PAUSED, RUNNING, SessionRoster, TrainingSession
 from domain.kernel import Refusal
 from domain.sagas import coordinate_training
-from domain.sagas.coordinate_training import LAST_PAUSE_MS, MAX_ATTEMPTS, MAX_LOST_ROUNDS, pause_ms
+from domain.sagas.coordinate_training import AGGREGATION_MS, LAST_PAUSE_MS, MAX_ATTEMPTS, MAX_LOST_ROUNDS, pause_ms
 from infrastructure.database import Database
 from tests.sagas import DEATHS, Oracle, deliveries, stormy
 from tests.training_world import MemoryTrainingWorld, Trainings, TrainingWorld
@@ -72,6 +72,38 @@ def test_the_deadline_seals_a_round_with_enough_updates(world: Trainings) -> Non
     assert world.round(round_id).state_name != SEALED
     world.pass_time(minutes=2)
     assert world.round(round_id).state_name == SEALED
+
+
+def test_a_sealed_round_that_nobody_aggregates_in_time_is_lost_by_name_and_the_next_one_opens(world: Trainings) -> None:
+    session_id = world.start()
+    world.settle()
+    stuck = world.opened(session_id)
+    world.answer(stuck)
+    world.pass_time(minutes=61)
+    world.pass_time(milliseconds=AGGREGATION_MS - 60_000)
+    assert world.round(stuck).state_name == SEALED
+    world.pass_time(minutes=2)
+    assert (world.round(stuck).state_name, world.round(stuck).reason) == (ABANDONED, "aggregation_timed_out")
+    assert world.opened(session_id) != stuck
+    with pytest.raises(RoundNotSealed):
+        world.complete(stuck)
+
+
+def test_a_round_that_is_aggregated_between_its_deadline_and_the_last_one_stands(world: Trainings) -> None:
+    session_id = world.start()
+    world.settle()
+    first = world.opened(session_id)
+    world.answer(first, devices=2)
+    world.pass_time(hours=2)
+    world.complete(first)
+    world.settle()
+    second = world.opened(session_id)
+    world.pass_time(minutes=30)
+    world.now += timedelta(milliseconds=AGGREGATION_MS)
+    world.settle()
+    assert world.round(first).state_name == COMPLETED
+    assert world.session(session_id).state_name == RUNNING
+    assert world.round(second).reason == "too_few_updates"
 
 
 def test_a_round_without_enough_updates_is_lost_and_the_next_one_opens(world: Trainings) -> None:

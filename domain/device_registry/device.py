@@ -7,6 +7,7 @@ from uuid import UUID
 from domain.kernel import Aggregate, Created, Instant, NotFound, Refusal, event
 
 from .capabilities import Capabilities, check_kind, checked
+from .device_facts import DeviceFacts
 from .enrolment import ClaimAlreadyUsed, ClaimExpired, ClaimExpiryInvalid, KeyUnchanged, check_keys, check_signing_key
 from .evidence import Evidence, check_borne_out, check_evidence_signature, checked_evidence
 from .latency import LATENCY_CLASSES_MS, LatencyInvalid
@@ -27,7 +28,7 @@ class DeviceNotEnrolled(Refusal):
     """Only an enrolled device takes part."""
 
 
-class Device(Aggregate):
+class Device(DeviceFacts, Aggregate):
     """One device. Presence facts alternate: what already holds is not recorded again.
 
     `key_number` says how often it has changed its signing key; `forfeits` that nothing it has earned is paid: it is
@@ -39,52 +40,6 @@ class Device(Aggregate):
         owner_id: UUID
         claim_sha256: str
         expires_at: Instant
-
-    class Enrolled(Aggregate.Event):
-        device_id: UUID
-        owner_id: UUID
-        device_type: str
-        ed25519_pub: str
-        x25519_pub: str
-        region: str
-        capabilities: Capabilities
-        enrolled_at: Instant
-
-    class KeyRotated(Aggregate.Event):
-        ed25519_pub: str
-
-    class Suspended(Aggregate.Event):
-        reason: str
-
-    class Reinstated(Aggregate.Event):
-        reason: str
-
-    class Retired(Aggregate.Event):
-        reason: str
-
-    class CapabilitiesChanged(Aggregate.Event):
-        capabilities: Capabilities
-
-    class Benchmarked(Aggregate.Event):
-        """What the device has measured of itself; `signature` is by its key of the time over `evidence_text`."""
-
-        evidence: Evidence
-        signature: str
-
-    class EvidenceDropped(Aggregate.Event):
-        """What the device once measured counts no more: it was asked to measure again, and did not."""
-
-    class WentOnline(Aggregate.Event):
-        seen_at: Instant
-
-    class WentDegraded(Aggregate.Event):
-        seen_at: Instant
-
-    class WentOffline(Aggregate.Event):
-        last_seen_at: Instant
-
-    class LatencyClassChanged(Aggregate.Event):
-        latency_ms: int
 
     @event(ClaimIssued)
     def __init__(self, device_id: UUID, owner_id: UUID, claim_sha256: str, expires_at: datetime) -> None:
@@ -158,7 +113,7 @@ class Device(Aggregate):
             enrolled_at=now,
         )
 
-    @event(Enrolled)
+    @event(DeviceFacts.Enrolled)
     def _enrolled(
         self,
         device_id: UUID,
@@ -183,7 +138,7 @@ class Device(Aggregate):
         if self.status != SUSPENDED:
             self._suspended(reason=checked_reason(reason))
 
-    @event(Suspended)
+    @event(DeviceFacts.Suspended)
     def _suspended(self, reason: str) -> None:
         self.status = SUSPENDED
         self.forfeits = True
@@ -194,7 +149,7 @@ class Device(Aggregate):
         if self.status != ACTIVE:
             self._reinstated(reason=checked_reason(reason))
 
-    @event(Reinstated)
+    @event(DeviceFacts.Reinstated)
     def _reinstated(self, reason: str) -> None:
         self.status = ACTIVE
         self.forfeits = False
@@ -205,7 +160,7 @@ class Device(Aggregate):
         if self.status != RETIRED:
             self._retired(reason=checked_reason(reason))
 
-    @event(Retired)
+    @event(DeviceFacts.Retired)
     def _retired(self, reason: str) -> None:
         self.status = RETIRED
 
@@ -217,7 +172,7 @@ class Device(Aggregate):
             raise KeyUnchanged("the device has this key")
         self._key_rotated(ed25519_pub=ed25519_pub)
 
-    @event(KeyRotated)
+    @event(DeviceFacts.KeyRotated)
     def _key_rotated(self, ed25519_pub: str) -> None:
         self.ed25519_pub = ed25519_pub
         self.key_number += 1
@@ -235,7 +190,7 @@ class Device(Aggregate):
         if wanted != self.capabilities:
             self._capabilities_changed(capabilities=wanted)
 
-    @event(CapabilitiesChanged)
+    @event(DeviceFacts.CapabilitiesChanged)
     def _capabilities_changed(self, capabilities: Capabilities) -> None:
         self.capabilities = capabilities
 
@@ -251,7 +206,7 @@ class Device(Aggregate):
         check_evidence_signature(self.ed25519_pub, self.device_id, evidence, signature)
         self._benchmarked(evidence=evidence, signature=signature)
 
-    @event(Benchmarked)
+    @event(DeviceFacts.Benchmarked)
     def _benchmarked(self, evidence: Evidence, signature: str) -> None:
         self.evidence = evidence
 
@@ -260,7 +215,7 @@ class Device(Aggregate):
         if self.evidence is not None:
             self._evidence_dropped()
 
-    @event(EvidenceDropped)
+    @event(DeviceFacts.EvidenceDropped)
     def _evidence_dropped(self) -> None:
         self.evidence = None
 
@@ -270,7 +225,7 @@ class Device(Aggregate):
         if self.presence != ONLINE:
             self._went_online(seen_at=seen_at)
 
-    @event(WentOnline)
+    @event(DeviceFacts.WentOnline)
     def _went_online(self, seen_at: datetime) -> None:
         self.presence = ONLINE
         self.seen_at = seen_at
@@ -281,7 +236,7 @@ class Device(Aggregate):
         if self.presence == ONLINE:
             self._went_degraded(seen_at=seen_at)
 
-    @event(WentDegraded)
+    @event(DeviceFacts.WentDegraded)
     def _went_degraded(self, seen_at: datetime) -> None:
         self.presence = DEGRADED
         self.seen_at = seen_at
@@ -292,7 +247,7 @@ class Device(Aggregate):
         if self.presence != OFFLINE:
             self._went_offline(last_seen_at=last_seen_at)
 
-    @event(WentOffline)
+    @event(DeviceFacts.WentOffline)
     def _went_offline(self, last_seen_at: datetime) -> None:
         self.presence = OFFLINE
         self.seen_at = last_seen_at
@@ -309,7 +264,7 @@ class Device(Aggregate):
         if latency_ms != self.latency_ms:
             self._latency_class_changed(latency_ms=latency_ms)
 
-    @event(LatencyClassChanged)
+    @event(DeviceFacts.LatencyClassChanged)
     def _latency_class_changed(self, latency_ms: int) -> None:
         self.latency_ms = latency_ms
 

@@ -8,6 +8,7 @@ from domain.kernel import Aggregate, Created, Instant, NotFound, Refusal, event
 from domain.kernel.time import milliseconds
 
 from .policy import RoundPolicy
+from .round_facts import RoundFacts
 from .selection import Selection
 from .update import NotAParticipant, RoundNotAccepting, Update, UpdateAlreadySubmitted, UpdateLate, check_figures
 
@@ -29,7 +30,7 @@ class RoundOutcomeDiffers(Refusal):
     status = 409
 
 
-class TrainingRound(Aggregate):
+class TrainingRound(RoundFacts, Aggregate):
     """Open -> Sealed -> Completed | Abandoned. What it is sealed with is what is aggregated."""
 
     class Opened(Created):
@@ -42,62 +43,6 @@ class TrainingRound(Aggregate):
         deadline_at: Instant
         seed: int
         opened_at: Instant
-
-    class ParticipantsSelected(Aggregate.Event):
-        device_ids: list[UUID]
-        snapshot_position: int
-        ruleset_hash: str
-        refused: dict[str, int]
-
-    class UpdateAccepted(Aggregate.Event):
-        device_id: UUID
-        blob_hash: str
-        bytes: int
-        examples: int
-        train_ms: int
-        norm: float
-        signature: str
-        accepted_at: Instant
-
-    class UpdateRejected(Aggregate.Event):
-        """An accepted update that the aggregator could not read; `reason` is the code of the refusal."""
-
-        device_id: UUID
-        reason: str
-
-    class ParticipantLeft(Aggregate.Event):
-        """A device takes no part any more; what it has sent is not aggregated."""
-
-        device_id: UUID
-        reason: str
-
-    class Sealed(Aggregate.Event):
-        """`survivors` (sorted) are aggregated, `dropped` were asked and are not."""
-
-        survivors: list[UUID]
-        dropped: list[UUID]
-
-    class Aggregated(Aggregate.Event):
-        model_hash: str
-        accumulator_hash: str
-        clipped: int
-
-    class Completed(Aggregate.Event):
-        """`participants` (sorted) are the devices whose updates are in the model."""
-
-        closes = True
-        session_id: UUID
-        number: int
-        participants: list[UUID]
-        model_metrics: dict[str, float]
-        privacy_budget_consumed: float
-        duration_ms: int
-
-    class Abandoned(Aggregate.Event):
-        closes = True
-        session_id: UUID
-        number: int
-        reason: str
 
     @event(Opened)
     def __init__(
@@ -246,13 +191,13 @@ class TrainingRound(Aggregate):
     def _all_answered(self) -> bool:
         return self.selected <= self.updates.keys() | self.rejected | self.left
 
-    @event(ParticipantsSelected)
+    @event(RoundFacts.ParticipantsSelected)
     def _participants_selected(
         self, device_ids: list[UUID], snapshot_position: int, ruleset_hash: str, refused: dict[str, int]
     ) -> None:
         self.selected = set(device_ids)
 
-    @event(UpdateAccepted)
+    @event(RoundFacts.UpdateAccepted)
     def _update_accepted(
         self,
         device_id: UUID,
@@ -269,27 +214,27 @@ class TrainingRound(Aggregate):
         )
         self.answered_ms[device_id] = milliseconds(self.opened_at, accepted_at)
 
-    @event(UpdateRejected)
+    @event(RoundFacts.UpdateRejected)
     def _update_rejected(self, device_id: UUID, reason: str) -> None:
         del self.updates[device_id]
         self.rejected.add(device_id)
         self.survivors = [survivor for survivor in self.survivors if survivor != device_id]
 
-    @event(ParticipantLeft)
+    @event(RoundFacts.ParticipantLeft)
     def _participant_left(self, device_id: UUID, reason: str) -> None:
         self.updates.pop(device_id, None)
         self.left.add(device_id)
 
-    @event(Sealed)
+    @event(RoundFacts.Sealed)
     def _sealed(self, survivors: list[UUID], dropped: list[UUID]) -> None:
         self.state_name = SEALED
         self.survivors = list(survivors)
 
-    @event(Aggregated)
+    @event(RoundFacts.Aggregated)
     def _aggregated(self, model_hash: str, accumulator_hash: str, clipped: int) -> None:
         self.new_model_hash = model_hash
 
-    @event(Completed)
+    @event(RoundFacts.Completed)
     def _completed(
         self,
         session_id: UUID,
@@ -301,7 +246,7 @@ class TrainingRound(Aggregate):
     ) -> None:
         self.state_name = COMPLETED
 
-    @event(Abandoned)
+    @event(RoundFacts.Abandoned)
     def _abandoned(self, session_id: UUID, number: int, reason: str) -> None:
         self.state_name = ABANDONED
         self.reason = reason

@@ -10,6 +10,7 @@ from .audit import AuditUnknown, Job, answer_of
 from .contribution import BASIS, Contribution, HarvestSessionOver, quality_bp
 from .decide import Transition, Watch
 from .policy import HarvestPolicy
+from .session_facts import SessionFacts
 from .states import (
     ADMITTED,
     CLOSED,
@@ -21,7 +22,7 @@ from .states import (
 )
 
 
-class HarvestSession(Aggregate):
+class HarvestSession(SessionFacts, Aggregate):
     """Transitions and segments name the sample they come with: what is at or before the last one known is no news."""
 
     class Requested(Created):
@@ -34,76 +35,6 @@ class HarvestSession(Aggregate):
         policy: HarvestPolicy
         sensors: list[str]
         requested_at: Instant
-
-    class SessionAdmitted(Aggregate.Event):
-        policy: HarvestPolicy
-        sensor_capabilities: list[str]
-
-    class Rejected(Aggregate.Event):
-        closes = True
-        reason: str
-
-    class SegmentClosed(Aggregate.Event):
-        """A stretch of samples: `run_ms` of it ran, at `duty_bp` on average; `digest` chains the samples."""
-
-        sequence: int
-        from_at: Instant
-        to_at: Instant
-        run_ms: int
-        verified_ms: int
-        duty_bp: int
-        samples: int
-        digest: str
-
-    class SafetyTripped(Aggregate.Event):
-        """To throttled or paused: `sensor` observed this, beyond the limit. None of both for a sensor that failed."""
-
-        to: str
-        sequence: int
-        at: Instant
-        kind: str
-        sensor: str
-        observed: float | None
-        limit: float | None
-
-    class SafetyCleared(Aggregate.Event):
-        """To running."""
-
-        sequence: int
-        at: Instant
-
-    class StopRequested(Aggregate.Event):
-        """By its owner or an operator; the device is told with its next samples."""
-
-        reason: str
-
-    class AuditRequested(Aggregate.Event):
-        job: Job
-
-    class AuditAnswered(Aggregate.Event):
-        answer: str
-
-    class AuditPassed(Aggregate.Event):
-        pass
-
-    class AuditFailed(Aggregate.Event):
-        reason: str
-
-    class SessionClosed(Aggregate.Event):
-        reason: str
-        resources_contributed: Contribution
-        quality_bp: int
-        closed_at: Instant
-
-    class Rewarded(Aggregate.Event):
-        """What a session gave, and the claim for it; `claim_id` is None where nothing was due."""
-
-        closes = True
-        device_id: UUID
-        resources_contributed: Contribution
-        quality_bp: int
-        claim_id: UUID | None
-        grains: int
 
     @event(Requested)
     def __init__(
@@ -229,15 +160,15 @@ class HarvestSession(Aggregate):
                 claim_id=claim_id, grains=grains,
             )  # fmt: skip
 
-    @event(SessionAdmitted)
+    @event(SessionFacts.SessionAdmitted)
     def _session_admitted(self, policy: HarvestPolicy, sensor_capabilities: list[str]) -> None:
         self.status = ADMITTED
 
-    @event(Rejected)
+    @event(SessionFacts.Rejected)
     def _rejected(self, reason: str) -> None:
         self.status = REJECTED
 
-    @event(SegmentClosed)
+    @event(SessionFacts.SegmentClosed)
     def _segment_closed(
         self,
         sequence: int,
@@ -254,7 +185,7 @@ class HarvestSession(Aggregate):
         self.seen_at = to_at
         self.contribution = Contribution(done.run_ms + run_ms, done.verified_ms + verified_ms, done.samples + samples)
 
-    @event(SafetyTripped)
+    @event(SessionFacts.SafetyTripped)
     def _safety_tripped(
         self,
         to: str,
@@ -267,31 +198,31 @@ class HarvestSession(Aggregate):
     ) -> None:
         self._changed(to, sequence, at)
 
-    @event(SafetyCleared)
+    @event(SessionFacts.SafetyCleared)
     def _safety_cleared(self, sequence: int, at: datetime) -> None:
         self._changed(RUNNING, sequence, at)
 
-    @event(StopRequested)
+    @event(SessionFacts.StopRequested)
     def _stop_requested(self, reason: str) -> None:
         self.status = STOPPING
 
-    @event(AuditRequested)
+    @event(SessionFacts.AuditRequested)
     def _audit_requested(self, job: Job) -> None:
         self.job = job
 
-    @event(AuditAnswered)
+    @event(SessionFacts.AuditAnswered)
     def _audit_answered(self, answer: str) -> None:
         self.answer = answer
 
-    @event(AuditPassed)
+    @event(SessionFacts.AuditPassed)
     def _audit_passed(self) -> None:
         self.audit = True
 
-    @event(AuditFailed)
+    @event(SessionFacts.AuditFailed)
     def _audit_failed(self, reason: str) -> None:
         self.audit = False
 
-    @event(SessionClosed)
+    @event(SessionFacts.SessionClosed)
     def _session_closed(
         self, reason: str, resources_contributed: Contribution, quality_bp: int, closed_at: datetime
     ) -> None:
@@ -299,7 +230,7 @@ class HarvestSession(Aggregate):
         self.quality_bp = quality_bp
         self.closed_at = closed_at
 
-    @event(Rewarded)
+    @event(SessionFacts.Rewarded)
     def _rewarded(
         self,
         device_id: UUID,

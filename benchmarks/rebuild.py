@@ -9,11 +9,11 @@ from benchmarks.history import Cost, History, write
 from benchmarks.mixture import mixture
 from benchmarks.table import Row, middle
 from domain.kernel import new_scope, within
+from domain.kernel.garbage import seldom_collected
 from domain.monitoring import MonitoringService
 from infrastructure.database import Database, Role
 from infrastructure.event_store import LogReader, open_event_log
 from projections.catalogue import READ_MODELS
-from projections.fold import seldom_collected
 from workers.projector import REBUILD_READ, Projector
 
 FACTS = int(os.environ.get("BENCH_FACTS", "1000000"))

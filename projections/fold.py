@@ -1,10 +1,8 @@
 """The fold: facts into the rows of one read model, in memory; what fails is set aside, with all behind it."""
 
-import gc
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
@@ -28,7 +26,6 @@ COPY_FROM = 50
 """How many new rows make it worth the two round trips of a COPY."""
 COPY_ROWS = 5_000
 """How many rows are made ready for COPY at once."""
-MAX_UNCOLLECTED = 500_000
 
 
 class Cell(msgspec.Struct, gc=False):
@@ -130,17 +127,6 @@ class Fold:
             except Exception as error:
                 held.add(cell.key)
                 self.letters.append(Letter.of(fact, cell.key, error))
-
-
-@contextmanager
-def seldom_collected() -> Iterator[None]:
-    """Garbage is looked for after 500,000 new objects: folding makes no cycles, and looking takes time."""
-    before = gc.get_threshold()
-    gc.set_threshold(MAX_UNCOLLECTED, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def by_topic(facts: Iterable[Fact]) -> dict[str, list[Fact]]:

@@ -13,12 +13,13 @@ import psycopg
 import structlog
 
 from domain.kernel.fact import Fact
+from domain.kernel.garbage import seldom_collected
 from infrastructure import traces
 from infrastructure.database import Database, Role
 from infrastructure.event_store.reader import LogReader
 from projections import rebuild
 from projections.batch import NOT_STORABLE, Pending
-from projections.fold import Letter, of_topics, seldom_collected
+from projections.fold import Letter, of_topics
 from projections.rows import ReadModel
 from projections.slots import LEASE_S, CursorTaken, Lease, Slot
 

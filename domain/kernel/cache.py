@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -51,16 +51,21 @@ class AggregateCache:
             while len(self._entries) > self._capacity:
                 self._entries.popitem(last=False)
 
-    def move_on(self, stream: UUID, version: int, event: Any) -> None:
-        """Evolve what is kept by the event recorded at this version; forget it when it lacks one before that."""
+    def move_on(self, facts: Iterable[tuple[int, int, Any]]) -> None:
+        """Evolve what is kept by events recorded now: (number of the stream, version, event) in the order of the log.
+
+        What lacks an event before one of them is forgotten.
+        """
+        entries = self._entries
         with self._lock:
-            held = self._entries.pop(stream.int, None)
-            if held is None or (behind := version - held._version) > 1:
-                return
-            if behind == 1:
-                held.evolve_by(event)
-                held._version = version
-            self._entries[stream.int] = held
+            for key, version, event in facts:
+                held = entries.pop(key, None)
+                if held is None or (behind := version - held._version) > 1:
+                    continue
+                if behind == 1:
+                    held.evolve_by(event)
+                    held._version = version
+                entries[key] = held
 
     def drop_older(self, stream: UUID, version: int) -> None:
         """Forget what is behind a version that is known to be recorded."""

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import count, repeat
+from typing import Any
 from uuid import UUID
 
 from .cache import AggregateCache
@@ -22,18 +23,25 @@ def appends_of(facts: Sequence[Decided], asked: CommandScope, keys: SubjectKeys 
     """
     exact: set[int] | None = None
     numbers: defaultdict[int, count[int]] = defaultdict(count)
+    asked_id = asked.command_id.int
+    kind: Any = None
     appends = []
     for fact in facts:
-        event, command = fact.event, (fact.scope or asked).command_id.int
-        codec, named = codec_of(event.TOPIC), event_id_bytes(command, next(numbers[command]))
-        if codec.personal:
-            event = sealed(event, UUID(bytes=named), codec.personal, keys)
+        event, of = fact.event, fact.scope
+        if event.__class__ is not kind:  # mostly one of many in a row
+            kind = event.__class__
+            codec, commutes = codec_of(kind.TOPIC), kind.commutes
+            topic, encode, personal = codec.topic, codec.encode, codec.personal
+        command = asked_id if of is None else of.command_id.int
+        named = event_id_bytes(command, next(numbers[command]))
+        if personal:
+            event = sealed(event, UUID(bytes=named), personal, keys)
         values = event.__dict__
         stream, version = values["originator_id"], None if fact.loose else values["originator_version"]
-        if event.commutes and not fact.loose:
+        if commutes and not fact.loose:
             exact = exact_streams(facts) if exact is None else exact
             version = version if stream.int in exact else None
-        appends.append(Append(stream, version, codec.topic, codec.encode(values), named, fact.opener, fact.scope))
+        appends.append(Append(stream, version, topic, encode(values), named, fact.opener, of))
     return appends
 
 
@@ -47,18 +55,22 @@ def remember(
     newest: dict[int, tuple[UUID, int]] = {}
     over: set[int] = set()
     loose: dict[int, int] = {}
+    told: list[tuple[int, int, Any]] = []
     for fact, append, version in zip(facts, appends, written.versions or repeat(0), strict=False):
         stream = append.stream
         key = stream.int
         if append.version is None and not append.opener:
             if key not in held:
-                cache.move_on(stream, version, fact.event)
+                told.append((key, version, fact.event))
+                if version and key not in newest:
+                    continue
             elif append.scope is not None:
                 loose[key] = loose.get(key, 0) + 1
         if version or key not in newest:
             newest[key] = (stream, version)
         if fact.event.closes:
             over.add(key)
+    cache.move_on(told)
     for key, (stream, version) in newest.items():
         aggregate = held.get(key)
         if aggregate is not None and version == aggregate.version + loose.get(key, 0):

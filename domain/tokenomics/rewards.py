@@ -7,6 +7,7 @@ from typing import Protocol
 from uuid import UUID
 
 from domain.kernel import EventLog, Receipt, Refusal, command, scope
+from domain.kernel.garbage import seldom_collected
 
 from . import budget
 from .accounts import wallet_id_of
@@ -108,6 +109,7 @@ class Rewards:
         return self.log.record(wallet, claim, id=claim_id, grains=str(claim.grains))
 
     @command
+    @seldom_collected()
     def distribute_rewards(self, *, batch_id: UUID, claim_ids: Sequence[UUID]) -> Receipt:
         """Post claims out of the running epoch's budget, as many as it pays: one transfer, one transaction.
 

@@ -95,9 +95,9 @@ class Pending:
         """What goes on from here once this is written. It knows the rows that were loaded and changed: facts come back
         to them, and seldom to those that were new."""
         after = Pending(self.slot)
-        kept = [cell for cell in self.fold.cells.values() if cell.stored is not None and cell.row is not None]
+        kept = [(at, cell) for at, cell in self.fold.cells.items() if cell.stored is not None and cell.row is not None]
         if len(kept) <= MAX_ROWS // 2:
-            after.fold.cells = {cell.key: Cell(cell.key, cell.row, cell.row) for cell in kept}
+            after.fold.cells = {at: Cell(cell.key, cell.row, cell.row) for at, cell in kept}
         return after
 
     def store(self, connection: psycopg.Connection[Any], meanwhile: Meanwhile = None) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from domain.device_registry.device import DEGRADED, OFFLINE, ONLINE, Device
 from domain.device_registry.evidence import METHODS
@@ -83,20 +84,23 @@ class Devices(ReadModel[DeviceRow]):
     begins = (Device.Enrolled,)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
-        return (fact.event.device_id if isinstance(fact.event, _OF_OTHER_STREAMS) else fact.stream,)
+        return (fact.event.device_id if fact.topic in _OF_OTHER_STREAMS else fact.stream,)
 
     def evolve(self, row: DeviceRow | None, fact: Fact, key: Key) -> DeviceRow | None:
-        if isinstance(fact.event, Device.Enrolled):
-            return _enrolled(fact.event, fact.position)
-        if row is None:
-            return None
-        return msgspec.structs.replace(row, position=fact.position, **_CHANGES[type(fact.event)](row, fact.event))
+        made: Any = fact.event
+        if type(made) is Device.Enrolled:
+            return _enrolled(made, fact.position)
+        return None if row is None else _CHANGED[type(made)](row, made, fact.position)
 
 
 READ_MODELS = (Devices(),)
-_OF_OTHER_STREAMS = (Reputation.EvidenceRecorded, Remeasurement.Asked, Remeasurement.Answered, Remeasurement.Missed)
-
-
+_OTHER_STREAMS: tuple[type[Any], ...] = (
+    Reputation.EvidenceRecorded,
+    Remeasurement.Asked,
+    Remeasurement.Answered,
+    Remeasurement.Missed,
+)
+_OF_OTHER_STREAMS = frozenset(event.TOPIC for event in _OTHER_STREAMS)
 _UNMEASURED: Final[dict[str, Any]] = {method.quantity: None for method in METHODS.values()}
 
 
@@ -128,43 +132,54 @@ def _enrolled(event: Device.Enrolled, position: int) -> DeviceRow:
     )
 
 
-def _benchmarked(row: DeviceRow, event: Device.Benchmarked) -> dict[str, Any]:
+def _benchmarked(row: DeviceRow, event: Device.Benchmarked, at: int) -> DeviceRow:
     told = msgspec.to_builtins(event.evidence) | {"signature": event.signature}
-    return {"benchmark": told, **_UNMEASURED, **event.evidence.quantities}
+    return replace(row, position=at, benchmark=told, **_UNMEASURED | event.evidence.quantities)
 
 
-def _weighed(row: DeviceRow, event: Reputation.EvidenceRecorded) -> dict[str, Any]:
+def _weighed(row: DeviceRow, event: Reputation.EvidenceRecorded, at: int) -> DeviceRow:
     standing = Standing(*row.evidence.get(event.service, (0, 0))).after(
         good=event.good, weight_bp=event.weight_bp, rule_version=event.rule_version
     )
-    return {
-        "evidence": row.evidence | {event.service: [standing.good, standing.bad]},
-        "reputation": row.reputation | {event.service: standing.score_bp},
-    }
+    return replace(
+        row,
+        position=at,
+        evidence=row.evidence | {event.service: [standing.good, standing.bad]},
+        reputation=row.reputation | {event.service: standing.score_bp},
+    )
 
 
-def _asked(row: DeviceRow, event: Remeasurement.Asked) -> dict[str, Any]:
-    return {"remeasure_until": event.until, "remeasure_seed": event.seed or row.remeasure_seed}
+def _capable(row: DeviceRow, event: Device.CapabilitiesChanged, at: int) -> DeviceRow:
+    return replace(row, position=at, **msgspec.structs.asdict(event.capabilities))
 
 
-_CHANGES: Mapping[type[Any], Callable[[DeviceRow, Any], dict[str, Any]]] = {
-    Device.CapabilitiesChanged: lambda row, event: msgspec.structs.asdict(event.capabilities),
+def _asked(row: DeviceRow, event: Remeasurement.Asked, at: int) -> DeviceRow:
+    return replace(row, position=at, remeasure_until=event.until, remeasure_seed=event.seed or row.remeasure_seed)
+
+
+def _answered(row: DeviceRow, event: Remeasurement.Answered, at: int) -> DeviceRow:
+    return replace(row, position=at, remeasure_until=None, disputes=msgspec.to_builtins(event.disputes))
+
+
+def _in(status: str) -> Callable[[DeviceRow, Any, int], DeviceRow]:
+    return lambda row, event, at: replace(row, position=at, status=status, status_reason=event.reason)
+
+
+_CHANGED: Mapping[type[Any], Callable[[DeviceRow, Any, int], DeviceRow]] = {
+    Device.CapabilitiesChanged: _capable,
     Device.Benchmarked: _benchmarked,
-    Device.EvidenceDropped: lambda row, event: {"benchmark": {}, **_UNMEASURED},
+    Device.EvidenceDropped: lambda row, event, at: replace(row, position=at, benchmark={}, **_UNMEASURED),
     Remeasurement.Asked: _asked,
-    Remeasurement.Answered: lambda row, event: {
-        "remeasure_until": None,
-        "disputes": msgspec.to_builtins(event.disputes),
-    },
-    Remeasurement.Missed: lambda row, event: {"remeasure_until": None},
-    Device.KeyRotated: lambda row, event: {"ed25519_pub": event.ed25519_pub},
-    Device.Suspended: lambda row, event: {"status": SUSPENDED, "status_reason": event.reason},
-    Device.Reinstated: lambda row, event: {"status": ACTIVE, "status_reason": event.reason},
-    Device.Retired: lambda row, event: {"status": RETIRED, "status_reason": event.reason},
-    Device.WentOnline: lambda row, event: {"presence": ONLINE, "seen_at": event.seen_at},
-    Device.WentDegraded: lambda row, event: {"presence": DEGRADED, "seen_at": event.seen_at},
-    Device.WentOffline: lambda row, event: {"presence": OFFLINE, "seen_at": event.last_seen_at},
-    Device.LatencyClassChanged: lambda row, event: {"latency_ms": event.latency_ms},
+    Remeasurement.Answered: _answered,
+    Remeasurement.Missed: lambda row, event, at: replace(row, position=at, remeasure_until=None),
+    Device.KeyRotated: lambda row, event, at: replace(row, position=at, ed25519_pub=event.ed25519_pub),
+    Device.Suspended: _in(SUSPENDED),
+    Device.Reinstated: _in(ACTIVE),
+    Device.Retired: _in(RETIRED),
+    Device.WentOnline: lambda row, event, at: replace(row, position=at, presence=ONLINE, seen_at=event.seen_at),
+    Device.WentDegraded: lambda row, event, at: replace(row, position=at, presence=DEGRADED, seen_at=event.seen_at),
+    Device.WentOffline: lambda row, event, at: replace(row, position=at, presence=OFFLINE, seen_at=event.last_seen_at),
+    Device.LatencyClassChanged: lambda row, event, at: replace(row, position=at, latency_ms=event.latency_ms),
     Reputation.EvidenceRecorded: _weighed,
 }
-"""What an event changes in a row. A table, for a device has many kinds of events and most are of the last."""
+"""The row after an event at a position. A table, for a device has many kinds of events and most are of the last."""

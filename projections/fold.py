@@ -2,7 +2,7 @@
 
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
@@ -70,12 +70,13 @@ class Fold:
     held: set[Key] = field(default_factory=set)
     skipped: frozenset[tuple[int, str]] = frozenset()
     letters: list[Letter] = field(default_factory=list)
-    cells: dict[Key, Cell] = field(default_factory=dict)
+    cells: dict[Hashable, Cell] = field(default_factory=dict)
+    """The cells by the handles of their keys."""
 
     @property
     def rows(self) -> dict[Key, Any]:
         """The rows by key; None where a row has ended or never began."""
-        return {key: cell.row for key, cell in self.cells.items()}
+        return {cell.key: cell.row for cell in self.cells.values()}
 
     def add(
         self, facts: Iterable[Fact], takes: Callable[[Key], bool] | None = None, load: Load | None = None
@@ -91,25 +92,26 @@ class Fold:
 
         When a key cannot be told or a row not be loaded, no cell is left that was made here.
         """
-        cells, keys, begins = self.cells, self.model.keys, self.model.beginnings
+        cells, keys, handle, begins = self.cells, self.model.keys, self.model.handle, self.model.beginnings
         touched: list[tuple[Cell, Fact]] = []
         made: list[Cell] = []
         unknown: list[Cell] = []
         try:
             for fact in facts:
                 for key in keys(fact):
-                    cell = cells.get(key)
+                    at = handle(key)
+                    cell = cells.get(at)
                     if cell is None:
                         if takes is not None and not takes(key):
                             continue
-                        cell = cells[key] = Cell(key)
+                        cell = cells[at] = Cell(key)
                         (made if fact.topic in begins else unknown).append(cell)
                     touched.append((cell, fact))
             if load is not None and unknown:
                 load(unknown)
         except BaseException:
             for cell in (*made, *unknown):
-                del cells[cell.key]
+                del cells[handle(cell.key)]
             raise
         return touched
 
@@ -148,12 +150,14 @@ def load(
     connection: psycopg.Connection[Any], model: ReadModel[R], cells: Sequence[Cell], table: str | None = None
 ) -> None:
     """Fill cells with the rows that are stored; where none is they stay as they are."""
-    found = {cell.key: cell for cell in cells}
+    found = {model.handle(cell.key): cell for cell in cells}
     with connection.cursor(binary=True) as cursor:
         set_json_loads(msgspec.json.decode, cursor)
-        cursor.execute(_statement(model.select_by_keys, table), model.key_arrays(list(found)), prepare=True)
+        cursor.execute(
+            _statement(model.select_by_keys, table), model.key_arrays([cell.key for cell in cells]), prepare=True
+        )
         for row in map(model.read, cursor.fetchall()):
-            cell = found[model.key_of(row)]
+            cell = found[model.handle(model.key_of(row))]
             cell.stored = cell.row = row
 
 

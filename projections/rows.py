@@ -2,9 +2,10 @@
 
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
@@ -96,6 +97,19 @@ class ReadModel(ABC, Generic[R]):
     @cached_property
     def single_key(self) -> bool:
         return len(self.key) == 1
+
+    @cached_property
+    def handle(self) -> Callable[[Key], Hashable]:
+        """What a key is looked up by in memory: a UUID hashes and compares in Python, its number does not."""
+        kinds = [self._hints[self.columns.index(name)] for name in self.key]
+        match [kind is UUID for kind in kinds]:
+            case [True]:
+                return attrgetter("int")
+            case [True, True]:
+                return lambda key: (key[0].int, key[1].int)
+            case [True, False]:
+                return lambda key: (key[0].int, key[1])
+        return lambda key: key
 
     def key_of(self, row: R) -> Key:
         """The key of a row."""

@@ -1,6 +1,7 @@
 """The read model of what each device did in a round, and how often it has taken part."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -47,46 +48,50 @@ class RoundParticipants(ReadModel[ParticipantRow]):
     begins = (TrainingRound.ParticipantsSelected,)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
-        return [(fact.stream, device_id) for device_id in _devices_of(fact.event)]
+        made, round_id = fact.event, fact.stream
+        several = _SEVERAL.get(type(made))
+        if several is None:
+            return ((round_id, made.device_id),)
+        return [(round_id, device_id) for device_id in several(made)]
 
     def evolve(self, row: ParticipantRow | None, fact: Fact, key: Key) -> ParticipantRow | None:
-        if isinstance(fact.event, TrainingRound.ParticipantsSelected):
+        made: Any = fact.event
+        if type(made) is TrainingRound.ParticipantsSelected:
             return ParticipantRow(key[0], key[1], SELECTED, None, None, None, None, None, fact.position)
-        if row is None or (row.state in (REJECTED, LEFT) and isinstance(fact.event, TrainingRound.Sealed)):
-            return row
-        return replace(row, position=fact.position, **_participant_changes(fact.event))
+        return None if row is None else _CHANGED[type(made)](row, made, fact.position)
 
 
-def _devices_of(event: Any) -> Iterable[UUID]:
-    match event:
-        case TrainingRound.ParticipantsSelected(device_ids=device_ids):
-            return device_ids
-        case TrainingRound.Sealed(dropped=dropped):
-            return dropped
-        case TrainingRound.Completed(participants=participants):
-            return participants
-    return (event.device_id,)
+def _accepted(row: ParticipantRow, event: TrainingRound.UpdateAccepted, at: int) -> ParticipantRow:
+    return replace(
+        row,
+        position=at,
+        state=ACCEPTED,
+        examples=event.examples,
+        train_ms=event.train_ms,
+        norm=event.norm,
+        blob_hash=event.blob_hash,
+    )
 
 
-def _participant_changes(event: Any) -> dict[str, Any]:
-    match event:
-        case TrainingRound.UpdateAccepted():
-            return {
-                "state": ACCEPTED,
-                "examples": event.examples,
-                "train_ms": event.train_ms,
-                "norm": event.norm,
-                "blob_hash": event.blob_hash,
-            }
-        case TrainingRound.UpdateRejected(reason=reason):
-            return {"state": REJECTED, "reason": reason}
-        case TrainingRound.ParticipantLeft(reason=reason):
-            return {"state": LEFT, "reason": reason}
-        case TrainingRound.Completed():
-            return {"state": AGGREGATED}
-        case TrainingRound.Sealed():
-            return {"state": DROPPED}
-    return {}
+def _dropped(row: ParticipantRow, event: TrainingRound.Sealed, at: int) -> ParticipantRow:
+    return row if row.state in (REJECTED, LEFT) else replace(row, position=at, state=DROPPED)
+
+
+_CHANGED: Mapping[type[Any], Callable[[ParticipantRow, Any, int], ParticipantRow]] = {
+    TrainingRound.UpdateAccepted: _accepted,
+    TrainingRound.UpdateRejected: lambda row, event, at: replace(row, position=at, state=REJECTED, reason=event.reason),
+    TrainingRound.ParticipantLeft: lambda row, event, at: replace(row, position=at, state=LEFT, reason=event.reason),
+    TrainingRound.Sealed: _dropped,
+    TrainingRound.Completed: lambda row, event, at: replace(row, position=at, state=AGGREGATED),
+}
+"""The row after an event at a position."""
+
+_SEVERAL: Mapping[type[Any], Callable[[Any], Iterable[UUID]]] = {
+    TrainingRound.ParticipantsSelected: attrgetter("device_ids"),
+    TrainingRound.Sealed: attrgetter("dropped"),
+    TrainingRound.Completed: attrgetter("participants"),
+}
+"""The devices of an event that is not of one device."""
 
 
 class Participations:

@@ -1,6 +1,6 @@
 """The read model of training rounds."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -66,9 +66,9 @@ class TrainingRounds(ReadModel[RoundRow]):
         return (fact.stream,)
 
     def evolve(self, row: RoundRow | None, fact: Fact, key: Key) -> RoundRow | None:
-        if isinstance(fact.event, TrainingRound.Opened):
+        if type(fact.event) is TrainingRound.Opened:
             return _opened(fact)
-        return None if row is None else replace(row, position=fact.position, **_round_changes(row, fact))
+        return None if row is None else _CHANGED[type(fact.event)](row, fact)
 
 
 def _opened(fact: Fact) -> RoundRow:
@@ -101,32 +101,47 @@ def _opened(fact: Fact) -> RoundRow:
     )
 
 
-def _round_changes(row: RoundRow, fact: Fact) -> dict[str, Any]:
+def _selected(row: RoundRow, fact: Fact) -> RoundRow:
     made: Any = fact.event
-    match made:
-        case TrainingRound.ParticipantsSelected():
-            return {
-                "selected": len(made.device_ids),
-                "snapshot_position": made.snapshot_position,
-                "ruleset_hash": made.ruleset_hash,
-                "refused": made.refused,
-            }
-        case TrainingRound.UpdateAccepted():
-            return {"accepted": row.accepted + 1}
-        case TrainingRound.UpdateRejected():
-            return {"rejected": row.rejected + 1}
-        case TrainingRound.Sealed():
-            return {"state": SEALED, "dropped": len(made.dropped)}
-        case TrainingRound.Aggregated():
-            return {"model_hash": made.model_hash, "clipped": made.clipped}
-        case TrainingRound.Completed():
-            return {
-                "state": COMPLETED,
-                "participants": len(made.participants),
-                "metrics": made.model_metrics,
-                "duration_ms": made.duration_ms,
-                "completed_at": fact.recorded_at,
-            }
-        case TrainingRound.Abandoned():
-            return {"state": ABANDONED, "reason": made.reason, "completed_at": fact.recorded_at}
-    return {}
+    return replace(
+        row,
+        position=fact.position,
+        selected=len(made.device_ids),
+        snapshot_position=made.snapshot_position,
+        ruleset_hash=made.ruleset_hash,
+        refused=made.refused,
+    )
+
+
+def _completed(row: RoundRow, fact: Fact) -> RoundRow:
+    made: Any = fact.event
+    return replace(
+        row,
+        position=fact.position,
+        state=COMPLETED,
+        participants=len(made.participants),
+        metrics=made.model_metrics,
+        duration_ms=made.duration_ms,
+        completed_at=fact.recorded_at,
+    )
+
+
+def _abandoned(row: RoundRow, fact: Fact) -> RoundRow:
+    reason = fact.event.reason
+    return replace(row, position=fact.position, state=ABANDONED, reason=reason, completed_at=fact.recorded_at)
+
+
+_CHANGED: Mapping[type[Any], Callable[[RoundRow, Fact], RoundRow]] = {
+    TrainingRound.ParticipantsSelected: _selected,
+    TrainingRound.UpdateAccepted: lambda row, fact: replace(row, position=fact.position, accepted=row.accepted + 1),
+    TrainingRound.UpdateRejected: lambda row, fact: replace(row, position=fact.position, rejected=row.rejected + 1),
+    TrainingRound.Sealed: lambda row, fact: replace(
+        row, position=fact.position, state=SEALED, dropped=len(fact.event.dropped)
+    ),
+    TrainingRound.Aggregated: lambda row, fact: replace(
+        row, position=fact.position, model_hash=fact.event.model_hash, clipped=fact.event.clipped
+    ),
+    TrainingRound.Completed: _completed,
+    TrainingRound.Abandoned: _abandoned,
+}
+"""The row after a fact."""

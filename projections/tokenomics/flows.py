@@ -1,15 +1,14 @@
 """What owners have paid each other: by themselves, or for contracts; and what went round through a third owner."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import msgspec
 import psycopg
 
 from domain.kernel.fact import Fact
-from domain.tokenomics.accounts import SYSTEM_ACCOUNT_NAMES
-from domain.tokenomics.transfer import Transfer
+from domain.tokenomics.accounts import is_system
+from domain.tokenomics.transfer import Leg, Transfer
 from infrastructure.database import Database
 from projections.rows import Key, ReadModel, Row
 
@@ -66,23 +65,33 @@ class Flows(ReadModel[FlowRow]):
     def keys(self, fact: Fact) -> Iterable[Key]:
         if fact.event.kind not in PAYMENTS:
             return ()
-        payer, payee, _ = _paid(fact.event)
-        return () if payee is None else ((payer, payee), (payee, payer))
+        payer, payee = _parties(fact.event.legs)
+        return () if payee is None else ((payer.account, payee), (payee, payer.account))
 
     def evolve(self, row: FlowRow | None, fact: Fact, key: Key) -> FlowRow | None:
-        payer, _, grains = _paid(fact.event)
-        row = row or FlowRow(key[0], key[1], 0, 0, 0, 0, 0, 0)
-        out, own = key[0] == payer, fact.event.cause_event_id is None
-        name = f"{('gave' if own else 'paid') if out else ('got' if own else 'earned')}_grains"
-        more = {name: getattr(row, name) + grains, "moved_grains": row.moved_grains + grains}
-        return msgspec.structs.replace(row, **more, position=fact.position)
+        made: Any = fact.event
+        payer, _ = _parties(made.legs)
+        grains = -payer.grains
+        gave, got, paid, earned = (
+            (0, 0, 0, 0) if row is None else (row.gave_grains, row.got_grains, row.paid_grains, row.earned_grains)
+        )
+        out = key[0] == payer.account
+        if made.cause_event_id is None:
+            gave, got = (gave + grains, got) if out else (gave, got + grains)
+        else:
+            paid, earned = (paid + grains, earned) if out else (paid, earned + grains)
+        return FlowRow(key[0], key[1], gave, got, paid, earned, gave + got + paid + earned, fact.position)
 
 
-def _paid(made: Transfer.Posted) -> tuple[UUID, UUID | None, int]:
-    """Who paid whom how much; no payee where all of it went to the village."""
-    payer = next(leg for leg in made.legs if leg.grains < 0)
-    payee = next((leg for leg in made.legs if leg.grains > 0 and leg.account not in SYSTEM_ACCOUNT_NAMES), None)
-    return payer.account, None if payee is None else payee.account, -payer.grains
+def _parties(legs: Sequence[Leg]) -> tuple[Leg, UUID | None]:
+    """The leg of who paid, and who was paid; None where all of it went to the village."""
+    payer, payee = legs[0], None
+    for leg in legs:
+        if leg.grains < 0:
+            payer = leg
+        elif payee is None and not is_system(leg.account):
+            payee = leg.account
+    return payer, payee
 
 
 class Between(NamedTuple):

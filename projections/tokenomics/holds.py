@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -45,24 +46,24 @@ class Holds(ReadModel[HoldRow]):
         return [key[0]]
 
     def evolve(self, row: HoldRow | None, fact: Fact, key: Key) -> HoldRow | None:
-        match fact.event:
-            case Wallet.FundsHeld(grains=grains, expires_at=expires_at, purpose=purpose):
-                return HoldRow(
-                    wallet_id=key[0],
-                    hold_id=key[1],
-                    grains=grains,
-                    captured_grains=0,
-                    expires_at=expires_at,
-                    purpose=purpose,
-                    state=OPEN,
-                    held_at=fact.recorded_at,
-                    ended_at=None,
-                    position=fact.position,
-                )
-            case _ if row is None:
-                return None
-            case Wallet.HoldCaptured(grains=grains):
-                return replace(row, state=CAPTURED, captured_grains=grains, ended_at=fact.recorded_at)
-            case Wallet.HoldVoided():
-                return replace(row, state=VOIDED, ended_at=fact.recorded_at)
-        return replace(row, state=EXPIRED, ended_at=fact.recorded_at)
+        made: Any = fact.event
+        if type(made) is Wallet.FundsHeld:
+            return HoldRow(
+                wallet_id=key[0],
+                hold_id=key[1],
+                grains=made.grains,
+                captured_grains=0,
+                expires_at=made.expires_at,
+                purpose=made.purpose,
+                state=OPEN,
+                held_at=fact.recorded_at,
+                ended_at=None,
+                position=fact.position,
+            )
+        if row is None:
+            return None
+        captured = made.grains if type(made) is Wallet.HoldCaptured else row.captured_grains
+        return replace(row, state=_ENDED[type(made)], captured_grains=captured, ended_at=fact.recorded_at)
+
+
+_ENDED = {Wallet.HoldCaptured: CAPTURED, Wallet.HoldVoided: VOIDED, Wallet.HoldExpired: EXPIRED}

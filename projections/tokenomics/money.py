@@ -11,7 +11,7 @@ from msgspec import to_builtins
 
 from domain.kernel.fact import Fact
 from domain.kernel.personal import SealedText, sealed_text
-from domain.tokenomics.accounts import SYSTEM_ACCOUNT_NAMES
+from domain.tokenomics.accounts import SYSTEM_ACCOUNT_NAMES, is_system
 from domain.tokenomics.transfer import Leg, Transfer
 from domain.tokenomics.wallet import Wallet
 from projections.rows import Key, ReadModel, Row
@@ -49,23 +49,26 @@ class Wallets(ReadModel[WalletRow]):
     begins = (Wallet.Opened,)
 
     def keys(self, fact: Fact) -> Iterable[Key]:
-        if isinstance(fact.event, Transfer.Posted):
-            return [leg.account for leg in fact.event.legs if leg.account not in SYSTEM_ACCOUNT_NAMES]
+        if type(fact.event) is Transfer.Posted:
+            return [leg.account for leg in fact.event.legs if not is_system(leg.account)]
         return (fact.stream,)
 
     def evolve(self, row: WalletRow | None, fact: Fact, key: Key) -> WalletRow | None:
-        match fact.event:
-            case Transfer.Posted(legs=legs):
-                return _moved(row, fact, posted=_grains_of(legs, key))
-            case Wallet.Opened(wallet_id=wallet_id, owner_id=owner_id):
-                return WalletRow(wallet_id, owner_id, 0, 0, 0, fact.recorded_at, fact.position)
-            case Wallet.FundsHeld(grains=grains):
-                return _moved(row, fact, held=grains)
-            case Wallet.HoldCaptured(grains=grains, released=released):
-                return _moved(row, fact, held=-grains - released)
-            case Wallet.HoldVoided(grains=grains) | Wallet.HoldExpired(grains=grains):
-                return _moved(row, fact, held=-grains)
-        return row
+        made: Any = fact.event
+        if type(made) is Wallet.Opened:
+            return WalletRow(made.wallet_id, made.owner_id, 0, 0, 0, fact.recorded_at, fact.position)
+        if row is None:
+            return None
+        posted, held = row.posted_grains, row.held_grains
+        if type(made) is Transfer.Posted:
+            posted += _grains_of(made.legs, key)
+        elif type(made) is Wallet.FundsHeld:
+            held += made.grains
+        elif type(made) is Wallet.HoldCaptured:
+            held -= made.grains + made.released
+        else:
+            held -= made.grains
+        return WalletRow(key, row.owner_id, posted, held, posted - held, row.opened_at, fact.position)
 
 
 class AccountRow(Row, frozen=True):
@@ -91,9 +94,10 @@ class Accounts(ReadModel[AccountRow]):
         return [leg.account for leg in fact.event.legs]
 
     def evolve(self, row: AccountRow | None, fact: Fact, key: Key) -> AccountRow | None:
-        row = row or AccountRow(key, SYSTEM_ACCOUNT_NAMES.get(key), 0, 0, 0)
-        balance = row.balance_grains + _grains_of(fact.event.legs, key)
-        return AccountRow(key, row.name, balance, row.transfers + 1, fact.position)
+        grains = _grains_of(fact.event.legs, key)
+        if row is None:
+            return AccountRow(key, SYSTEM_ACCOUNT_NAMES.get(key), grains, 1, fact.position)
+        return AccountRow(key, row.name, row.balance_grains + grains, row.transfers + 1, fact.position)
 
 
 class TransferRow(Row, frozen=True):
@@ -130,7 +134,7 @@ class Transfers(ReadModel[TransferRow]):
 
     def evolve(self, row: TransferRow | None, fact: Fact, key: Key) -> TransferRow | None:
         made: Any = fact.event
-        if isinstance(made, Transfer.Rejected):
+        if type(made) is Transfer.Rejected:
             return TransferRow(
                 key, made.kind, REJECTED, made.reason, None, "", 0, [], None, fact.recorded_at, fact.position
             )
@@ -187,10 +191,3 @@ _ACCOUNT = attrgetter("account.int")
 def _grains_of(legs: Sequence[Leg], account: UUID) -> int:
     """The leg of an account: a transfer keeps its legs sorted by account."""
     return legs[bisect_left(legs, account.int, key=_ACCOUNT)].grains
-
-
-def _moved(row: WalletRow | None, fact: Fact, *, posted: int = 0, held: int = 0) -> WalletRow | None:
-    if row is None:
-        return None
-    posted, held = row.posted_grains + posted, row.held_grains + held
-    return WalletRow(row.wallet_id, row.owner_id, posted, held, posted - held, row.opened_at, fact.position)

@@ -92,7 +92,7 @@ class RewardClaims(ReadModel[ClaimRow]):
 
     def evolve(self, row: ClaimRow | None, fact: Fact, key: Key) -> ClaimRow | None:
         made: Any = fact.event
-        if isinstance(made, RewardClaim.Accrued):
+        if type(made) is RewardClaim.Accrued:
             return ClaimRow(
                 claim_id=key,
                 device_id=made.device_id,
@@ -116,7 +116,7 @@ class RewardClaims(ReadModel[ClaimRow]):
             )
         if row is None:
             return None
-        if isinstance(made, RewardClaim.Voided):
+        if type(made) is RewardClaim.Voided:
             return replace(row, state=VOID)
         return replace(
             row, state=POSTED, transfer_id=made.transfer_id, epoch_id=made.epoch_id, posted_at=fact.recorded_at
@@ -148,14 +148,10 @@ class DevicePayouts(ReadModel[PayoutRow]):
 
     def evolve(self, row: PayoutRow | None, fact: Fact, key: Key) -> PayoutRow | None:
         made: Any = fact.event
-        if isinstance(made, RewardClaim.Accrued):
+        if type(made) is RewardClaim.Accrued:
             claims, paid, pending = (row.claims, row.paid_grains, row.pending_grains) if row else (0, 0, 0)
             return PayoutRow(key, made.owner_id, claims + 1, paid, pending + made.grains, fact.position)
         if row is None:
             return None
-        return replace(
-            row,
-            paid_grains=row.paid_grains + (0 if isinstance(made, RewardClaim.Voided) else made.grains),
-            pending_grains=row.pending_grains - made.grains,
-            position=fact.position,
-        )
+        paid = row.paid_grains + (0 if type(made) is RewardClaim.Voided else made.grains)
+        return PayoutRow(key, row.owner_id, row.claims, paid, row.pending_grains - made.grains, fact.position)

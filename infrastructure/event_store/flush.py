@@ -1,6 +1,6 @@
 """One flush: the transaction that gives versions and positions to a group of commands."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
@@ -15,15 +15,15 @@ from domain.kernel.write import Append, Write, Written
 from .arrays import bigint, bigints, byteas, instant, texts, uuids, uuids_of_bytes
 from .decide import Accepted, Key, LogState, decide, key_of
 from .exchange import Answer, Exchange
-from .known import MAX_GUESSED, NOTHING_YET, Known
+from .known import NOTHING_YET, Known
 
 T = TypeVar("T")
 CHANNEL = "village_log"
 LOG_LOCK = 4_151_948_265
 """Key of the advisory lock that orders all writers of one log (advisory locks are per database)."""
 
-INSERTED_AT_ONCE = MAX_GUESSED
-"""Facts of one INSERT: what is guessed is checked by the statement that writes it."""
+INSERTED_AT_ONCE = 256
+"""Facts of one INSERT."""
 
 _NIL = UUID(int=0)
 
@@ -112,10 +112,11 @@ class Flush:
 
     def _on_a_guess(self, connection: psycopg.Connection[Any]) -> list[Written | Exception] | None:
         """Decide before the lock is taken. None when that was in vain: nothing is written, and all is to be read."""
-        state = self.known.guess(self.writes, partial(_topics_since, connection))
-        if state is None:
+        guessed = self.known.guess(self.writes, partial(_topics_since, connection))
+        if guessed is None:
             return None
-        guess = _guess_of(state, self.known.newest, self._keys)
+        state, unsure = guessed
+        guess = _guess_of(self.known.newest, unsure, self._keys)
         outcomes = [decide(write, state) for write in self.writes]
         accepted = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
         if len(accepted) < len(outcomes) or state.position == state.began_at:
@@ -141,6 +142,7 @@ class Flush:
         """Whether it was written: what is guessed may be wrong."""
         now = max(self.clock(), state.recorded_at)
         inserted = _append(writing, accepted, state.began_at, instant(now), guess)
+        found = newest
         newest = next((append.event_id for outcome in reversed(accepted) for append in outcome.appends[-1:]), newest)
         _remember(writing, accepted, instant(now), newest if guess else None)
         _move(writing, accepted, instant(now))
@@ -149,7 +151,7 @@ class Flush:
         writing.end()
         if guess and not inserted.count:
             return False
-        self.known.learn(state, newest, now)
+        self.known.learn(state, found, newest, now)
         return True
 
     @property
@@ -194,10 +196,10 @@ def _topics_since(connection: psycopg.Connection[Any], stream: UUID, version: in
     return [topic for (topic,) in topics.rows()]
 
 
-def _guess_of(state: LogState, newest: bytes | None, keys: Sequence[Key]) -> tuple[bytes, ...]:
-    """What the INSERT checks: the newest fact, the version of each stream, and that no key was answered."""
+def _guess_of(newest: bytes | None, unsure: Mapping[int, int], keys: Sequence[Key]) -> tuple[bytes, ...]:
+    """What an INSERT checks: the newest fact, the versions that do not follow from it, and that no key was answered."""
     assert newest is not None
-    return (newest, _numbered(state.streams), bigints(state.streams.values()), *_columns(keys))
+    return (newest, _numbered(unsure), bigints(unsure.values()), *_columns(keys))
 
 
 def _numbered(streams: Iterable[int]) -> bytes:
@@ -210,7 +212,10 @@ def _columns(keys: Sequence[Key]) -> tuple[bytes, ...]:
 
 
 def _append(writing: Exchange, accepted: list[Accepted], base: int, now: bytes, guess: tuple[bytes, ...]) -> Answer:
-    """Insert in parts: while the server inserts one, the next is packed. Answers what became of the first."""
+    """Insert in parts: while the server inserts one, the next is packed. Answers what became of the first.
+
+    Of a guess, a part is written only behind the one before it.
+    """
     appends = [append for outcome in accepted for append in outcome.appends]
     versions = [version for outcome in accepted for version in outcome.versions]
     scopes = [append.scope or outcome.write.scope for outcome in accepted for append in outcome.appends]
@@ -219,6 +224,7 @@ def _append(writing: Exchange, accepted: list[Accepted], base: int, now: bytes, 
         part = slice(first, first + INSERTED_AT_ONCE)
         if first:
             writing.send()
+            guess = guess and _guess_of(appends[first - 1].event_id, {}, ())
         answer = _insert(writing, appends[part], versions[part], scopes[part], base + first, now, guess)
         if not first:
             inserted = answer

@@ -10,8 +10,8 @@ from domain.kernel.write import Write
 from .decide import LogState
 
 MAX_STREAMS = 16_384
-MAX_GUESSED = 256
-"""Facts of a flush that is guessed; for more, what a round trip takes is little beside what they take."""
+MAX_GUESSED = 2_048
+"""Facts of a flush that is guessed: a reward batch is, and one that is guessed in vain is not packed for long."""
 NOTHING_YET = datetime(1970, 1, 1, tzinfo=UTC)
 """What a log without facts has for the instant of its newest one."""
 
@@ -30,25 +30,35 @@ class Known:
         self._versions: OrderedDict[int, int] = OrderedDict()
         self._alone = False
 
-    def guess(self, writes: Sequence[Write], topics_since: Callable[[UUID, int], list[str]]) -> LogState | None:
-        """What these writes would most likely read under the lock; None when that is better read."""
+    def guess(
+        self, writes: Sequence[Write], topics_since: Callable[[UUID, int], list[str]]
+    ) -> tuple[LogState, dict[int, int]] | None:
+        """What these writes would most likely read under the lock; None when that is better read.
+
+        While the newest fact is the one that is known it is so, but for the versions told beside it: those are what
+        commands have read of streams that are not known.
+        """
         if not self._alone or self.newest is None or any(write.cursors for write in writes):
             return None
         if sum(len(write.appends) for write in writes) > MAX_GUESSED:
             return None
         streams: dict[int, int] = {}
+        unsure: dict[int, int] = {}
         known = self._versions
         for write in writes:
             for number, version in write.reads.items():
-                if number not in streams:
-                    streams[number] = known.get(number, version)
+                if number in streams:
+                    continue
+                if number not in known:
+                    unsure[number] = version
+                streams[number] = known.get(number, version)
             for append in write.appends:
                 number = append.stream.int
                 if number not in streams:
                     if number not in known:
                         return None
                     streams[number] = known[number]
-        return LogState(
+        state = LogState(
             began_at=self._position,
             position=self._position,
             recorded_at=self._recorded_at,
@@ -59,10 +69,16 @@ class Known:
             retried=False,
             stored_topics_since=topics_since,
         )
+        return state, unsure
 
-    def learn(self, state: LogState, newest: bytes | None, recorded_at: datetime) -> None:
-        """Remember the log as a flush has left it, and whether anybody had appended since the one before."""
-        self._alone = state.began_at == self._position
+    def learn(self, state: LogState, found: bytes | None, newest: bytes | None, recorded_at: datetime) -> None:
+        """Remember the log as a flush has left it, and whether anybody had appended since the one before.
+
+        Args:
+            found: the id of the newest fact before the flush; in a log that lost facts others may be in their place.
+            newest: that of the newest one after it.
+        """
+        self._alone = state.began_at == self._position and found == self.newest
         is_large = state.position - state.began_at > MAX_GUESSED
         if is_large or not self._alone:
             self._versions.clear()

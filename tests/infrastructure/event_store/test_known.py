@@ -8,7 +8,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from domain.kernel import AlreadyExists, Conflict, CursorMove, new_scope
+from domain.kernel import AggregateNotFound, AlreadyExists, Conflict, CursorMove, new_scope
 from domain.kernel.errors import IdempotencyKeyReused
 from domain.kernel.write import Write, Written
 from infrastructure.database import Database, Role
@@ -98,6 +98,31 @@ def test_a_guess_that_is_wrong_writes_nothing_of_the_largest_flush_that_is_guess
     (written,) = writer.flush(many)
     first = 2 + MAX_GUESSED
     assert written.versions == tuple(range(first, first + MAX_GUESSED))
+    assert_sound(records(database_url))
+
+
+def test_a_large_guess_that_is_right_is_written_whole_and_in_order(writer: Writer, database_url: str) -> None:
+    a, b = uuid4(), uuid4()
+    writer.flush(opening(a))
+    many = [write(a, *[(None, DEPOSITED)] * 300), opening(b), write(a, *[(None, DEPOSITED)] * 300)]
+    assert writer.guesses(*many)
+    before = len(records(database_url))
+    assert [outcome.receipt.position - before for outcome in writer.flush(*many)] == [300, 301, 601]
+    assert writer.guesses(write(b, (None, DEPOSITED))), "what a large flush has left is known"
+    assert writer.flush(write(a, (None, DEPOSITED)))[0].versions == (602,)
+    assert_sound(records(database_url))
+
+
+def test_what_was_known_of_a_log_that_has_lost_facts_is_not_believed(
+    writer: Writer, database: Database, database_url: str
+) -> None:
+    a, b = uuid4(), uuid4()
+    writer.flush(opening(a), opening(b))
+    with psycopg.connect(database_url) as admin:
+        admin.execute("TRUNCATE log.events")
+    flushed(database, *[write(uuid4()) for _ in range(4)])  # as many as there were, and others
+    for stream in (b, a, b):
+        assert kinds(writer.flush(write(stream, (None, DEPOSITED)))) == [AggregateNotFound]
     assert_sound(records(database_url))
 
 

@@ -75,8 +75,13 @@ class AggregateCache:
                 del self._entries[stream.int]
 
     def drop(self, stream: UUID) -> None:
+        self.drop_all([stream.int])
+
+    def drop_all(self, streams: Iterable[int]) -> None:
+        """Forget aggregates, by the numbers of their streams."""
         with self._lock:
-            self._entries.pop(stream.int, None)
+            for key in streams:
+                self._entries.pop(key, None)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -52,13 +52,12 @@ def remember(
 
     A unit has moved its aggregates on by its loose facts, whose versions are known only now.
     """
-    newest: dict[int, tuple[UUID, int]] = {}
+    newest: dict[int, int] = {}
     over: set[int] = set()
     loose: dict[int, int] = {}
     told: list[tuple[int, int, Any]] = []
     for fact, append, version in zip(facts, appends, written.versions or repeat(0), strict=False):
-        stream = append.stream
-        key = stream.int
+        key = append.stream.int
         if append.version is None and not append.opener:
             if key not in held:
                 told.append((key, version, fact.event))
@@ -67,14 +66,21 @@ def remember(
             elif append.scope is not None:
                 loose[key] = loose.get(key, 0) + 1
         if version or key not in newest:
-            newest[key] = (stream, version)
+            newest[key] = version
         if fact.event.closes:
             over.add(key)
     cache.move_on(told)
-    for key, (stream, version) in newest.items():
+    gone = []
+    for key, version in newest.items():
         aggregate = held.get(key)
-        if aggregate is not None and version == aggregate.version + loose.get(key, 0):
+        if aggregate is None:
+            if not version:
+                gone.append(key)
+            continue
+        if stands := version == aggregate._version + loose.get(key, 0):
             aggregate.version = version
-            cache.drop(stream) if key in over else cache.put(aggregate)
-        elif aggregate is not None or not version:
-            cache.drop(stream)
+        if stands and key not in over:
+            cache.put(aggregate)
+        else:
+            gone.append(key)
+    cache.drop_all(gone)

@@ -81,6 +81,7 @@ def create_app(ctx: ApiContext, contexts: Sequence[ModuleType] = ()) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours: infrastructure/traces, api/edge/metrics
     )
     app.router.route_class = GatedRoute
     app.state.gate = Gate(tokens, Devices(ctx.devices, nonces), RateLimiter.of(ctx.settings))

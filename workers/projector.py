@@ -28,6 +28,8 @@ from .orders import Orders
 from .pump import Failures, follow_log
 
 POLL_S = 0.25
+REST_S = 0.005
+"""The pause between two hints; shorter than that of other consumers, for somebody waits for what is projected."""
 REFRESH_S = 1.0
 MAX_READ = 5_000
 REBUILD_READ = 2_000
@@ -65,7 +67,7 @@ class Projector:
         self._database = database
         self._models = {model.name: model for model in models}
         self._wanted = frozenset[str]().union(*(model.topics for model in models))
-        self._ahead = ReadAhead(lambda: database.connect(Role.PROJECTOR), self._wanted)
+        self._ahead = ReadAhead(self._connect, self._wanted)
         self._live_batch = batch_size or MAX_READ
         self._rebuild_batch = batch_size or REBUILD_BATCH
         self._pending: dict[str, Pending] = {}
@@ -81,7 +83,7 @@ class Projector:
     def run(self, stopping: threading.Event) -> None:
         """Project until told to stop; LISTENs before the first pull, polls as the floor."""
         try:
-            follow_log("projector", self.step, lambda: self._database.connect(Role.PROJECTOR), POLL_S, stopping)
+            follow_log("projector", self.step, self._connect, POLL_S, stopping, REST_S)
             self._give_back()
         finally:
             self.close()
@@ -256,9 +258,12 @@ class Projector:
         except psycopg.Error as error:
             _log.warning("the lease ends by itself", error=repr(error))
 
+    def _connect(self) -> psycopg.Connection[Any]:
+        return self._database.connect(Role.PROJECTOR)
+
     def _open(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = self._database.connect(Role.PROJECTOR)
+            self._connection = self._connect()
             # Rows and cursor stand or fall together: after a crash the projection goes on from where both are.
             self._connection.execute("SET synchronous_commit = off")
             self._refresh_at = 0.0

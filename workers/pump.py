@@ -13,6 +13,8 @@ from infrastructure.metrics import CONSUMER_FAILURES
 from infrastructure.operations import record_error
 
 MAX_BACKOFF_S = 10.0
+REST_S = 0.02
+"""How long a consumer of a busy log is left alone after a hint: what comes meanwhile it handles together."""
 _log = structlog.get_logger()
 
 
@@ -57,9 +59,10 @@ def follow_log(
     connect: Callable[[], psycopg.Connection[object]],
     poll_s: float,
     stopping: threading.Event,
+    rest_s: float = REST_S,
 ) -> None:
     """`run_forever` for a consumer of the log: LISTENs before the first step, polls as the floor."""
-    listener = Listener(connect).start()
+    listener = Listener(connect, rest_s=rest_s).start()
     pacer = Pacer(listener, poll_s)
     try:
         listener.wait_until_listening()
@@ -77,8 +80,9 @@ def run_forever(name: str, step: Callable[[], bool], pacer: Pacer, stopping: thr
     failures = Failures()
     while not stopping.is_set():
         try:
-            more = not failures.is_held(name) and step()
-            if more:
+            more = False
+            if not failures.is_held(name):
+                more = step()
                 failures.succeeded(name)
         except Exception as error:
             failures.failed(name, error)

@@ -85,7 +85,7 @@ class SagaRunner:
         return min(self._positions().values(), default=0)
 
     def step(self) -> bool:
-        """Handle one batch; whether anything was there."""
+        """Handle one batch; whether there may be more: of the log, or of what the sagas have just recorded."""
         ready = {name: at for name, at in self._positions().items() if not self._failures.is_held(name)}
         if not ready:
             return False
@@ -96,7 +96,7 @@ class SagaRunner:
         passed = [move for name, at in ready.items() if (move := self._handle_all(name, at, batch, facts))]
         if passed:
             self._pass_over(passed)
-        return True
+        return len(passed) < len(ready) or len(batch.records) >= self._batch_size
 
     def close(self) -> None:
         if self._connection is not None:
@@ -154,12 +154,16 @@ class SagaRunner:
                 saga.handle(fact, self._log, self._village)
 
     def _pass_over(self, moves: Sequence[CursorMove]) -> None:
-        for move in moves:
-            try:
-                with within(new_scope(move.name)):
-                    self._log.transact(lambda: None, cursors=(move,), method="pass over")
-            except CursorMoved:
-                _log.info("another saga runner was first", saga=move.name, position=move.new)
+        """Move these cursors together; where another runner has moved one, each by itself."""
+        try:
+            with within(new_scope("saga:runner")):
+                self._log.transact(lambda: None, cursors=tuple(moves), method="pass over")
+        except CursorMoved:
+            if len(moves) == 1:
+                _log.info("another saga runner was first", saga=moves[0].name, position=moves[0].new)
+                return
+            for move in moves:
+                self._pass_over([move])
 
     def _read(self, after: int) -> Batch:
         return LogReader(self._open()).after(after, self._batch_size)

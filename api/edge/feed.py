@@ -73,8 +73,9 @@ class Feed:
         loop = asyncio.get_running_loop()
 
         def wake() -> None:
-            with suppress(RuntimeError):  # the loop may be closed already when the last hint comes
-                loop.call_soon_threadsafe(self._wake.set)
+            if self._subscribers:
+                with suppress(RuntimeError):  # the loop may be closed already when the last hint comes
+                    loop.call_soon_threadsafe(self._wake.set)
 
         self._listener.start().subscribe(wake)
         self._task = asyncio.create_task(self._tail(), name="feed")
@@ -143,6 +144,7 @@ class Feed:
             if not self._subscribers:  # nobody listened, nor came while we asked: what lies before, it reads itself
                 self._position = head
         self._subscribers.add(subscriber)
+        self._wake.set()  # hints that came while nobody listened were not told
         SUBSCRIPTIONS.set(len(self._subscribers))
 
     async def _batches(self, subscriber: _Subscriber, cursor: int, until: datetime | None) -> AsyncIterator[Batch]:

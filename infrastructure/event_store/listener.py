@@ -17,11 +17,18 @@ class Listener:
     """LISTENs on its own connection in its own thread and reconnects for ever, with backoff.
 
     Each waiter has its own `threading.Event`; every notification, and every new connection, sets them all.
+
+    Args:
+        rest_s: after a hint, those of so many seconds are one hint at their end: a busy log then costs its consumers
+            a bounded number of wakes a second, while a hint that comes after a pause is told at once.
     """
 
-    def __init__(self, connect: Callable[[], psycopg.Connection[object]], channel: str = CHANNEL) -> None:
+    def __init__(
+        self, connect: Callable[[], psycopg.Connection[object]], channel: str = CHANNEL, *, rest_s: float = 0.0
+    ) -> None:
         self._connect = connect
         self._channel = channel
+        self._rest_s = rest_s
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._waiters: list[Callable[[], None]] = []
@@ -72,8 +79,9 @@ class Listener:
                     failures = 0
                     self._wake_all()
                     while not self._stopping.is_set():
-                        for _ in connection.notifies(timeout=0.5, stop_after=1):
+                        if list(connection.notifies(timeout=0.5, stop_after=1)):
                             self._wake_all()
+                            self._stopping.wait(self._rest_s)
             except psycopg.Error:
                 self._ready.clear()
                 failures += 1

@@ -1,6 +1,7 @@
 """The aggregator: tails the log, folds updates as they are accepted, and makes a sealed round's new model."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 NAME: Final = "aggregator"
 POLL_S = 0.25
+SAVE_S = 1.0
+"""How often a busy log's cursor is saved: what lies behind it may be read again. Of a quiet log it is at once."""
 BATCH = 1_000
 _LISTENS: Final[tuple[Any, ...]] = (
     TrainingRound.Opened,
@@ -55,6 +58,7 @@ class Aggregator:
         self._connection: psycopg.Connection[Any] | None = None
         self._position: int | None = None
         self._cursor = 0
+        self._save_at = 0.0
 
     def run(self, stopping: threading.Event) -> None:
         """Aggregate until told to stop."""
@@ -68,9 +72,10 @@ class Aggregator:
         """Handle everything that stands now."""
         while self.step():
             pass
+        self._save_cursor()
 
     def step(self) -> bool:
-        """Handle one batch; whether anything was there."""
+        """Handle one batch; whether there may be more."""
         connection = self._open()
         if self._position is None:
             self._cursor = self._stored_cursor(connection)
@@ -82,9 +87,10 @@ class Aggregator:
                 self._handle(fact)
                 self._position = fact.position
         self._position = batch.end
-        if len(batch.records) < BATCH:
+        if not batch.records or time.monotonic() >= self._save_at:
             self._save_cursor()
-        return bool(batch.records)
+            self._save_at = time.monotonic() + SAVE_S
+        return len(batch.records) >= BATCH
 
     def close(self) -> None:
         if self._connection is not None:

@@ -147,3 +147,22 @@ def test_a_consumer_that_polls_misses_nothing_while_its_listener_is_cut(
         if listener is not None:
             listener.stop()
     assert seen == list(range(1, 62))
+
+
+def test_hints_of_a_rest_are_one_and_the_last_of_them_is_told(database: Database, ledger: Ledger) -> None:
+    listener = Listener(lambda: database.connect(Role.READER), rest_s=0.2).start()
+    woken_at: list[int] = []
+    try:
+        assert listener.wait_until_listening()
+        listener.subscribe(lambda: woken_at.append(head(database)))
+        for _ in range(30):
+            opened(ledger)
+        until(lambda: bool(woken_at) and woken_at[-1] == head(database))
+        assert len(woken_at) < 30
+    finally:
+        listener.stop()
+
+
+def head(database: Database) -> int:
+    with database.connect(Role.READER) as connection:
+        return LogReader(connection).head()

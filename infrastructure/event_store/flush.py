@@ -49,11 +49,15 @@ _STANDING = "SELECT event_id, position, version FROM log.events WHERE position >
 _INSERT = (
     "INSERT INTO log.events (position, stream, version, topic, state, event_id, command_id, correlation_id,"
     " causation_id, actor, recorded_at) SELECT $1::bigint + ordinality, stream, version, topic, state, event_id,"
-    f" command_id, correlation_id, nullif(causation_id, '{_NIL}'), actor, $2::timestamptz FROM unnest($3::uuid[],"
-    " $4::bigint[], $5::text[], $6::bytea[], $7::uuid[], $8::uuid[], $9::uuid[], $10::uuid[], $11::text[])"
-    " WITH ORDINALITY AS given (stream, version, topic, state, event_id, command_id, correlation_id, causation_id,"
-    " actor, ordinality)"
+    f" command_id, correlation_id, nullif(causation_id, '{_NIL}'), actor, $2::timestamptz FROM "
 )
+_FACTS = (
+    "unnest($3::uuid[], $4::bigint[], $5::text[], $6::bytea[], $7::uuid[]{}) WITH ORDINALITY"
+    " AS given (stream, version, topic, state, event_id{}, ordinality)"
+)
+_SCOPE = "command_id, correlation_id, causation_id, actor"
+_OF_SEVERAL = _INSERT + _FACTS.format(", $8::uuid[], $9::uuid[], $10::uuid[], $11::text[]", f", {_SCOPE}")
+_OF_ONE = f"{_INSERT}(VALUES ($8::uuid, $9::uuid, $10::uuid, $11::text)) AS asked ({_SCOPE}), {_FACTS.format('', '')}"
 _REMEMBER = (
     "INSERT INTO log.commands (actor, method, key, body_hash, answer, position, recorded_at)"
     " SELECT actor, method, key, body_hash, answer, position, $1::timestamptz FROM unnest($2::text[], $3::text[],"
@@ -69,8 +73,8 @@ _NOTIFY = "SELECT pg_notify($1, $2)"
 
 # The same, of a flush that was decided on a guess: where the log is not as guessed, nothing is written.
 _NEWEST_IS = " WHERE $%d::uuid = (SELECT event_id FROM log.events ORDER BY position DESC LIMIT 1)"
-_INSERT_GUESSED = (
-    f"{_INSERT}{_NEWEST_IS % 12} AND NOT EXISTS (SELECT FROM unnest($13::uuid[], $14::bigint[]) AS guessed (s, v)"
+_AS_GUESSED = (
+    f"{_NEWEST_IS % 12} AND NOT EXISTS (SELECT FROM unnest($13::uuid[], $14::bigint[]) AS guessed (s, v)"
     " WHERE v <> coalesce((SELECT version FROM log.events WHERE stream = s ORDER BY version DESC LIMIT 1), 0))"
     " AND NOT EXISTS (SELECT FROM unnest($15::text[], $16::text[], $17::text[]) AS asked (a, m, k)"
     " WHERE (SELECT true FROM log.commands WHERE actor = a AND method = m AND key = k LIMIT 1))"
@@ -243,8 +247,10 @@ def _insert(
     guess: tuple[bytes, ...],
 ) -> Answer:
     given, times = _runs(scopes)
+    is_one = len(given) == 1
+    statement = _OF_ONE if is_one else _OF_SEVERAL
     return writing.ask(
-        _INSERT_GUESSED if guess else _INSERT,
+        statement + _AS_GUESSED if guess else statement,
         bigint(base),
         now,
         _numbered([append.stream.int for append in appends]),
@@ -252,11 +258,22 @@ def _insert(
         texts([append.topic for append in appends]),
         byteas([append.state for append in appends]),
         uuids_of_bytes([append.event_id for append in appends]),
-        uuids([scope.command_id for scope in given], times),
-        uuids([scope.correlation_id for scope in given], times),
-        uuids([scope.causation_id or _NIL for scope in given], times),
-        texts([scope.actor for scope in given], times),
+        *(_envelope(given[0]) if is_one else _envelopes(given, times)),
         *guess,
+    )
+
+
+def _envelope(scope: CommandScope) -> tuple[bytes, ...]:
+    ids = (scope.command_id, scope.correlation_id, scope.causation_id or _NIL)
+    return (*(named.bytes for named in ids), scope.actor.encode())
+
+
+def _envelopes(scopes: Sequence[CommandScope], times: Sequence[int]) -> tuple[bytes, ...]:
+    return (
+        uuids([scope.command_id for scope in scopes], times),
+        uuids([scope.correlation_id for scope in scopes], times),
+        uuids([scope.causation_id or _NIL for scope in scopes], times),
+        texts([scope.actor for scope in scopes], times),
     )
 
 

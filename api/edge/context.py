@@ -4,9 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
-import anyio.to_thread
-from anyio import CapacityLimiter
 from psycopg.errors import DataError, QueryCanceled
 
 from domain.audit.checkpoint import Verifier
@@ -19,6 +16,7 @@ from infrastructure.settings import Settings
 
 from .principals import DeviceDirectory
 from .problems import QueryTooSlow, ValueOutOfReach
+from .threads import Threads
 
 if TYPE_CHECKING:
     from domain.sagas.village import Village
@@ -56,31 +54,27 @@ class ApiContext:
     version: str = "0.1.0"
     elsewhere: frozenset[str] = frozenset()
     left_out: list[str] = field(default_factory=list)
-    _commands: CapacityLimiter | None = None
-    _queries: CapacityLimiter | None = None
-    _folds: CapacityLimiter | None = None
+    _commands: Threads = field(default_factory=lambda: Threads(COMMAND_THREADS))
+    _queries: Threads | None = None
+    _folds: Threads = field(default_factory=lambda: Threads(FOLD_THREADS))
     _reads: Reads | None = None
 
     async def in_command_thread(self, work: Callable[[], T]) -> T:
-        """Run blocking work of a command off the event loop; at most COMMAND_THREADS at once."""
-        if self._commands is None:
-            self._commands = CapacityLimiter(COMMAND_THREADS)
-        return await anyio.to_thread.run_sync(work, limiter=self._commands)
+        """Run blocking work of a command off the event loop; at most COMMAND_THREADS at once. Raises Overloaded."""
+        return await self._commands.run(work)
 
     async def in_query_thread(self, work: Callable[[], T], *, abandon: bool = False) -> T:
         """Run a blocking query off the event loop; at most one per connection of the reader's pool.
 
-        With `abandon` a caller that stops waiting leaves the thread to end by itself.
+        With `abandon` a caller that stops waiting leaves the thread to end by itself. Raises Overloaded.
         """
         if self._queries is None:
-            self._queries = CapacityLimiter(self.settings.pool_size)
-        return await anyio.to_thread.run_sync(work, limiter=self._queries, abandon_on_cancel=abandon)
+            self._queries = Threads(self.settings.pool_size)
+        return await self._queries.run(work, abandon=abandon)
 
     async def in_fold_thread(self, work: Callable[[], T]) -> T:
-        """Fold history off the event loop; at most FOLD_THREADS at once, the others wait."""
-        if self._folds is None:
-            self._folds = CapacityLimiter(FOLD_THREADS)
-        return await anyio.to_thread.run_sync(work, limiter=self._folds)
+        """Fold history off the event loop; at most FOLD_THREADS at once, the others wait. Raises Overloaded."""
+        return await self._folds.run(work)
 
     async def rows(self, query: Query, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """The rows of a query, by column name, read with the reader's rights. Raises QueryTooSlow, ValueOutOfReach."""

@@ -79,6 +79,13 @@ _AS_GUESSED = (
     " AND NOT EXISTS (SELECT FROM unnest($15::text[], $16::text[], $17::text[]) AS asked (a, m, k)"
     " WHERE (SELECT true FROM log.commands WHERE actor = a AND method = m AND key = k LIMIT 1))"
 )
+_INSERTS = {
+    (True, False): _OF_ONE,
+    (True, True): _OF_ONE + _AS_GUESSED,
+    (False, False): _OF_SEVERAL,
+    (False, True): _OF_SEVERAL + _AS_GUESSED,
+}
+"""By whether the facts are all of one command, and whether the flush was decided on a guess."""
 _REMEMBER_GUESSED = _REMEMBER + _NEWEST_IS % 8
 
 
@@ -248,9 +255,8 @@ def _insert(
 ) -> Answer:
     given, times = _runs(scopes)
     is_one = len(given) == 1
-    statement = _OF_ONE if is_one else _OF_SEVERAL
     return writing.ask(
-        statement + _AS_GUESSED if guess else statement,
+        _INSERTS[is_one, bool(guess)],
         bigint(base),
         now,
         _numbered([append.stream.int for append in appends]),
